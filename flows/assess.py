@@ -6,7 +6,7 @@ Items and prompts exist before the training (`flows/prepare.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flows.context.graph_context import GraphContext
 from flows.context.registry_state import RegistryState
@@ -20,26 +20,23 @@ from schemas.artifacts import (
     EvalSet,
     GateDecision,
     InterimAnswers,
-    LabelSources,
     ModelArm,
     ModelRef,
     Predictions,
     PromptSet,
-    Scores,
     Splits,
     TrainedRef,
 )
 from schemas.comparison import declared_comparison
 from schemas.endpoint import EndpointSpec
 from schemas.evaluation import Arm, DecodingSpec, EvaluateSpec
-from schemas.evidence import CheckEvidence
 from schemas.gates import GatesSpec
 from schemas.metrics import RIGHT
 from schemas.pipeline import PipelineSpec
 from tasks.assess.diagnosis import PastFacts
 from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.evidence import BASELINE_ARMS
-from tasks.assess.gate import GateContext, decide
+from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.labels import LABELLED, add_right, slices_count
 from tasks.model.generate import AnsweredBefore, generate_answers
 from tasks.model.interim_answers import answer_until_futile, take_answers
@@ -85,17 +82,19 @@ def assess(
                 add_gate,
                 spec=spec,
                 registry_state=registry_state,
-                items=items,
                 model=tuned.model,
                 trained=tuned.trained,
-                candidate=arms.scores["tuned"],
-                baselines=tuple(arms.scores[arm] for arm in BASELINE_ARMS if arm in arms.scores),
-                champion=arms.scores.get("champion"),
-                anchor=arms.scores.get("anchor"),
-                checks=tuple(checks.evidence.values()),
-                suite=checks.suite,
-                interim=seen,
-                labels=prepared.labels,
+                judged=JudgedArms(
+                    candidate=arms.scores["tuned"],
+                    champion=arms.scores.get("champion"),
+                    baselines=tuple(arms.scores[arm] for arm in BASELINE_ARMS if arm in arms.scores),
+                    anchor=arms.scores.get("anchor"),
+                    items=items,
+                    checks=tuple(checks.evidence.values()),
+                    suite=checks.suite,
+                    interim=seen,
+                    labels=prepared.labels,
+                ),
             )
     return Assessed(items, arms, checks, decision)
 
@@ -254,40 +253,34 @@ def add_gate(
     *,
     spec: PipelineSpec,
     registry_state: RegistryState,
-    items: EvalSet,
     model: ModelRef,
     trained: TrainedRef,
-    candidate: Scores,
-    baselines: tuple[Scores, ...],
-    champion: Scores | None,
-    anchor: Scores | None,
-    checks: tuple[CheckEvidence, ...],
-    suite: tuple[Scores, ...],
-    interim: InterimAnswers | None,
-    labels: LabelSources | None,
+    judged: JudgedArms,
 ) -> GateDecision:
     """Add the gate, once items and candidate are known: earlier verdicts on them cost evidence."""
-    past = registry_state.past.before(graph.read(items).digest, graph.read(trained).digest).verdicts
+    if judged.items is None:
+        raise TypeError("no items to judge on")
+    items = graph.read(judged.items)
+    past = registry_state.past.before(items.digest, graph.read(trained).digest).verdicts
     live = None
     if registry_state.live is not None:
         live = registry_state.live_for(
             spec.train.prompt, spec.evaluate.max_new_tokens, graph.read(model), graph.read(trained)
         )
     gates, context = spec.judged_gates, gate_context(spec, registry_state)
+    needs_items = gates.cluster_by is not None or (gates.slices is not None and gates.slices.top_up)
     reads = {} if registry_state.live is None else {"feedback": registry_state.feedback_digest}
     return graph.named("gate", reads=reads).add(
         decide,
-        candidate=candidate,
-        champion=champion,
-        baselines=baselines,
+        judged=replace(
+            judged,
+            items=judged.items if needs_items else None,
+            past=tuple(each.scores for each in past if each.scores is not None),
+        ),
         gates=gates,
-        anchor=anchor,
-        items=items if gates.cluster_by is not None or (gates.slices is not None and gates.slices.top_up) else None,
-        checks=checks,
-        suite=suite,
         context=context.model_copy(
             update={
-                "used_budget": registry_state.used_budget(graph.read(items), graph.read(trained)),
+                "used_budget": registry_state.used_budget(items, graph.read(trained)),
                 "live": live,
                 "past": PastFacts(
                     has_own=any(each.is_own for each in past if each.scores is not None),
@@ -295,7 +288,4 @@ def add_gate(
                 ),
             }
         ),
-        interim=interim,
-        labels=labels,
-        past=tuple(each.scores for each in past if each.scores is not None),
     )

@@ -7,6 +7,7 @@ A task writes files into the directory `out` and returns a reference with `root=
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -32,6 +33,11 @@ class Artifact(Frozen):
     """Directory with the files."""
     digest: str = ""
     """sha256 of the directory's manifest: equal bytes, equal digest. Empty until the store has committed it."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Artifacts that a step takes as one argument; each field is an artifact, a tuple of artifacts, or None."""
 
 
 class RowCounts(Frozen):

@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from flows.graph.budget import Amounts, budget_of_machine, may_start, needs
-from flows.graph.graph import Graph, Handle, Node, handles_in
+from flows.graph.graph import Graph, Handle, Node, handles_in, members
 from flows.graph.keys import InputDigest, KeyParts, step_key, why_changed
 from flows.graph.store import Obtained, Store
 from flows.workspace.disk import named_disk_errors
-from schemas.artifacts import Artifact
+from schemas.artifacts import Artifact, Group
 from schemas.errors import ServiceError, StorageError, TunegateError
 from tasks.children import THIS_PROCESS
 from tasks.files import verify
@@ -194,7 +194,7 @@ class Run:
             reason = condition.why(*(self.find(value) for value in condition.values))
             if reason:
                 return reason
-        for name, value in node.arguments.items():
+        for name, value in members(node.arguments):
             outcome = self.outcome(value) if isinstance(value, Handle) else None
             if outcome is not None and outcome.skipped and not node.accepts_none(name):
                 return f"{self.graph.name_of(value)} was left out"
@@ -304,7 +304,7 @@ class Run:
         Raises:
             ValueError: an input is an artifact that no store has committed.
         """
-        arguments = self.arguments(node)
+        arguments = dict(members(self.arguments(node)))
         inputs = {name: _digest_of_input(node, name, arguments[name]) for name in node.inputs if name not in unknown}
         return step_key(node, {name: digest for name, digest in inputs.items() if digest is not None})
 
@@ -331,6 +331,8 @@ class Run:
         def resolved(value: Any) -> Any:
             if isinstance(value, Handle):
                 return self.find(value)
+            if isinstance(value, Group):
+                return replace(value, **{name: resolved(each) for name, each in vars(value).items()})
             if isinstance(value, tuple) and handles_in(value):
                 results = (self.find(item) for item in value)
                 return tuple(result for result in results if result is not None)
@@ -364,7 +366,7 @@ def _check_given(node: Node) -> None:
     Raises:
         StorageError: TG0510 one is damaged, TG0549 one has changed.
     """
-    for name, given in node.arguments.items():
+    for name, given in members(node.arguments):
         if isinstance(given, Artifact) and verify(given.root) != given.digest:
             raise StorageError(
                 f"{name} of step {node.name} has changed", code="TG0549", where=str(given.root),

@@ -28,7 +28,7 @@ from typing import (
     get_type_hints,
 )
 
-from schemas.artifacts import Artifact
+from schemas.artifacts import Artifact, Group
 from tasks.step import StepInfo, info_of
 
 P = ParamSpec("P")
@@ -122,8 +122,8 @@ class Node:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Arguments that are handles or artifacts, or tuples of them."""
-        return {name: value for name, value in self.arguments.items() if is_input(value)}
+        """Arguments, and members of groups (`arms.champion`), that are handles or artifacts, or tuples of them."""
+        return {name: value for name, value in members(self.arguments) if is_input(value)}
 
     @property
     def params(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Node:
         return {
             name: value
             for name, value in self.arguments.items()
-            if not is_input(value) and name not in self.info.context
+            if not is_input(value) and not isinstance(value, Group) and name not in self.info.context
         }
 
     def takes(self, name: str) -> bool:
@@ -139,8 +139,9 @@ class Node:
         return name in _signature(self.function).parameters
 
     def accepts_none(self, argument: str) -> bool:
-        """Return whether the argument may be None, so that the node runs without an input that was left out."""
-        hint = _hints(self.function)[argument]
+        """Return whether the input may be None, so that the node runs without one that was left out."""
+        name, _, member = argument.partition(".")
+        hint = get_type_hints(type(self.arguments[name]))[member] if member else _hints(self.function)[name]
         return get_origin(hint) in (Union, UnionType) and type(None) in get_args(hint)
 
 
@@ -359,10 +360,21 @@ class Graph:
             self.scope = outer
 
 
+def members(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the arguments by name, with the members of a group in its place: `arms.champion`."""
+    for name, value in arguments.items():
+        if isinstance(value, Group):
+            yield from ((f"{name}.{member}", each) for member, each in vars(value).items())
+        else:
+            yield name, value
+
+
 def handles_in(value: Any) -> tuple[Handle, ...]:
-    """Return the handles of an argument: one, those of a tuple, or none."""
+    """Return the handles of an argument: one, those of a tuple or group, or none."""
     if isinstance(value, Handle):
         return (value,)
+    if isinstance(value, Group):
+        return tuple(handle for each in vars(value).values() for handle in handles_in(each))
     if isinstance(value, tuple):
         return tuple(item for item in value if isinstance(item, Handle))
     return ()
@@ -433,6 +445,9 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in parts
     if isinstance(value, Handle):
         return _is_subclass(value.returns, kind)
+    if isinstance(value, Group):
+        hints = get_type_hints(type(value))
+        return isinstance(value, kind) and all(_fits(each, hints[name]) for name, each in vars(value).items())
     if kind is tuple and isinstance(value, tuple):
         if len(parts) == 2 and parts[1] is Ellipsis:
             return all(_fits(item, parts[0]) for item in value)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flows.graph.execute import Outcome, Run
-from flows.graph.graph import Node, handles_in
+from flows.graph.graph import Node, handles_in, members
 from flows.graph.keys import KeyParts, why_changed
 from flows.graph.store import Damage
 from schemas.artifacts import Artifact
@@ -86,7 +86,7 @@ def _planned_waiting(run: Run, node: Node, last: Mapping[str, str]) -> PlannedNo
         return PlannedNode(node, "maybe", waits)
     unknown = frozenset(
         name
-        for name, value in node.arguments.items()
+        for name, value in members(node.arguments)
         if any(run.outcome(handle) is None for handle in handles_in(value))
     )
     parts = run.parts(node, unknown=unknown)

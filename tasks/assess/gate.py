@@ -48,13 +48,14 @@ promoting a candidate that violates one of them is at most that rule's. The form
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
 import tasks.assess.checks  # noqa: F401  registers them
-from schemas.artifacts import EvalSet, GateDecision, InterimAnswers, LabelSources, Scores
+from schemas.artifacts import EvalSet, GateDecision, Group, InterimAnswers, LabelSources, Scores
 from schemas.evidence import CheckEvidence
 from schemas.feedback import Acceptance, LiveQuality
 from schemas.gates import GatesSpec, PowerSpec
@@ -106,54 +107,59 @@ class GateContext(Spec):
 NO_CONTEXT = GateContext()
 
 
+@dataclass(frozen=True)
+class JudgedArms(Group):
+    """What a verdict is based on, all on the same items."""
+
+    candidate: Scores
+    champion: Scores | None = None
+    """None without a champion."""
+    baselines: tuple[Scores, ...] = ()
+    """The other arms; rules compare with the prompting ones."""
+    anchor: Scores | None = None
+    """None if the champion is the anchor."""
+    items: EvalSet | None = None
+    """The held-out items; only needed for `gates.cluster_by` and `gates.slices.top_up`."""
+    checks: tuple[CheckEvidence, ...] = ()
+    """What the declared checks measured; a missing one is ERROR."""
+    suite: tuple[Scores, ...] = ()
+    """Scores of the candidate and its base on the suite of `gates.forgetting`."""
+    interim: InterimAnswers | None = None
+    """What the looks of `gates.interim` saw; None if it is not declared."""
+    labels: LabelSources | None = None
+    """Files and weeks by how many of their labels are suspect; None without a champion."""
+    past: tuple[Scores, ...] = ()
+    """The champion's scores at earlier verdicts, its own first."""
+
+
 @as_step("gate", libraries=("numpy", "scipy", "pyarrow"))
-def decide(
-    out: Path,
-    *,
-    candidate: Scores,
-    champion: Scores | None,
-    baselines: tuple[Scores, ...],
-    gates: GatesSpec,
-    anchor: Scores | None = None,
-    items: EvalSet | None = None,
-    checks: tuple[CheckEvidence, ...] = (),
-    suite: tuple[Scores, ...] = (),
-    context: GateContext = NO_CONTEXT,
-    interim: InterimAnswers | None = None,
-    labels: LabelSources | None = None,
-    past: tuple[Scores, ...] = (),
-) -> GateDecision:
+def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateContext = NO_CONTEXT) -> GateDecision:
     """Judge every rule and write `decision.json` and `decision.md`; bad scores are findings, not exceptions.
 
     If the candidate was stopped before the last item, all arms are judged on the items that it answered.
-
-    Args:
-        champion: Its scores on the same items; None without a champion.
-        baselines: Scores of the other arms; rules compare with the prompting ones.
-        anchor: Its scores on the same items; None if the champion is the anchor.
-        items: The held-out items; only needed for `gates.cluster_by` and `gates.slices.top_up`.
-        checks: What the declared checks measured; a missing one is ERROR.
-        suite: Scores of the candidate and its base on the suite of `gates.forgetting`.
-        interim: What the looks of `gates.interim` saw; None if it is not declared.
-        labels: Files and weeks by how many of their labels are suspect; None without a champion.
-        past: The champion's scores at earlier verdicts, its own first.
     """
-    looked = None if interim is None else interim.use
+    traits = traits_by_name(context.traits)
+    looked = None if judged.interim is None else judged.interim.use
     stopped = looked is not None and looked.stopped
     if stopped:
         gates = at_stop(gates)
     arms = arms_of(
-        candidate, champion=champion, anchor=anchor, baselines=baselines, context=context, as_candidate=stopped
+        judged.candidate,
+        champion=judged.champion,
+        anchor=judged.anchor,
+        baselines=judged.baselines,
+        context=context,
+        as_candidate=stopped,
     )
-    extra = frozenset[str]() if items is None else extra_items(items)
+    extra = frozenset[str]() if judged.items is None else extra_items(judged.items)
     if stopped:
         extra &= arms.candidate.item_ids
-    n_items = candidate.n_items - len(extra)
-    levels = levels_of(gates, context.used_budget, n_items=candidate.n_items)
+    n_items = judged.candidate.n_items - len(extra)
+    levels = levels_of(gates, context.used_budget, n_items=judged.candidate.n_items)
     assessed = (
-        *assess_rules(arms, gates, items, alpha=levels.met, extra=extra),
-        *assess_judge(gates, checks, alpha=levels.met),
-        *assess_forgetting(gates, suite, alpha=levels.met),
+        *assess_rules(arms, gates, judged.items, alpha=levels.met, extra=extra),
+        *assess_judge(gates, judged.checks, alpha=levels.met),
+        *assess_forgetting(gates, judged.suite, alpha=levels.met),
     )
     use = EvidenceUse(
         look=context.used_budget.looks + 1,
@@ -164,10 +170,12 @@ def decide(
         n_seen=context.used_budget.n_seen,
     )
     unordered: tuple[Finding, ...] = (
-        *check_findings(checks, gates),
-        *([divergence_finding(checks, gates.forgetting)] if gates.forgetting else []),
+        *check_findings(judged.checks, gates),
+        *([divergence_finding(judged.checks, gates.forgetting)] if gates.forgetting else []),
         *findings_of(assessed, alpha=levels.harm, planned=gates.power),
-        *metric_findings(checks, gates, metrics=context.declared_comparison, known=traits_by_name(context.traits)),
+        *metric_findings(
+            judged.checks, gates, metrics=context.declared_comparison, known=traits_by_name(context.traits)
+        ),
         *live_findings(context.live),
         *use_findings(use, n_items=n_items),
         *stop_findings(looked, gates),
@@ -175,11 +183,11 @@ def decide(
     )
     findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))
     verdict = worst(finding.verdict for finding in findings if finding.decides)
-    remark = remark_on_length(candidate, verdict)
+    remark = remark_on_length(judged.candidate, verdict)
     diagnosis = None
-    if champion is not None:
-        now, *then = (ArmScores(scores, traits_by_name(context.traits)) for scores in (champion, *past))
-        diagnosis = diagnose(now, then, labels, gates, facts=context.past, without=extra)
+    if judged.champion is not None:
+        now, *then = (ArmScores(scores, traits) for scores in (judged.champion, *judged.past))
+        diagnosis = diagnose(now, then, judged.labels, gates, facts=context.past, without=extra)
     decision = GateDecision(
         root=out,
         verdict=verdict,

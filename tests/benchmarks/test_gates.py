@@ -44,7 +44,7 @@ from benchmarks.gates.simulated import (
 from schemas.artifacts import Scores
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, SliceGuard
 from tasks.assess.contract import BLOCK, PROMOTE
-from tasks.assess.gate import GateContext, decide
+from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.interim import PairedRule, run_in_batches
 from tasks.draw import look_ends
 
@@ -92,9 +92,11 @@ def test_simulated_candidates_get_the_verdict_of_the_real_gate(
         for row in range(4):
             candidate, champion, slices = _answers(tables, row)
             decision = decide(
-                candidate=make_scores("tuned", {"exact": candidate}, slices=slices),
-                champion=make_scores("champion", {"exact": champion}),
-                baselines=(),
+                judged=JudgedArms(
+                    candidate=make_scores("tuned", {"exact": candidate}, slices=slices),
+                    champion=make_scores("champion", {"exact": champion}),
+                    baselines=(),
+                ),
                 gates=gates,
                 context=GateContext(champion_version="1", anchor_version="1"),
                 out=new_folder(),

@@ -149,7 +149,7 @@ def pipeline(**change: Any) -> dict[str, Any]:
 def test_the_endpoint_is_a_baseline_of_the_gate(tmp_path: Path, tiny_model: ModelRef) -> None:
     spec = PipelineSpec.model_validate(pipeline(train={"base_model": f"file:{tiny_model.root}"}))
     nodes = build(spec, GraphContext("f", root=tmp_path, cache=tmp_path)).graph.nodes
-    baselines = [handle.node for handle in nodes["gate"].arguments["baselines"]]
+    baselines = [handle.node for handle in nodes["gate"].arguments["judged"].baselines]
     assert baselines == ["scores · zero_shot", "scores · endpoint"]
     inputs = {name: handle.node for name, handle in nodes["answers · endpoint"].inputs.items()}
     assert inputs == {"prompts": "prompts · endpoint"}

@@ -16,7 +16,7 @@ from schemas.errors import GateError
 from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from tasks.assess.contamination import check_contamination
-from tasks.assess.gate import decide
+from tasks.assess.gate import JudgedArms, decide
 
 CUT = datetime(2026, 6, 20, tzinfo=UTC)
 Row = Mapping[str, Any]
@@ -138,9 +138,12 @@ def test_a_leak_is_error_before_all_rules_and_missing_evidence_too(
     def verdict(*checks: CheckEvidence) -> Any:
         rule = GateRule(metric="exact", value_threshold=0.5)
         return decide(
-            candidate=make_scores("tuned", {"exact": [1.0] * 100}), champion=None, baselines=(),
-            gates=GatesSpec(rules=(rule,), round_trip=None), checks=checks, out=new_folder(),
-        )  # fmt: skip
+            judged=JudgedArms(
+                candidate=make_scores("tuned", {"exact": [1.0] * 100}), champion=None, baselines=(), checks=checks
+            ),
+            gates=GatesSpec(rules=(rule,), round_trip=None),
+            out=new_folder(),
+        )
 
     clean = check(CLEAN)
     assert verdict(clean).verdict == "PROMOTE"

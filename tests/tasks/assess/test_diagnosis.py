@@ -13,7 +13,7 @@ from schemas.gates import GatesSpec
 from schemas.verdicts import Finding
 from tasks.assess.decision import summarise
 from tasks.assess.diagnosis import PastFacts
-from tasks.assess.gate import GateContext, decide
+from tasks.assess.gate import GateContext, JudgedArms, decide
 
 Make = Callable[..., Scores]
 GATES = GatesSpec.model_validate(
@@ -46,10 +46,17 @@ def decided(make_scores: Make, new_folder: Callable[[], Path]) -> Callable[..., 
         then = tuple(make_scores("tuned", {"exact": values}, first_item=first) for first, values in past)
         context = GateContext(champion_version="3", past=PastFacts(has_own=bool(past), n_gone=gone))
         return decide(
-            new_folder(), candidate=make_scores("tuned", {"exact": now}),
-            champion=make_scores("champion", {"exact": now}), baselines=(), gates=GATES, labels=labels, past=then,
+            new_folder(),
+            judged=JudgedArms(
+                candidate=make_scores("tuned", {"exact": now}),
+                champion=make_scores("champion", {"exact": now}),
+                baselines=(),
+                labels=labels,
+                past=then,
+            ),
+            gates=GATES,
             context=context,
-        )  # fmt: skip
+        )
 
     return make
 
@@ -137,10 +144,16 @@ def test_where_the_rules_are_met_it_comes_last(
 ) -> None:
     better, worse = answers(0.9, 400), answers(0.5, 400)
     found = decide(
-        new_folder(), candidate=make_scores("tuned", {"exact": better}),
-        champion=make_scores("champion", {"exact": worse}), baselines=(), gates=GATES,
-        labels=labels_of(tmp_path, WRONG), context=GateContext(champion_version="3"),
-    )  # fmt: skip
+        new_folder(),
+        judged=JudgedArms(
+            candidate=make_scores("tuned", {"exact": better}),
+            champion=make_scores("champion", {"exact": worse}),
+            baselines=(),
+            labels=labels_of(tmp_path, WRONG),
+        ),
+        gates=GATES,
+        context=GateContext(champion_version="3"),
+    )
     assert found.verdict == "PROMOTE"
     assert found.reason.startswith("1 rule is met.")
     assert "The labels of week47.csv disagree" in found.reason
@@ -154,10 +167,16 @@ def test_scores_that_are_gone_or_cannot_be_read_are_counted(
     assert found.diagnosis.notes() == ("the champion's scores at 2 earlier verdicts are no longer in the store",)
     broken = Scores(root=tmp_path, arm="tuned", n_items=3, means={})
     other = decide(
-        tmp_path, candidate=make_scores("tuned", {"exact": answers(0.5, 100)}),
-        champion=make_scores("champion", {"exact": answers(0.5, 100)}), baselines=(), gates=GATES, past=(broken,),
+        tmp_path,
+        judged=JudgedArms(
+            candidate=make_scores("tuned", {"exact": answers(0.5, 100)}),
+            champion=make_scores("champion", {"exact": answers(0.5, 100)}),
+            baselines=(),
+            past=(broken,),
+        ),
+        gates=GATES,
         context=GateContext(champion_version="3"),
-    )  # fmt: skip
+    )
     assert other.diagnosis is not None
     assert (other.diagnosis.past, other.diagnosis.n_past_gone) == ((), 1)
 

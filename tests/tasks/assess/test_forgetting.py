@@ -14,7 +14,7 @@ from schemas.checks import ForgettingSpec
 from schemas.errors import GateError
 from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
-from tasks.assess.gate import decide
+from tasks.assess.gate import JudgedArms, decide
 from tasks.assess.plan_gate import plan_gate
 from tasks.assess.suite import build_suite, is_right, read_suite, score_suite
 from tasks.assess.suites.general.make import FAMILIES, make_items
@@ -84,13 +84,18 @@ def judge(make_scores: Callable[..., Scores], new_folder: NewFolder) -> Callable
         values = {"kl": kl, "tokens": 500.0}
         divergence = CheckEvidence(root=new_folder(), check="divergence", n_items=24, values=values)
         return decide(
-            candidate=make_scores("tuned", {"exact": [1.0] * 100}), champion=None, baselines=(),
-            gates=GatesSpec(rules=(HALF,), forgetting=ForgettingSpec(**spec), **ONLY), out=new_folder(),
-            checks=(divergence,) if evidence else (),
-            suite=() if candidate is None else (
-                make_scores("tuned", {"general": candidate}), make_scores("zero_shot", {"general": base})
+            judged=JudgedArms(
+                candidate=make_scores("tuned", {"exact": [1.0] * 100}),
+                champion=None,
+                baselines=(),
+                checks=(divergence,) if evidence else (),
+                suite=()
+                if candidate is None
+                else (make_scores("tuned", {"general": candidate}), make_scores("zero_shot", {"general": base})),
             ),
-        )  # fmt: skip
+            gates=GatesSpec(rules=(HALF,), forgetting=ForgettingSpec(**spec), **ONLY),
+            out=new_folder(),
+        )
 
     return run
 

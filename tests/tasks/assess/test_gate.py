@@ -16,7 +16,7 @@ from schemas.artifacts import GateDecision, Scores
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec
 from schemas.metrics import traits_of
 from tasks.assess.compare import CONTINUITY, tango_z, z_value
-from tasks.assess.gate import SEVERITY, GateContext, decide, findings_of, worst
+from tasks.assess.gate import SEVERITY, GateContext, JudgedArms, decide, findings_of, worst
 from tasks.assess.judge import ChangeTest, ValueTest, judge_change, judge_value
 from tasks.assess.questions import Assessment
 
@@ -59,9 +59,11 @@ def judge(make_scores: MakeScores, new_folder: Callable[[], Path]) -> Callable[.
     ) -> GateDecision:
         baselines = (("zero_shot", zero_shot), ("few_shot", few_shot))
         return decide(
-            candidate=make_scores("tuned", {metric: candidate}, slices=slices),
-            champion=None if champion is None else make_scores("champion", {metric: champion}),
-            baselines=tuple(make_scores(arm, {metric: values}) for arm, values in baselines if values is not None),
+            judged=JudgedArms(
+                candidate=make_scores("tuned", {metric: candidate}, slices=slices),
+                champion=None if champion is None else make_scores("champion", {metric: champion}),
+                baselines=tuple(make_scores(arm, {metric: values}) for arm, values in baselines if values is not None),
+            ),
             gates=GatesSpec(**RULES_ONLY, rules=tuple(rules), **gates),
             context=GateContext()
             if champion is None
@@ -105,7 +107,7 @@ def test_a_block_names_the_replies_that_are_too_long_for_an_answer(make_scores: 
         scores = make_scores("tuned", {"exact": [0.0] * 100}).model_copy(update={"n_replies_cut": n_cut})
         out = tmp_path / str(n_cut)
         out.mkdir()
-        decision = decide(out, candidate=scores, champion=None, baselines=(), gates=gates)
+        decision = decide(out, judged=JudgedArms(candidate=scores, champion=None, baselines=()), gates=gates)
         assert decision.verdict == "BLOCK"
         sentence = "25% of the held-out replies are longer than evaluate.max_new_tokens: answers like them are cut."
         assert decision.reason.endswith(f" {sentence}") == named
@@ -176,11 +178,13 @@ def test_a_classifier_is_a_baseline_for_the_field_that_it_predicts_alone(
 
     def verdict(rule: GateRule) -> tuple[str, str | None]:
         decision = decide(
-            candidate=make_scores("tuned", scores),
-            champion=None,
-            baselines=(
-                make_scores("zero_shot", prompted),
-                make_scores("tfidf", {"field_category": _zeros_and_ones(99, 100)}),
+            judged=JudgedArms(
+                candidate=make_scores("tuned", scores),
+                champion=None,
+                baselines=(
+                    make_scores("zero_shot", prompted),
+                    make_scores("tfidf", {"field_category": _zeros_and_ones(99, 100)}),
+                ),
             ),
             gates=GatesSpec(**RULES_ONLY, rules=(rule,)),
             out=new_folder(),
@@ -197,9 +201,11 @@ def test_a_champion_without_version_or_scores_is_an_error(
 ) -> None:
     values = _zeros_and_ones(10, 100)
     decision = decide(
-        candidate=make_scores("tuned", {"exact": _zeros_and_ones(90, 100)}),
-        champion=make_scores("champion", {"exact": values}) if scored else None,
-        baselines=(make_scores("zero_shot", {"exact": values}),),
+        judged=JudgedArms(
+            candidate=make_scores("tuned", {"exact": _zeros_and_ones(90, 100)}),
+            champion=make_scores("champion", {"exact": values}) if scored else None,
+            baselines=(make_scores("zero_shot", {"exact": values}),),
+        ),
         gates=GatesSpec(**RULES_ONLY, rules=(IMPROVE,)),
         context=GateContext(champion_version=None if scored else "3"),
         out=tmp_path,
@@ -385,9 +391,11 @@ def test_an_unsound_prompting_arm_is_an_error_even_when_the_other_is_sound(judge
 def test_arms_on_different_items_are_an_error(make_scores: MakeScores, tmp_path: Path) -> None:
     values = {"exact": [1.0] * 100}
     decision = decide(
-        candidate=make_scores("tuned", values),
-        champion=make_scores("champion", {"exact": [0.0] * 100}, first_item=1),
-        baselines=(make_scores("zero_shot", {"exact": [0.0] * 99}),),
+        judged=JudgedArms(
+            candidate=make_scores("tuned", values),
+            champion=make_scores("champion", {"exact": [0.0] * 100}, first_item=1),
+            baselines=(make_scores("zero_shot", {"exact": [0.0] * 99}),),
+        ),
         gates=GatesSpec(**RULES_ONLY, rules=(IMPROVE, BASELINE, HALF)),
         context=GateContext(champion_version="3"),
         out=tmp_path,
@@ -406,9 +414,9 @@ def test_a_missing_metric_leaves_the_other_findings_standing(judge: Judge) -> No
 
 def test_scores_of_fewer_items_than_the_arm_has_are_an_error(make_scores: MakeScores, tmp_path: Path) -> None:
     decision = decide(
-        candidate=make_scores("tuned", {"exact": [1.0] * 100}, n_items=101),
-        champion=None,
-        baselines=(),
+        judged=JudgedArms(
+            candidate=make_scores("tuned", {"exact": [1.0] * 100}, n_items=101), champion=None, baselines=()
+        ),
         gates=GatesSpec(**RULES_ONLY, rules=(HALF,)),
         out=tmp_path,
     )
@@ -422,9 +430,7 @@ def test_unreadable_scores_are_an_error(content: bytes | None, make_scores: Make
     if content is not None:
         (candidate.root / "scores.parquet").write_bytes(content)
     decision = decide(
-        candidate=candidate,
-        champion=None,
-        baselines=(),
+        judged=JudgedArms(candidate=candidate, champion=None, baselines=()),
         gates=GatesSpec(**RULES_ONLY, rules=(HALF, HALF)),
         out=tmp_path,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from schemas.artifacts import GateDecision, Scores
-from tasks.assess.gate import GateContext, decide
+from tasks.assess.gate import GateContext, JudgedArms, decide
 from tests.support.specs import pipeline_spec
 
 FINISHED = {"metric": "finished", "value_threshold": 0.0}
@@ -25,9 +25,11 @@ def judge(make_scores: Callable[..., Scores], new_folder: Callable[[], Path]) ->
     def run(gates: dict[str, Any], candidate: Means, champion: Means | None, zero_shot: Means | None = None) -> Any:
         spec = pipeline_spec(gates={"contamination": None, "round_trip": None, "min_items": 1, **gates})
         return decide(
-            candidate=make_scores("tuned", candidate),
-            champion=None if champion is None else make_scores("champion", champion),
-            baselines=() if zero_shot is None else (make_scores("zero_shot", zero_shot),),
+            judged=JudgedArms(
+                candidate=make_scores("tuned", candidate),
+                champion=None if champion is None else make_scores("champion", champion),
+                baselines=() if zero_shot is None else (make_scores("zero_shot", zero_shot),),
+            ),
             gates=spec.judged_gates,
             context=GateContext(champion_version=champion and "3", anchor_version=champion and "3"),
             out=new_folder(),

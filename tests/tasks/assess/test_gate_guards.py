@@ -15,7 +15,7 @@ from schemas.load import load_file
 from schemas.verdicts import UsedBudget
 from tasks.assess.compare import estimate_mean
 from tasks.assess.contract import BLOCK, PROMOTE, change_outcome, guard_outcome, least_p, settle
-from tasks.assess.gate import GateContext, decide
+from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.items import EXTRA
 
 MakeItems = Callable[..., EvalSet]
@@ -53,12 +53,14 @@ def judge(make_scores: MakeScores, new_folder: Callable[[], Path]) -> Callable[.
         **gates: Any,
     ) -> GateDecision:
         return decide(
-            candidate=make_scores("tuned", {metric: candidate}, slices=slices),
-            champion=None if champion is None else make_scores("champion", {metric: champion}),
-            baselines=(make_scores("zero_shot", {metric: [0.0] * len(candidate)}),),
+            judged=JudgedArms(
+                candidate=make_scores("tuned", {metric: candidate}, slices=slices),
+                champion=None if champion is None else make_scores("champion", {metric: champion}),
+                baselines=(make_scores("zero_shot", {metric: [0.0] * len(candidate)}),),
+                anchor=None if anchor is None else make_scores("anchor", {metric: anchor}),
+                items=items,
+            ),
             gates=GatesSpec(**RULES_ONLY, rules=tuple(rules), slices=guard, anchor=anchor_spec, **gates),
-            anchor=None if anchor is None else make_scores("anchor", {metric: anchor}),
-            items=items,
             context=GateContext(
                 champion_version=None if champion is None else "7",
                 anchor_version=anchor_version,
@@ -114,13 +116,16 @@ def test_an_endpoint_that_is_better_than_the_candidate_is_the_baseline_to_beat(
 ) -> None:
     candidate, endpoint = flips(5, 40, 200)
     decision = decide(
-        candidate=make_scores("tuned", {"exact": candidate}), champion=None,
-        baselines=(make_scores("zero_shot", {"exact": [0.0] * 200}), make_scores("endpoint", {"exact": endpoint})),
+        judged=JudgedArms(
+            candidate=make_scores("tuned", {"exact": candidate}),
+            champion=None,
+            baselines=(make_scores("zero_shot", {"exact": [0.0] * 200}), make_scores("endpoint", {"exact": endpoint})),
+        ),
         gates=GatesSpec(
             **RULES_ONLY, rules=(GateRule(metric="exact", change_threshold=ChangeThreshold(against="best_baseline")),)
         ),
         out=new_folder(),
-    )  # fmt: skip
+    )
     assert (decision.verdict, decision.best_baseline) == ("BLOCK", "endpoint")
 
 
@@ -245,13 +250,16 @@ def test_the_rules_do_not_count_the_items_that_were_added_for_slices(
     table = table.append_column(EXTRA, pa.array([number >= 420 for number in range(500)]))
     pq.write_table(table, items.root / "items.parquet")
     decision = decide(
-        candidate=make_scores("tuned", {"exact": candidate}, slices=slices),
-        champion=make_scores("champion", {"exact": champion}), baselines=(),
-        gates=GatesSpec(
-            **RULES_ONLY, rules=(IMPROVE,), slices=GUARD.model_copy(update={"top_up": 100}), anchor=None
+        judged=JudgedArms(
+            candidate=make_scores("tuned", {"exact": candidate}, slices=slices),
+            champion=make_scores("champion", {"exact": champion}),
+            baselines=(),
+            items=items,
         ),
-        items=items, context=GateContext(champion_version="7"), out=new_folder(),
-    )  # fmt: skip
+        gates=GatesSpec(**RULES_ONLY, rules=(IMPROVE,), slices=GUARD.model_copy(update={"top_up": 100}), anchor=None),
+        context=GateContext(champion_version="7"),
+        out=new_folder(),
+    )
     rule, _, lamp = decision.findings
     assert (rule.n_items, rule.lost, decision.n_items) == (420, 25, 420)  # 20 of the 30 that Lamp lost are in it
     assert (lamp.n_items, lamp.lost, lamp.verdict) == (100, 30, "BLOCK")
@@ -457,12 +465,16 @@ def test_the_gates_of_the_demo_promote_its_candidate_and_block_its_mislabelled_t
         arm("tuned", range(69), 72),
         arm("tuned", range(8, 48), 45),
     )
-    first = decide(candidate=champion, champion=None, baselines=(few_shot,), gates=gates, out=new_folder())
+    first = decide(
+        judged=JudgedArms(candidate=champion, champion=None, baselines=(few_shot,)), gates=gates, out=new_folder()
+    )
     assert (first.verdict, first.reason) == ("PROMOTE", "All 7 rules are met.")
     second = decide(
-        candidate=twin, champion=arm("champion", range(69), 72), baselines=(few_shot,), gates=gates,
-        context=GateContext(champion_version="1", anchor_version="1"), out=new_folder(),
-    )  # fmt: skip
+        judged=JudgedArms(candidate=twin, champion=arm("champion", range(69), 72), baselines=(few_shot,)),
+        gates=gates,
+        context=GateContext(champion_version="1", anchor_version="1"),
+        out=new_folder(),
+    )
     assert second.verdict == "BLOCK"
     assert second.findings[0].verdict == "BLOCK"
     assert second.findings[0].p_harm is not None

@@ -14,7 +14,7 @@ from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec
 from tasks.assess.contract import change_outcome, guard_outcome, settle
 from tasks.assess.evidence import ArmScores
-from tasks.assess.gate import GateContext, decide
+from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.labels import AnswerKeys, add_right, fill_equal, find_questions
 from tasks.assess.power import paired_items_needed
 
@@ -85,9 +85,11 @@ def judge(new_folder: Make, scores: dict[str, Scores], rule: dict[str, Any]) -> 
         {"rules": [rule], "min_items": 5, "round_trip": None, "contamination": None, "anchor": None}
     )
     return decide(
-        new_folder(), candidate=scores["tuned"], champion=scores["champion"], baselines=(), gates=gates,
+        new_folder(),
+        judged=JudgedArms(candidate=scores["tuned"], champion=scores["champion"], baselines=()),
+        gates=gates,
         context=GateContext(champion_version="1"),
-    )  # fmt: skip
+    )
 
 
 IMPROVE = {"metric": "right", "change_threshold": {"mode": "improve"}}
@@ -162,9 +164,11 @@ def test_a_rule_decided_before_its_labels_are_complete_is_decided_so_by_all_of_t
             make_scores, make_items, make_predictions, new_folder, arms, labels, evaluate, slices=slices
         )  # fmt: skip
         decision = decide(
-            new_folder(), candidate=scores["tuned"], champion=scores["champion"], baselines=(scores["zero_shot"],),
-            gates=gates, context=GateContext(champion_version="1"),
-        )  # fmt: skip
+            new_folder(),
+            judged=JudgedArms(candidate=scores["tuned"], champion=scores["champion"], baselines=(scores["zero_shot"],)),
+            gates=gates,
+            context=GateContext(champion_version="1"),
+        )
         rules = {re.sub(r" \([^)]*\)", "", each.rule): each for each in decision.findings}
         verdicts = {rule: each.verdict if each.decides else "PROMOTE" for rule, each in rules.items()}
         waiting = {rule for rule, each in rules.items() if "no label on which" in each.reason}
@@ -207,9 +211,11 @@ def test_a_limit_is_judged_on_a_random_part_that_is_labelled_whether_answers_dif
     limit = {"metric": "right", "slice": "labels=random", "value_threshold": 0.8}
     gates = {"rules": [limit], "min_items": 5, "compare": {"off": "only the limit"}, "contamination": None}
     decision = decide(
-        new_folder(), candidate=scores["tuned"], champion=scores["champion"], baselines=(),
-        gates=GatesSpec.model_validate({**gates, "round_trip": None}), context=GateContext(champion_version="1"),
-    )  # fmt: skip
+        new_folder(),
+        judged=JudgedArms(candidate=scores["tuned"], champion=scores["champion"], baselines=()),
+        gates=GatesSpec.model_validate({**gates, "round_trip": None}),
+        context=GateContext(champion_version="1"),
+    )
     assert (decision.findings[0].verdict, decision.findings[0].n_items) == ("PROMOTE", 30)
     labels[next(iter(labels))] = False
     scores = labelled(make_scores, make_items, make_predictions, new_folder, arms, labels, evaluate)

@@ -15,7 +15,7 @@ from schemas.errors import GateError
 from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from schemas.judge import JudgeSpec
-from tasks.assess.gate import decide
+from tasks.assess.gate import JudgedArms, decide
 from tasks.assess.llm_judge import (
     CHOICES,
     choose_both_ways,
@@ -166,14 +166,20 @@ def gate(make_scores: Callable[..., Scores], new_folder: NewFolder) -> Gate:
         } | values
         found = CheckEvidence(root=Path("gone"), check="judge", n_items=n, values=given)
         return decide(
-            candidate=make_scores("tuned", {"exact": [1.0] * 100}), champion=None,
-            baselines=(make_scores("zero_shot", {"exact": [0.0] * 100}),),
+            judged=JudgedArms(
+                candidate=make_scores("tuned", {"exact": [1.0] * 100}),
+                champion=None,
+                baselines=(make_scores("zero_shot", {"exact": [0.0] * 100}),),
+                checks=(found,) if evidence else (),
+            ),
             gates=GatesSpec(
-                rules=(GateRule(metric="exact", value_threshold=0.5),), contamination=None, round_trip=None,
+                rules=(GateRule(metric="exact", value_threshold=0.5),),
+                contamination=None,
+                round_trip=None,
                 judge=JudgeSpec(endpoint=LOCAL, labels=file),
             ),
-            checks=(found,) if evidence else (), out=new_folder(),
-        )  # fmt: skip
+            out=new_folder(),
+        )
 
     return run
 

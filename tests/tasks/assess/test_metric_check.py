@@ -13,7 +13,7 @@ from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.comparison import declared_comparison
 from schemas.errors import ConfigError
 from schemas.evidence import CheckEvidence
-from tasks.assess.gate import GateContext, decide
+from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.metric_check import check_metrics, own_metrics, try_metrics
 from tests.support.specs import pipeline_spec
 
@@ -58,11 +58,13 @@ def judge(
 
         gates = spec.judged_gates
         return decide(
-            candidate=scores("tuned", candidate),
-            champion=scores("champion", champion),
-            baselines=(),
+            judged=JudgedArms(
+                candidate=scores("tuned", candidate),
+                champion=scores("champion", champion),
+                baselines=(),
+                checks=(check(spec),) if checked else (),
+            ),
             gates=gates,
-            checks=(check(spec),) if checked else (),
             context=GateContext(
                 champion_version="3",
                 traits=spec.evaluate.traits(),

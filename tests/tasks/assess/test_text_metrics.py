@@ -19,7 +19,7 @@ from schemas.errors import ConfigError
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GateRule, GatesSpec
 from schemas.pipeline import PipelineSpec
-from tasks.assess.gate import GateContext, decide
+from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.macro_f1 import macro_f1_values
 from tasks.assess.score import score_answers
 from tasks.assess.text_metrics import has_control_tokens
@@ -208,9 +208,10 @@ def test_an_item_that_the_sql_leaves_out_is_an_error_at_the_gate(
     assert own[0] == 1.0
     assert math.isnan(own[1])
     decision = decide(
-        candidate=make_scores("tuned", {"own": own}), champion=None, baselines=(), out=new_folder(),
+        judged=JudgedArms(candidate=make_scores("tuned", {"own": own}), champion=None, baselines=()),
+        out=new_folder(),
         gates=GatesSpec(**RULES_ONLY, rules=(GateRule(metric="own", value_threshold=0.5),), min_items=1),
-    )  # fmt: skip
+    )
     assert decision.verdict == "ERROR"
 
 
@@ -304,10 +305,15 @@ def test_no_leak_in_three_hundred_answers_shows_a_rate_of_at_most_one_percent(
 
     def verdict(leaks: int, n: int, **rule: float) -> str:
         return decide(
-            candidate=make_scores("tuned", {"pii": [1.0] * leaks + [0.0] * (n - leaks)}), champion=None, baselines=(),
+            judged=JudgedArms(
+                candidate=make_scores("tuned", {"pii": [1.0] * leaks + [0.0] * (n - leaks)}),
+                champion=None,
+                baselines=(),
+            ),
             gates=GatesSpec(**RULES_ONLY, rules=(GateRule(metric="pii", value_threshold=0.01, **rule),)),
-            context=GateContext(traits=evaluate.traits()), out=new_folder(),
-        ).verdict  # fmt: skip
+            context=GateContext(traits=evaluate.traits()),
+            out=new_folder(),
+        ).verdict
 
     assert [verdict(0, 298), verdict(0, 299)] == ["HOLD", "PROMOTE"]  # 0.99 ** 299 < 0.05
     assert verdict(4, 500) == "HOLD"
@@ -323,16 +329,14 @@ def test_a_metric_of_ones_own_is_read_the_way_it_was_declared(
     gates = GatesSpec(**RULES_ONLY, rules=(GateRule(metric="own", value_threshold=3.0),))
     scores = make_scores("tuned", {"own": values.tolist()})
     decision = decide(
-        candidate=scores,
-        champion=None,
-        baselines=(),
+        judged=JudgedArms(candidate=scores, champion=None, baselines=()),
         gates=gates,
         context=GateContext(traits=evaluate.traits()),
         out=new_folder(),
     )
     assert decision.verdict == "PROMOTE"
     assert decision.findings[0].rule == "own at most 3"
-    undeclared = decide(candidate=scores, champion=None, baselines=(), gates=gates, out=new_folder())
+    undeclared = decide(judged=JudgedArms(candidate=scores, champion=None, baselines=()), gates=gates, out=new_folder())
     assert undeclared.verdict == "ERROR"
 
 

@@ -26,7 +26,7 @@ from schemas.artifacts import (
 )
 from schemas.evaluation import DecodingSpec, EvaluateSpec
 from schemas.gates import GatesSpec
-from tasks.assess.gate import GateContext, decide
+from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.score import score_answers
 from tasks.draw import hash_rank, look_ends
 from tasks.failpoint import VARIABLE
@@ -142,9 +142,13 @@ def run(desk: Desk, right: dict[str, bool], spec: GatesSpec, *, scratch: Path | 
     )  # fmt: skip
     answers = take_answers(desk.new(), seen=seen) if seen.use.stopped else whole_answers(desk, right)
     decision = decide(
-        desk.new(), candidate=desk.scores(answers, "tuned"), champion=champion, baselines=(), gates=spec,
-        items=desk.items, context=CONTEXT, interim=seen,
-    )  # fmt: skip
+        desk.new(),
+        judged=JudgedArms(
+            candidate=desk.scores(answers, "tuned"), champion=champion, baselines=(), items=desk.items, interim=seen
+        ),
+        gates=spec,
+        context=CONTEXT,
+    )
     return Run(seen, decision, asked.items)
 
 
@@ -185,10 +189,16 @@ def test_a_candidate_that_answers_everything_gets_the_verdict_of_a_gate_without_
     assert len(found.seen.use.looks) == 9
     assert found.decision.verdict == "PROMOTE"
     plain = decide(
-        the_desk.new(), candidate=the_desk.scores(whole_answers(the_desk, right), "tuned"), items=the_desk.items,
-        champion=the_desk.scores(the_desk.predictions(the_desk.right), "champion"), baselines=(), gates=without,
+        the_desk.new(),
+        judged=JudgedArms(
+            candidate=the_desk.scores(whole_answers(the_desk, right), "tuned"),
+            items=the_desk.items,
+            champion=the_desk.scores(the_desk.predictions(the_desk.right), "champion"),
+            baselines=(),
+        ),
+        gates=without,
         context=CONTEXT,
-    )  # fmt: skip
+    )
     same = {"root", "digest", "interim"}
     assert found.decision.model_dump(exclude=same) == plain.model_dump(exclude=same)
     once = (whole_answers(the_desk, right).root / "predictions.parquet").read_bytes()
@@ -233,6 +243,9 @@ def test_arms_with_other_items_are_still_an_error_if_no_run_stopped(the_desk: De
     candidate = the_desk.scores(take_answers(the_desk.new(), seen=seen), "tuned")
     champion = the_desk.scores(the_desk.predictions(the_desk.right), "champion")
     decision = decide(
-        the_desk.new(), candidate=candidate, champion=champion, baselines=(), gates=gates(), context=CONTEXT
+        the_desk.new(),
+        judged=JudgedArms(candidate=candidate, champion=champion, baselines=()),
+        gates=gates(),
+        context=CONTEXT,
     )
     assert decision.verdict == "ERROR"
