@@ -11,6 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +20,7 @@ import orjson
 
 from schemas.artifacts import Artifact, ModelRef
 from schemas.chat_template import ChatTemplate
-from schemas.errors import ConfigError, StorageError
+from schemas.errors import ConfigError, DataError, StorageError
 from schemas.regular_file import open_regular
 from schemas.training import QuantizationSpec
 from tasks.files import sha256_file, sha256_json
@@ -248,6 +249,26 @@ def is_panic(error: BaseException) -> bool:
     Its class is no `Exception` and cannot be imported.
     """
     return type(error).__name__ == "PanicException"
+
+
+@contextmanager
+def named_panics() -> Iterator[None]:
+    """Within the block a tokenizer that gives up on a text is a named error, which does not end the process.
+
+    Raises:
+        DataError: TG0314.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise DataError(
+            "the tokenizer gives up on a text: an expression of its settings takes too many steps",
+            code="TG0314",
+            where=TOKENIZER,
+            hint="use another base model: this happens with no ordinary tokenizer",
+        ) from None
 
 
 def _four_bits(quantization: QuantizationSpec, dtype: torch.dtype) -> dict[str, object]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from schemas.errors import ConfigError, DataError
 from schemas.training import Format, LossOn
 from tasks.limits import memory_limit
-from tasks.model.base_model import is_panic
+from tasks.model.base_model import named_panics
 from tasks.prompts import Message
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _filled(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, gen
 
 def _costly_template_error() -> ConfigError:
     return ConfigError(
-        "the chat template takes seconds, or makes millions of characters, for one conversation",
+        "the chat template takes seconds, or makes millions of characters or huge integers, for one conversation",
         code="TG0173",
         where="base_model",
         hint="do not use it: a normal chat template needs less than a hundredth of that",
@@ -261,17 +261,8 @@ def _costly_template_error() -> ConfigError:
 
 
 def _ids_of(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> list[int]:
-    try:
+    with named_panics():
         return list(tokenizer.encode(text, **options))
-    except BaseException as error:
-        if not is_panic(error):
-            raise
-        raise DataError(
-            "the tokenizer gives up on a text: an expression of its settings takes too many steps",
-            code="TG0314",
-            where="tokenizer.json",
-            hint="use another base model: this happens with no ordinary tokenizer",
-        ) from None
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:

@@ -16,7 +16,7 @@ from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
 from tasks.files import write_json
 from tasks.model.adapter import load_trained
-from tasks.model.base_model import load_tokenizer
+from tasks.model.base_model import load_tokenizer, named_panics
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -35,12 +35,16 @@ def measure_divergence(
     """Write `evidence.json`: mean KL(base || candidate) per token over the suite's neutral texts, and per text.
 
     Every token except a text's first counts, predicted from those before it; computed in float32 for any weights.
+
+    Raises:
+        DataError: TG0314, the tokenizer gives up on a text.
     """
     import pyarrow.parquet as pq
 
     texts: list[str] = pq.read_table(suite.root / "neutral.parquet")["text"].to_pylist()
     tokenizer = load_tokenizer(model)
-    ids = [list(tokenizer.encode(text, add_special_tokens=False))[:MAX_TOKENS] for text in texts]
+    with named_panics():
+        ids = [list(tokenizer.encode(text, add_special_tokens=False))[:MAX_TOKENS] for text in texts]
     ids = [row for row in ids if len(row) > 1]
     before = log_probabilities(load_trained(model, None, dtype=decoding.dtype, threads=decoding.threads), ids)
     after = log_probabilities(load_trained(model, trained, dtype=decoding.dtype, threads=decoding.threads), ids)

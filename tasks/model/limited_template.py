@@ -25,16 +25,20 @@ MAX_CHARS = 50_000_000
 PER_CHAR = 100
 TIMEOUT_S = 2.0
 """CPU seconds of one rendering, and 1 more per million characters of its turns."""
+MAX_BITS = 10_000
+"""Bits of an integer. Dividing larger ones, or writing them as digits, takes long in one step, which nothing ends."""
 _TURN = 10
 """What a turn of a loop costs, or a call, in characters."""
 _REPEAT = ("batch", "center", "expandtabs", "indent", "ljust", "rjust", "slice", "tojson", "wordwrap", "zfill")
 """Filters and methods whose result grows with a number."""
+_CODECS = ("utf-8", "utf8", "ascii", "latin-1", "strict", "ignore", "replace")
+"""What `encode` and `decode` may be called with: some codecs take the square of the text's length."""
 _WIDTH = re.compile(r"\d{5}|\*|\{[^}]*\{")
 """In a format: a field of 10,000 characters or more, or as wide as an argument says."""
 
 
 class TemplateTooCostly(Exception):  # noqa: N818
-    """A template needs more than its budget of characters, or too much time."""
+    """A template needs more than its budget of characters, too large an integer, or too much time."""
 
 
 class _Budget(threading.local):
@@ -74,7 +78,7 @@ def render_limited(template: str, turns: Sequence[Message], variables: Mapping[s
         variables: What the template may use besides `messages`.
 
     Raises:
-        TemplateTooCostly: it needs more than `MAX_CHARS` or `TIMEOUT_S`.
+        TemplateTooCostly: it needs more than `MAX_CHARS`, `MAX_BITS` or `TIMEOUT_S`.
         jinja2.TemplateError: it is no template, or refuses the turns; also TypeError, ValueError, LookupError,
             ArithmeticError and RecursionError, by its own mistakes.
     """
@@ -101,7 +105,7 @@ def _compiled(template: str) -> Template:
 class _Limits(Environment):
     """Put before a sandboxed environment, whose hooks it uses."""
 
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    intercepted_binops = frozenset({"+", "-", "*", "**", "//", "%"})
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
@@ -115,7 +119,7 @@ class _Limits(Environment):
             if not (isinstance(left, int) and isinstance(right, int)):
                 _budget.afford(sizes[0] * sizes[1])
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
-            _budget.afford(abs(right) * left.bit_length())
+            _check_bits(abs(right) * left.bit_length())
         elif operator == "%" and isinstance(left, str):
             _check_format(left, right)
         return _weighed(super().call_binop(context, operator, left, right))  # type: ignore[misc]
@@ -128,7 +132,7 @@ class _Limits(Environment):
         elif isinstance(owner, str) and method.__name__ == "join" and len(arguments) == 1:
             arguments = (list(arguments[0]),)
             _check_growth("join", arguments[0], (owner,))
-        elif isinstance(owner, str | bytes):
+        elif isinstance(owner, str | bytes | int):
             _check_growth(method.__name__, owner, (*arguments, *named.values()))
         return _weighed(super().call(context, called, *arguments, **named))  # type: ignore[misc]
 
@@ -155,6 +159,11 @@ class _Metered(NodeTransformer):
 
     visit_Dict = visit_List  # noqa: N815
 
+    def visit_Const(self, node: nodes.Const) -> nodes.Node:  # noqa: N802
+        if isinstance(node.value, int):
+            _check_bits(node.value.bit_length())
+        return node
+
 
 def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
@@ -179,6 +188,11 @@ def _check_growth(name: str, value: Any, arguments: Sequence[Any]) -> None:
     if name in _REPEAT:
         numbers = [abs(each) for each in arguments if isinstance(each, int)]
         _budget.afford((_size(value) + 1) * max(numbers, default=1))
+    elif name in ("round", "to_bytes"):
+        _check_bits(max((abs(each) for each in arguments if isinstance(each, int)), default=0))
+    elif name in ("encode", "decode"):
+        if any(each not in _CODECS for each in arguments):
+            raise TemplateTooCostly
     elif name == "replace" and len(arguments) > 1:
         _budget.afford((_size(value) // max(1, _size(arguments[0])) + 1) * _size(arguments[1]))
     elif name == "join":
@@ -197,6 +211,11 @@ def _check_format(text: Any, values: Any) -> None:
     _weigh(values)
 
 
+def _check_bits(n_bits: int) -> None:
+    if n_bits > MAX_BITS:
+        raise TemplateTooCostly
+
+
 def _size(value: Any) -> int:
     """How often a value repeats another one, or how long it is."""
     if isinstance(value, int):
@@ -209,7 +228,8 @@ def _weigh(value: Any) -> None:
     if isinstance(value, str | bytes):
         _budget.spend(len(value))
     elif isinstance(value, int):
-        _budget.spend(value.bit_length() >> 3)
+        _check_bits(value.bit_length())
+        _budget.spend(1)
     elif isinstance(value, list | tuple | set | frozenset):
         _budget.spend(len(value))
         for each in value:

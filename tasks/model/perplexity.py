@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from schemas.artifacts import ModelRef, Perplexities, TicketTable
-from tasks.model.base_model import load_base, load_tokenizer, resolve_dtype
+from schemas.errors import TunegateError
+from tasks.model.base_model import load_base, load_tokenizer, named_panics, resolve_dtype
 from tasks.progress import Progress, silent
 from tasks.step import as_step
 
@@ -29,6 +30,8 @@ BATCH_TOKENS = 2048
 DIGITS = 5
 """Significant digits of a perplexity: further ones depend on threads and on the rest of the batch."""
 _ENCODED_AT_ONCE = 1024
+_ROW_CODES = frozenset({"TG0314"})
+"""Errors of ours that a body can cause: the tokenizer gives up on it."""
 
 
 @as_step("perplexity", libraries=("torch", "transformers"), heavy=True, memory_gb=2.0)
@@ -47,7 +50,7 @@ def measure_perplexity(
     The first `max_tokens` tokens of a body count, each predicted from all before it; the first is predicted from the
     tokenizer's beginning-of-text token (or end-of-text, if there is none). A body without tokens has null. Equal bodies
     are read once. Batches depend on lengths only, so the order of rows changes nothing. If a body raises, a column
-    `fault` names the exception's type, and `quality` quarantines the ticket.
+    `fault` names the exception's type, or our code for it, and `quality` quarantines the ticket.
 
     Raises:
         StorageError: the model's files are missing or damaged.
@@ -135,14 +138,15 @@ def perplexities_of(model: nn.Module, batch: Sequence[Ids], *, start: int) -> li
 
 
 def _encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int) -> dict[str, Ids]:
-    encoded = tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
+    with named_panics():
+        encoded = tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
     return {text: tuple(ids) for text, ids in zip(texts, encoded, strict=True)}
 
 
 def _each_valid(
     items: Sequence[K], work: Callable[[Sequence[K]], dict[K, V]], *, n_at_once: int
 ) -> tuple[dict[K, V], dict[K, str]]:
-    """The results of `work`, called on `n_at_once` items; and for items that fail, the exception's type.
+    """The results of `work`, called on `n_at_once` items; and for items that fail, the exception's type or our code.
 
     Raises:
         Exception: an error of `work` that no single item causes.
@@ -157,7 +161,7 @@ def _each_valid(
             made |= work(some)
             continue
         except Exception as error:
-            if not is_row_fault(error):
+            if not is_row_fault(error, _ROW_CODES):
                 raise
             raised = _faulty(some, work)
             if not raised:
@@ -171,8 +175,10 @@ def _each_valid(
 def _faulty(items: Sequence[K], work: Callable[[Sequence[K]], object]) -> dict[K, str]:
     from tasks.row_fault import find_faulty
 
-    found = find_faulty(lambda start, stop: work(items[start:stop]), 0, len(items))
-    return {items[place]: type(error).__name__ for place, error in found}
+    found = find_faulty(lambda start, stop: work(items[start:stop]), 0, len(items), _ROW_CODES)
+    return {
+        items[place]: error.code if isinstance(error, TunegateError) else type(error).__name__ for place, error in found
+    }
 
 
 def _start_id(tokenizer: PreTrainedTokenizerBase) -> int:

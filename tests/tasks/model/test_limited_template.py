@@ -41,6 +41,7 @@ EVERYTHING = """\
 """
 MUCH = "{% set x = 'x' * 1000000 %}"
 DOUBLING = "{% set n = namespace(t='x') %}{% for i in range(99) %}{% set n.t = STEP %}{% endfor %}{{ n.t }}"
+LARGE = "0x" + "f" * 400_000
 BOMBS = (
     "{{ messages[0].content * 100000000 }}",
     "{{ 'x' * 9000000000 }}",
@@ -67,6 +68,12 @@ BOMBS = (
     "{% for i in range(99999) %}{{ 'a' in range(99999)|list }}{% endfor %}",
     "{% macro m(n) %}{% for i in range(50) %}{{ m(n-1) if n else '' }}{% endfor %}{% endmacro %}{{ m(50) }}",
     "{% for x in range(99999) recursive %}{{ loop(range(99999)) if loop.depth < 9 }}{% endfor %}",
+    *(f"{{% set a = 2**5000000 {operator} (2**2500000 + 1) %}}" for operator in ("//", "%")),
+    "{% set a = 3**6000000 * 3**6000000 %}", DOUBLING.replace("'x'", "2").replace("STEP", "n.t * n.t"),
+    *(DOUBLING.replace("'x'", "1").replace("99", "20000").replace("STEP", n) for n in ("n.t + n.t", "n.t - (-n.t)")),
+    f"{{{{ {LARGE} // 3 }}}}", f"{{{{ {LARGE} is divisibleby({LARGE[:200_000]}) }}}}",
+    "{% set s %}{% for i in range(200, 5000) %}{{ '%c' % i }}{% endfor %}{% endset %}{{ s.encode('punycode') }}",
+    "{{ 5|round(-10000000) }}", "{{ 5|round(10000000, 'floor') }}", "{{ (5).to_bytes(2000000000, 'big') }}",
 )  # fmt: skip
 REFUSED = ("{% for x in range(10**9) %}{% endfor %}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{ 1 // 0 }}")
 

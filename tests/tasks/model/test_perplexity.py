@@ -1,18 +1,24 @@
 """Perplexity in batches equals that of one row at a time, in any order; rows without a body have none."""
 
 import random
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tokenizers import Regex, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from schemas.artifacts import ModelRef, RowCounts, TicketTable
+from schemas.artifacts import ModelRef, PromptSet, RowCounts, TicketTable, TrainedRef
 from schemas.curation_steps import QualityStep
+from schemas.errors import DataError
+from schemas.evaluation import DecodingSpec
 from tasks.curate.quality import score_quality
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
 from tasks.model import perplexity
+from tasks.model.divergence import measure_divergence
 from tasks.model.perplexity import measure_perplexity
 
 BODIES = {
@@ -138,3 +144,46 @@ def test_a_body_on_which_the_model_fails_is_quarantined(
     assert (removed["ticket_id"], removed["outcome"]) == ("b", "quarantined")
     assert (removed["code"], removed["reason"]) == ("TG0218", "KeyError in step perplexity.")
     assert (scored.rows.n_in, scored.rows.n_out, scored.rows.n_quarantined) == (9, 8, 1)
+
+
+def test_a_body_on_which_the_tokenizer_gives_up_is_quarantined(
+    tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = never_ending(tiny_model, tmp_path / "model")
+    monkeypatch.setitem(BODIES, "z", "x" * 60)
+    table = tickets(tmp_path / "in", "az")
+    write_removed([], table.root)
+    (tmp_path / "scored").mkdir()
+    found = measure_perplexity(tickets=table, model=hostile, out=tmp_path, dtype="float32")
+    measured = {row["ticket_id"]: row for row in pq.read_table(found.root / "perplexities.parquet").to_pylist()}
+    assert (measured["z"]["perplexity"], measured["z"]["fault"]) == (None, "TG0314")
+    assert measured["a"]["perplexity"] > 1
+    scored = score_quality(
+        tickets=table, step=QualityStep(uses="quality", perplexity=True), perplexities=found, out=tmp_path / "scored"
+    )
+    (removed,) = read_rows(scored.removed).to_pylist()
+    assert (removed["ticket_id"], removed["reason"]) == ("z", "TG0314 in step perplexity.")
+
+
+def test_a_tokenizer_that_gives_up_on_a_neutral_text_is_a_named_error(tiny_model: ModelRef, tmp_path: Path) -> None:
+    hostile = never_ending(tiny_model, tmp_path / "model")
+    pq.write_table(pa.table({"text": ["Hello", "x" * 60]}), tmp_path / "neutral.parquet")
+    suite = PromptSet.model_construct(root=tmp_path)
+    with pytest.raises(DataError, match="TG0314"):
+        measure_divergence(
+            tmp_path,
+            suite=suite,
+            model=hostile,
+            trained=TrainedRef.model_construct(),
+            decoding=DecodingSpec(max_new_tokens=8, batch_size=1, threads=1, dtype="float32"),
+        )
+
+
+def never_ending(model: ModelRef, folder: Path) -> ModelRef:
+    """A copy of the model whose tokenizer gives up on sixty times x."""
+    shutil.copytree(model.root, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    never = pre_tokenizers.Split(Regex(r"(x+x+)+y"), "isolated")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([never, pre_tokenizers.ByteLevel()])
+    tokenizer.save_pretrained(folder)
+    return model.model_copy(update={"root": folder})
