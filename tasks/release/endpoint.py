@@ -48,6 +48,8 @@ TakeFeedback = Callable[[list[bytes]], dict[str, Any]]
 
 R = TypeVar("R", bound=CompletionRequest)
 RETRY_AFTER_S = 2
+HEALTH_KEPT_S = 1.0
+"""How long an answer of `/health` is given again: it needs no token and has no rate, and reads the ledger."""
 
 
 @dataclass(frozen=True)
@@ -222,14 +224,22 @@ class _Routes:
     def __init__(self, tenants: tuple[Tenant, ...], limits: Limits) -> None:
         self.tenants, self.limits = tenants, limits
         self.busy: Counter[Tenant] = Counter()
-        self._storing = asyncio.Lock()
+        self._storing, self._looking = asyncio.Lock(), asyncio.Lock()
+        self._health, self._looked_at = _json({"status": "ok"}), -math.inf
 
-    async def health(self, _request: Request) -> Response:
-        """Report that the endpoint is up; for a single tenant also which models it offers."""
+    async def health(self, request: Request) -> Response:
+        """Report that the endpoint is up; for a single tenant also which models it offered within the last second."""
         if len(self.tenants) > 1:
-            return _json({"status": "ok"})
-        offers = await run_in_threadpool(self.tenants[0].models.offers)
-        return _json({"status": "ok", "models": sorted(offers)})
+            return self._health
+        async with self._looking:  # however many ask, one thread looks
+            if time.monotonic() - self._looked_at > HEALTH_KEPT_S:
+                try:
+                    offers = await run_in_threadpool(self.tenants[0].models.offers)
+                    self._health = _json({"status": "ok", "models": sorted(offers)})
+                except Exception as error:
+                    self._health = await _refused(request, error)
+                self._looked_at = time.monotonic()
+            return self._health
 
     async def list_models(self, request: Request) -> Response:
         """List every model name that is available now."""

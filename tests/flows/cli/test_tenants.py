@@ -1,9 +1,13 @@
 """Several pipelines on one base: one process, one base in memory, and each token reaches its own adapter only."""
 
+import asyncio
 import json
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from ruamel.yaml import YAML
 from starlette.testclient import TestClient
@@ -12,7 +16,7 @@ from flows.cli.app import app
 from flows.cli.endpoint import make_tenants, offers, tenant_tokens, tenant_variable
 from flows.workspace.settings import load_settings
 from schemas.artifacts import ModelRef
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StorageError
 from schemas.load import load_file
 from schemas.secrets import masked
 from tasks.files import seal
@@ -128,6 +132,40 @@ def test_a_single_pipeline_is_served_as_before(tenants: Tenants) -> None:
     assert client.post("/v1/feedback", json={"a": 1}, headers=bearer(OPERATOR)).json() == {"new": 1}
     assert taken == [b'{"a":1}']
     assert client.get("/metrics", headers=bearer(OPERATOR)).status_code == 200
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_many_requests_for_health_look_into_the_ledger_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    looks = []
+
+    def offers() -> dict[str, Any]:
+        looks.append(time.monotonic())
+        time.sleep(0.1)
+        if fails:
+            raise StorageError("the ledger was altered", code="TG0580", where="ledger", hint="tunegate ops doctor")
+        return {}
+
+    app = build_endpoint(
+        [Tenant(LiveModels(offers), lambda turns: turns, OPERATOR)],
+        limits=Limits(max_tokens=64), access=Access(hosts=("testserver",)),
+    )  # fmt: skip
+
+    async def ask(kept_s: float) -> set[int]:
+        monkeypatch.setattr("tasks.release.endpoint.HEALTH_KEPT_S", kept_s)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            return {answer.status_code for answer in await asyncio.gather(*[client.get("/health") for _ in range(30)])}
+
+    async def ask_twice() -> None:
+        assert await ask(600) == ({503} if fails else {200})
+        assert len(looks) == 1
+        await ask(0)
+
+    asyncio.run(ask_twice())
+    assert len(looks) > 1
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(looks))  # never two at once
 
 
 def test_feedback_is_stored_with_its_own_pipeline(tenants: Tenants) -> None:
