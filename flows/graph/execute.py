@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -533,21 +533,33 @@ def end_running(run: Run, futures: Mapping[str, Future]) -> None:
     """Cancel the run and wait for its running nodes, so that checkpoints are complete.
 
     A thread cannot be ended from outside, and Python waits for all of them before it exits. So if one has not ended
-    after `END_WITHIN_S`, this process exits at once: results are complete or absent in the store, as after kill -9.
+    after `END_WITHIN_S`, or the run is stopped again, this process exits at once: results are complete or absent in the
+    store, as after kill -9.
     """
+
+    def say(line: str) -> None:
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            sys.stdout.flush()
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
     run.cancel()
     running = set(futures)
     for name, future in futures.items():
         future.add_done_callback(lambda _, name=name: running.discard(name))
-    until = time.monotonic() + END_WITHIN_S
-    while running:
-        if time.monotonic() > until:
-            steps = ", ".join(sorted(running))
-            sys.stderr.write(f"stopped without waiting for {steps}, which did not end within {END_WITHIN_S:g} s\n")
-            sys.stderr.flush()
-            sys.stdout.flush()
+    until, why = time.monotonic() + END_WITHIN_S, f"which did not end within {END_WITHIN_S:g} s"
+    try:
+        if running:
+            say(f"waiting at most {END_WITHIN_S:g} s for {', '.join(sorted(running))}; stop it again to end at once")
+        while running and time.monotonic() < until:
+            time.sleep(0.05)
+    except BaseException:  # a second Ctrl-C or SIGTERM, which must not lead to where Python waits without limit
+        why = "since it was stopped again"
+    if running:
+        try:
+            say(f"stopped without waiting for {', '.join(sorted(running))}, {why}")
+        finally:
             os._exit(TERMINATED)
-        time.sleep(0.05)
 
 
 def make_with_retries(run: Run, node: Node, *, retries: int = RETRIES, delay_s: float = FIRST_DELAY_S) -> Outcome:

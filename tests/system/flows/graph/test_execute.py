@@ -20,7 +20,7 @@ from flows.graph.store import Store
 from schemas.artifacts import Artifact
 from tasks.step import as_step
 
-execute.END_WITHIN_S = 2.0
+execute.END_WITHIN_S = float(sys.argv[3])
 
 @as_step("quick")
 def quick(out: Path) -> Artifact:
@@ -48,32 +48,59 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_step_that_hangs_does_not_keep_a_stopped_run_alive(tmp_path: Path, number: int) -> None:
-    stop_while_it_hangs(tmp_path, "plain", number, {})
+    errors = stop_while_it_hangs(tmp_path, "plain", number, {})
+    assert "stopped without waiting for hangs, which did not end within 2 s" in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_waits_for_a_step_says_so_and_ends_at_once_if_it_is_stopped_again(
+    tmp_path: Path, number: int
+) -> None:
+    errors = stop_while_it_hangs(tmp_path, "plain", number, {}, again=True)
+    assert errors.splitlines() == [
+        "waiting at most 500 s for hangs; stop it again to end at once",
+        "stopped without waiting for hangs, since it was stopped again",
+    ]
 
 
 @pytest.mark.server
 def test_a_step_that_hangs_does_not_keep_a_stopped_flow_alive(tmp_path: Path, prefect_server: PrefectServer) -> None:
-    stop_while_it_hangs(tmp_path, "prefect", signal.SIGTERM, prefect_server.environ)
+    errors = stop_while_it_hangs(tmp_path, "prefect", signal.SIGTERM, prefect_server.environ)
+    assert "stopped without waiting for hangs, which did not end within 2 s" in errors
 
 
-def stop_while_it_hangs(folder: Path, runner: str, number: int, environ: dict[str, str]) -> None:
+@pytest.mark.server
+def test_a_flow_that_waits_for_a_step_ends_at_once_if_it_is_stopped_again(
+    tmp_path: Path, prefect_server: PrefectServer
+) -> None:
+    errors = stop_while_it_hangs(tmp_path, "prefect", signal.SIGTERM, prefect_server.environ, again=True)
+    assert "stopped without waiting for hangs, since it was stopped again" in errors
+
+
+def stop_while_it_hangs(folder: Path, runner: str, number: int, environ: dict[str, str], *, again: bool = False) -> str:
     script = folder / "run.py"
     script.write_text(RUN)
     with subprocess.Popen(
-        [sys.executable, str(script), str(folder / "home"), runner],
+        [sys.executable, str(script), str(folder / "home"), runner, "500" if again else "2"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=PROJECT,
         env={**environ, "PYTHONPATH": str(PROJECT), "HOME": str(folder)},
     ) as process:  # fmt: skip
         assert process.stdout is not None
+        assert process.stderr is not None
         while process.stdout.readline().strip() != "hangs":
             assert process.poll() is None
         process.send_signal(number)
-        begun = time.monotonic()
+        begun, said = time.monotonic(), ""
         try:
+            while again and "waiting at most" not in said:
+                assert process.poll() is None
+                said += process.stderr.readline()
+            if again:
+                process.send_signal(number)
             _, errors = process.communicate(timeout=300)
         finally:
             process.kill()
     assert time.monotonic() - begun < 250
     assert process.returncode == 143
-    assert "stopped without waiting for hangs, which did not end within 2 s" in errors
     assert list((folder / "home").rglob("text"))
+    return said + errors
