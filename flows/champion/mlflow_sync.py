@@ -17,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -31,6 +33,7 @@ from flows.ledger.ledger import Ledger
 from flows.ledger.rows import CandidateRow, Projection, flat, pipeline_config
 from flows.views.resolve_candidate import aliases_of
 from flows.workspace.disk import named_disk_errors
+from flows.workspace.servers import answer_code
 from flows.workspace.settings import Settings
 from schemas.errors import ServiceError, StorageError, TunegateError
 from schemas.release import RunRecord
@@ -98,14 +101,30 @@ def decide(
 ) -> tuple[Decided, TunegateError | None]:
     """Carry out a person's decision in the ledger, then in MLflow; return it, and the error if MLflow has not got it.
 
+    An MLflow that does not answer, and a record that cannot be read, do not keep a person from a rollback.
+
     Raises:
         StorageError: TG0581, MLflow's model does not follow this ledger; nothing was decided.
     """
     run_id = _last_run(name, ledger)
     if run_id is not None:
-        check_model(name, _load_record(run_id, ledger, settings).tracking_uri, settings, ledger)
+        try:
+            uri = _load_record(run_id, ledger, settings).tracking_uri
+        except StorageError:
+            uri = _recorded(run_id, ledger).tracking_uri
+        if _answers_soon(registry_address(uri, settings)):
+            check_model(name, uri, settings, ledger)
     decided = move()
     return decided, synchronise(ledger, settings)
+
+
+def _answers_soon(uri: str) -> bool:
+    """Return whether a server answers within seconds, whatever it says: its client waits for more than a minute."""
+    if not uri.startswith(("http://", "https://")):
+        return True
+    login, _, host = urlsplit(uri).netloc.rpartition("@")
+    url = f"{urlsplit(uri)._replace(netloc=host).geturl().rstrip('/')}/health"
+    return answer_code(url, login=login or None) is not None
 
 
 def _sync(ledger: Ledger, settings: Settings, *, every_name: bool = False) -> SyncResult:
@@ -128,20 +147,14 @@ def _own_models(ledger: Ledger, settings: Settings, *, every_name: bool) -> tupl
     Raises:
         StorageError: TG0581, one of them follows another ledger, or a newer copy of this one.
     """
-    owner, accepted, pending = owner_of(ledger), ledger.names_to_claim(), ledger.pending_projections()
-    runs = {(each.payload["name"], _run_of(each, ledger)) for each in pending}
-    if every_name:
-        runs |= {(name, run_id) for name in ledger.names() if (run_id := _last_run(name, ledger)) is not None}
-    models = set()
-    for name, run_id in runs:
-        with suppress(TunegateError):  # reported when it is sent
-            record = _load_record(run_id, ledger, settings)
-            models.add((registry_address(record.tracking_uri, settings), name))
+    owner, accepted = owner_of(ledger), ledger.names_to_claim()
+    models = _models(ledger, settings, every_name=every_name)
     late: TunegateError | None = None
     silent: set[str] = set()
+    foreign: set[tuple[str, str]] = set()
     for is_checked in (False, True):
         for uri, name in sorted(models):
-            if uri in silent:
+            if uri in silent or (uri, name) in foreign:
                 continue
             try:
                 if is_checked:
@@ -151,7 +164,28 @@ def _own_models(ledger: Ledger, settings: Settings, *, every_name: bool) -> tupl
             except ServiceError as error:
                 late = late or error
                 silent.add(uri)
+            except StorageError:
+                if models[uri, name]:
+                    raise
+                foreign.add((uri, name))  # another ledger's: only runs of its own pipeline are refused
     return late, silent
+
+
+def _models(ledger: Ledger, settings: Settings, *, every_name: bool) -> dict[tuple[str, str], bool]:
+    """Return (address, name) of each model to update -> whether this ledger has a version of it."""
+    models: dict[tuple[str, str], bool] = {}
+
+    def add(name: str, load: Callable[[], RunRecord]) -> None:
+        with suppress(TunegateError):  # reported when it is sent
+            record = load()
+            at = registry_address(record.tracking_uri, settings), name
+            models[at] = models.get(at, False) or record.run_id != ""
+
+    for each in ledger.pending_projections():
+        add(each.payload["name"], partial(_record_of, each, ledger, settings))
+    for name in ledger.names() if every_name else ():
+        add(name, partial(_load_record, _last_run(name, ledger) or "", ledger, settings))
+    return models
 
 
 def _send_pending(
@@ -165,7 +199,7 @@ def _send_pending(
         uri = ""
         try:
             check_lock()
-            record = _load_record(_run_of(projection, ledger), ledger, settings)
+            record = _record_of(projection, ledger, settings)
             uri = registry_address(record.tracking_uri, settings)
             if uri in silent:
                 continue
@@ -173,7 +207,8 @@ def _send_pending(
             reach("mlflow.synced")
             ledger.mark_projected(projection.id)
             n_synced += 1
-            reached.add((uri, record.experiment))
+            if record.run_id:
+                reached.add((uri, record.experiment))
         except ServiceError as error:
             first = first or error
             silent.add(uri)
@@ -336,6 +371,18 @@ def _existing(home: Path, files: Sequence[str]) -> list[Path]:
     return [home / file for file in files if (home / file).is_file()]
 
 
+def _record_of(projection: Projection, ledger: Ledger, settings: Settings) -> RunRecord:
+    """Load the record of the run to send; the claim of a model that this ledger has no version of has only an address.
+
+    Raises:
+        ConfigError: neither a file nor the ledger has the run.
+    """
+    run_id = _run_of(projection, ledger)
+    if projection.kind == "claim" and not run_id:
+        return RunRecord(run_id="", pipeline="", tracking_uri=unmasked(projection.payload.get("tracking_uri", "")))
+    return _load_record(run_id, ledger, settings)
+
+
 def _run_of(projection: Projection, ledger: Ledger) -> str:
     """Return the run to send: the one that gave the verdict, or the one that the champion comes from."""
     if projection.kind == "candidate":
@@ -352,16 +399,28 @@ def _last_run(name: str, ledger: Ledger) -> str | None:
 
 
 def _load_record(run_id: str, ledger: Ledger, settings: Settings) -> RunRecord:
-    """Load the run's record; without its file, what the ledger has: no metrics and no curves, but the right address.
+    """Load the run's record; without its file, what the ledger has.
 
     Raises:
         ConfigError: neither has the run.
+        StorageError: TG0554, the file cannot be read.
     """
+    path = settings.home / "runs" / f"{run_id}.json"
     try:
-        record = RunRecord.model_validate_json((settings.home / "runs" / f"{run_id}.json").read_bytes())
-        return record.model_copy(update={"tracking_uri": unmasked(record.tracking_uri)})
+        with named_disk_errors(settings.home):
+            record = RunRecord.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
-        row = ledger.run(run_id)
+        return _recorded(run_id, ledger)
+    return record.model_copy(update={"tracking_uri": unmasked(record.tracking_uri)})
+
+
+def _recorded(run_id: str, ledger: Ledger) -> RunRecord:
+    """Return what the ledger has of the run: no metrics and no curves, but the right address.
+
+    Raises:
+        ConfigError: it does not have the run.
+    """
+    row = ledger.run(run_id)
     config = pipeline_config(row)
     register = config.pop("register", {})
     return RunRecord(

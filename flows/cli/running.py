@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,7 @@ from flows.workspace.servers import client_environment, ensure_prefect, ensure_u
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.load import load_file
+from schemas.secrets import masked
 from tasks.curate.extract import check_first_rows
 from tasks.curate.warehouse_query import common_faults, funnel_of
 from tasks.sources.registry import place_of
@@ -98,7 +100,8 @@ def run_pipeline(request: RunRequest) -> int:
         )  # fmt: skip
     console, begun = talk(), time.monotonic()
     if request.new_ledger or request.accept_ledger:
-        _accept_ledger(settings, new=request.new_ledger, reason=request.reason)
+        names = {each.registry.name: masked(each.registry.tracking_uri) for each in loaded.pipelines.values()}
+        _accept_ledger(settings, names, new=request.new_ledger, reason=request.reason)
     # Prefect reads its settings when it is first imported: only now. The server's address comes later.
     os.environ.update(client_environment(None))
     from flows.graph.execute import RunEndedError
@@ -198,10 +201,14 @@ def _connect(context: RunContext, screen: Screen, request: RunRequest) -> bool:
     return True
 
 
-def _accept_ledger(settings: Settings, *, new: bool, reason: str) -> None:
-    """Enter who accepts another ledger than before, and why; MLflow follows it, if it answers."""
+def _accept_ledger(settings: Settings, names: Mapping[str, str], *, new: bool, reason: str) -> None:
+    """Enter who accepts another ledger than before, and why; MLflow follows it, if it answers.
+
+    Args:
+        names: The registered models of this file, with their declared addresses: the ledger may not know them yet.
+    """
     ledger = open_ledger(settings)
-    row = ledger.accept("new" if new else "restored", reason=reason, actor=login())
+    row = ledger.accept("new" if new else "restored", reason=reason, actor=login(), names=names)
     done = "a new ledger begins" if new else "the ledger that lies here is accepted"
     talk().print(f"{done}: {row.reason} ({row.actor})", markup=False)
     late = reconcile(ledger, settings).late

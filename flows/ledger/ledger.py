@@ -6,6 +6,7 @@ Here are `Tallies`, figures over all runs for `tunegate ops metrics`, and `Accep
 a ledger that is not the one that was here before.
 """
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from flows.ledger.base import LedgerBase
@@ -21,8 +22,14 @@ from schemas.errors import ConfigError, StorageError
 
 
 class Acceptances(LedgerBase):
-    def accept(self, kind: Literal["new", "restored"], *, reason: str, actor: str) -> AcceptanceRow:
+    def accept(
+        self, kind: Literal["new", "restored"], *, reason: str, actor: str, names: Mapping[str, str] | None = None
+    ) -> AcceptanceRow:
         """Continue with a new ledger, or with the one that is here; the witness and MLflow follow it from now on.
+
+        Args:
+            names: Other registered models that shall follow it, with the address that their pipeline declares: this
+                ledger may be older than their first version.
 
         Raises:
             ConfigError: TG0139, no reason was given.
@@ -46,8 +53,9 @@ class Acceptances(LedgerBase):
                 "INSERT INTO acceptances (kind, reason, actor, former, at) VALUES (?, ?, ?, ?, ?)",
                 (row.kind, row.reason, row.actor, row.former, row.at),
             )
-            for each in db.execute("SELECT DISTINCT name FROM candidates ORDER BY name").fetchall():
-                project(db, "claim", {"name": each["name"], "run_id": ""})
+            known = [each["name"] for each in db.execute("SELECT DISTINCT name FROM candidates").fetchall()]
+            for name in sorted({*known, *(names or {})}):
+                project(db, "claim", {"name": name, "run_id": "", "tracking_uri": (names or {}).get(name, "")})
         if self.witness is not None:
             self.witness.move(self._last_line, back=True)
         return row

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +13,10 @@ import pytest
 
 from flows.champion.approvals import Answer, answer
 from flows.champion.mlflow_sync import SyncResult, decide, reconcile, synchronise
+from flows.context.registry_owner import check_model
 from flows.ledger.rows import RunVerdict
 from schemas.errors import StorageError
+from tasks.release.register import OWNER_TAG
 from tests.flows.champion.test_mlflow_sync import NOWHERE
 from tests.support.place import Place
 
@@ -124,3 +128,51 @@ def test_a_copy_that_a_person_accepts_is_followed_even_if_mlflow_is_down_then(sh
     assert stale.mlflow_state()["champion"] == "2"
     assert reconcile(stale.ledger, stale.settings) == SyncResult()
     refuse_all(shared)
+
+
+@pytest.mark.parametrize("has_other_owner", [False, True])
+def test_an_acceptance_covers_a_model_that_was_first_registered_after_the_backup(
+    shared: Place, tmp_path: Path, has_other_owner: bool
+) -> None:
+    monday = copy_of(shared, tmp_path / "monday")
+    shared.record(4, "HOLD", name="later")
+    assert synchronise(shared.ledger, shared.settings) is None
+    with pytest.raises(StorageError, match="TG0581"):
+        check_model("later", "", monday.settings, monday.ledger)
+    if has_other_owner:
+        shared.client.set_registered_model_tag("later", OWNER_TAG, "another")
+    names = {"replies": "", "later": "", "not-in-mlflow": ""}
+    monday.ledger.accept("restored", reason="backup of Monday", actor="ada", names=names)
+    down = replace(monday.settings, mlflow_tracking_uri=NOWHERE)
+    assert reconcile(monday.ledger, down).late is not None
+    assert reconcile(monday.ledger, monday.settings).late is None
+    assert monday.ledger.pending_projections() == ()
+    if has_other_owner:  # which is not what was accepted, and concerns no other model
+        with pytest.raises(StorageError, match="TG0581"):
+            check_model("later", "", monday.settings, monday.ledger)
+        return
+    check_model("later", "", monday.settings, monday.ledger)
+    monday.record(4, "HOLD", name="later", run_id="run-4-of-monday")
+    assert synchronise(monday.ledger, monday.settings) is None
+    assert ("1", "HOLD") in monday.mlflow_state("later")["versions"]
+
+
+def test_a_record_that_cannot_be_read_and_a_server_that_hangs_prevent_no_rollback(shared: Place) -> None:
+    record = shared.home / "runs" / "run-2.json"
+    record.unlink()
+    record.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as hanging:  # it accepts, and never answers
+        asked = replace(shared.settings, mlflow_tracking_uri=f"http://127.0.0.1:{hanging.getsockname()[1]}")
+        begun, took = time.monotonic(), list[float]()
+
+        def move() -> None:
+            took.append(time.monotonic() - begun)
+            shared.ledger.rollback("replies", reason="complaints")
+            hanging.close()  # what follows fails at once
+
+        _, late = decide(shared.ledger, asked, "replies", move)
+    assert late is not None
+    assert took[0] < 15
+    champion = shared.ledger.champion("replies")
+    assert champion is not None
+    assert champion.version == "1"
