@@ -1,8 +1,9 @@
 """Back up the whole stack while it runs, and restore it in a new folder, checked by digests.
 
-The ledger is copied first and then the files: results are only ever added, so that everything the copied ledger names
-exists. Each database is dumped and digested in one snapshot. A backup contains tickets and passwords: only this user
-can read it.
+The databases are dumped first, then the ledger is copied, then the files. So the copied ledger has every entry that
+the copied MLflow follows, and what it has in addition `tunegate ops reconcile` sends again; results are only ever
+added, so that everything the copied ledger names exists. Each database is dumped and digested in one snapshot. A backup
+contains tickets and passwords: only this user can read it.
 """
 
 import json
@@ -35,11 +36,10 @@ def backup(place: Place, to: Path) -> dict[str, str]:
     if to.exists():
         raise StackError(f"{to} exists; a backup is written into a new folder")
     aside = private_folder(to.with_name(f".{to.name}.{os.getpid()}.tmp"))
+    digests = {name: _digest(place, name, dump_to=aside / f"{name}.dump") for name in DUMPED}
     ledger = Ledger(aside / "ledger")
     copy_ledger(ledger_of(place), ledger)
-    digests = {"ledger": ledger_digest(ledger)}
-    for name in DUMPED:
-        digests[name] = _digest(place, name, dump_to=aside / f"{name}.dump")
+    digests["ledger"] = ledger_digest(ledger)
     for name, source in _trees(place):
         _copy(source, aside / name, without=LEFT_OUT if name == "home" else ())
     digests |= _tree_digests(aside / "home", aside / "artifacts")
