@@ -8,6 +8,7 @@ Works inside the transactions of its only callers, `flows/ledger/champions.py` a
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 from flows.ledger.database import Database
 from flows.ledger.journal import FIRST_HASH, check_books
@@ -16,6 +17,8 @@ from flows.workspace.clock import now
 from schemas.errors import StorageError
 from tasks.files import sha256_json
 
+CLOCKS_DIFFER_S = 5.0
+"""The clocks of hosts that share a ledger may differ by this much."""
 LATER = ("verdict", "bundle_digest", "until", "evidence", "note")
 """Fields that the first ledgers did not have: hashed only when they are not empty."""
 
@@ -77,8 +80,11 @@ def append_event(db: Database, events: Sequence[EventRow], candidate: CandidateR
     """
     at = now()
     notes = [new.note] if new.note else []
-    if events and at < events[-1].at:
-        notes.append(f"dated before event {events[-1].seq} ({events[-1].at}), which it follows: the clock was set back")
+    if events and is_before(at, events[-1].at):
+        notes.append(
+            f"dated before event {events[-1].seq} ({events[-1].at}), which it follows: "
+            "clocks differ, or one was set back"
+        )
     fields: dict[str, object] = {
         **vars(new),
         "note": "; ".join(notes),
@@ -102,6 +108,17 @@ def append_event(db: Database, events: Sequence[EventRow], candidate: CandidateR
             fields,
         )
     return EventRow(**fields)  # type: ignore[arg-type]
+
+
+def is_before(at: str, other: str) -> bool:
+    """Return whether a moment is before another one by more than the clocks of two hosts differ.
+
+    >>> is_before("2026-06-08T05:00:00+00:00", "2026-06-08T05:00:02+00:00")
+    False
+    """
+    first, second = (datetime.fromisoformat(moment) for moment in (at, other))
+    # Events of the first ledgers have no zone; all are in UTC.
+    return (second.replace(tzinfo=UTC) - first.replace(tzinfo=UTC)).total_seconds() > CLOCKS_DIFFER_S
 
 
 def last_move(events: Sequence[EventRow], name: str) -> EventRow | None:

@@ -163,8 +163,8 @@ class EventRow:
     evidence: str = ""
     """JSON: digests of model, weights, bundle, gates, held-out set, scores, answers and decision."""
     note: str = ""
-    """Something a reader of the history should know: these weights were BLOCKed before under other gates, or the clock
-    was set back."""
+    """Something a reader of the history should know: these weights were BLOCKed before under other gates, or clocks
+    differ."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from typing import TypeAlias
 
 from flows.context.ingest import ingested_summary, source_fault
 from flows.context.published import warehouse_folder
+from flows.ledger.history import is_before
 from flows.ledger.opened import open_ledger
 from flows.views.champion_files import check_champion
 from flows.workspace.clock import VARIABLE, now
@@ -182,10 +183,11 @@ def ledger(patient: Patient) -> Iterator[Finding]:
         yield Finding("ledger", "ok", "no run yet")
         return
     events = kept.history()
-    if events and events[-1].at > now():
+    if events and is_before(now(), events[-1].at):
         yield Finding(
             "clock", "warn", f"it is {now()}, and the last decision about a champion is dated {events[-1].at}",
-            "set the machine's clock: the next decision would be dated before its predecessor",
+            "set this machine's clock, or that of the host that decided: the next decision would be dated before its "
+            "predecessor",
         )  # fmt: skip
     yield Finding(
         "ledger", "ok", f"{counted(len(events), 'move')} of a champion, history intact, every row as it was written"
