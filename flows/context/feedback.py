@@ -8,6 +8,7 @@ beginning; what arrives meanwhile belongs to the next run.
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
 
 from flows.ledger.opened import open_ledger
@@ -27,6 +28,9 @@ from tasks.monitor.feedback import (
     feedback_state,
     ingest_feedback,
 )
+
+_ledger = lru_cache(maxsize=8)(open_ledger)
+"""One for all requests to the endpoint: a new one would check a ledger in Postgres again."""
 
 
 def feedback_database(home: Path, name: str) -> Path:
@@ -51,7 +55,7 @@ def take_in(
     database = feedback_database(settings.home, name)
     private_folder(database.parent)
     rules = FeedbackRules(
-        versions=frozenset(row.ref.version for row in open_ledger(settings).candidates(name)),
+        versions=frozenset(row.ref.version for row in _ledger(settings).candidates(name)),
         redact=[step for step in spec.curate.steps if isinstance(step, RedactStep)],
         forgotten=load_forgotten(settings),
     )

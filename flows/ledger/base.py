@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from flows.ledger.database import Check, Database, Holds, Row
 from flows.ledger.journal import FIRST_HASH, check_books, identity, last_line
@@ -21,6 +22,8 @@ from schemas.errors import ServiceError, StorageError
 
 MLFLOW_LOCK = "mlflow.teller"
 """Name of the lock of the process that synchronises MLflow; other versions use the same."""
+MOVES = 4
+"""So often a ledger that fails its check while it is written is opened again."""
 STATE = ("store", "runs", "warehouse", "mlflow", "feedback")
 """Folders of a home in which something has run; a home without any of these is new."""
 
@@ -37,6 +40,7 @@ class LedgerBase:
         self.kept: LedgerFile | LedgerPostgres = LedgerPostgres(url) if url else LedgerFile(self.path)
         self.witness = None if state is None else Witness(state, self.root)
         self._exists = False
+        self._checking = Lock()
         self._checked = ""
         """Mark of the state of which every row was checked, see `LedgerFile.mark`."""
 
@@ -56,10 +60,23 @@ class LedgerBase:
         Raises:
             StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here before.
         """
-        seen = self._seen()  # first: another process may commit at any time, and then move the witness
-        with self.kept.read() as db:
-            self._check(db, seen)
+        with self._opened() as db:
             yield db
+
+    @contextmanager
+    def _opened(self, *, whole: bool = False) -> Iterator[Database]:
+        for is_last in (*[False] * MOVES, True):
+            seen = self._seen()  # first: another process may commit at any time, and then move the witness
+            with self.kept.read() as db:
+                try:
+                    self._check(db, seen, whole=whole)
+                except Exception:
+                    # Where this user may not write, SQLite reads without locks, and half of what another one commits.
+                    if is_last or not self.kept.has_moved(db):
+                        raise
+                    continue
+                yield db
+                return
 
     def _rows(self, sql: str, *values: object) -> list[Row]:
         with self.read() as db:
@@ -87,7 +104,7 @@ class LedgerBase:
                 self._check(db, self._seen())
             yield db
         self._exists = True
-        self._checked = self.kept.mark()
+        self._checked = self.kept.mark(db)
         if self.witness is not None:
             self.witness.move(self._last_line, mark=self._checked)
 
@@ -97,31 +114,38 @@ class LedgerBase:
         Raises:
             StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here before.
         """
-        self._checked, seen = "", self._seen()
-        with self.kept.read() as db:
-            self._check(db, seen and seen.model_copy(update={"mark": ""}))
+        with self._opened(whole=True):
+            pass
 
-    def _check(self, db: Database, seen: Seen | None) -> None:
+    def _check(self, db: Database, seen: Seen | None, *, whole: bool = False) -> None:
         """Check the open ledger: whether it is the one that was seen last, and every row.
 
-        A check of all rows takes 1 s per 80,000 rows, so it is left out for a state that was checked before: by this
-        object, or by the process that noted its mark in the witness.
+        A check of all rows takes 1 s per 80,000 rows, so unless `whole` it is left out for a state that was checked
+        before: by this object, or by the process that noted its mark in the witness.
         """
         mark = self.kept.mark(db)
-        if mark and mark == self._checked:
+        if mark and mark == self._checked and not whole:
             return
+        with self._checking:  # threads that waited find what the first one has checked
+            if whole or not mark or mark != self._checked:
+                self._check_now(db, seen, mark, whole=whole)
+
+    def _check_now(self, db: Database, seen: Seen | None, mark: str, *, whole: bool) -> None:
         if self.witness is not None:
             if identity(db) is None and not self._exists and not self.exists():
                 self._refuse_absent()
                 return
             self.witness.check(db, seen)
-        if not mark or seen is None or seen.mark != mark:
+        if whole or not mark or seen is None or mark not in (seen.mark, self._noted()):
             check_books(db)
-            if self.kept.mark(db) != mark:
-                return  # another process wrote meanwhile: this moment was checked, and has no mark
-            if self.witness is not None:
+            if self.witness is not None and mark and not self.kept.has_moved(db):
                 self.witness.note_mark(identity(db), mark)
         self._checked = mark
+
+    def _noted(self) -> str:
+        """Return the mark that the witness has by now: a process notes it just after its commit."""
+        now = self._seen()
+        return "" if now is None else now.mark
 
     def _seen(self) -> Seen | None:
         return None if self.witness is None else self.witness.seen()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flows.ledger.database import Database, Holds, Rows
-from flows.ledger.journal import close_books, open_books
+from flows.ledger.journal import altered, close_books, open_books
 from flows.ledger.sqlite import BUSY_TIMEOUT_S, busy, check_version, empty_ledger
 from flows.ledger.tables import APPEND_ONLY, BOOKS, TABLES, VERSION
 from flows.ledger.upgrade import to_3, to_4
@@ -107,6 +107,7 @@ def named_errors(place: str, *, locked: Callable[[str], TunegateError] | None = 
 
     Raises:
         ServiceError: TG0709, the server went away, or it refuses.
+        StorageError: TG0580, a table or a column is not there.
         LockedError: made by `locked`, a writer waited for too long.
     """
     api = driver()
@@ -124,6 +125,8 @@ def named_errors(place: str, *, locked: Callable[[str], TunegateError] | None = 
         raise unreachable(place, error) from error
     except api.InterfaceError as error:  # the connection was closed meanwhile
         raise unreachable(place, error) from error
+    except (errors.UndefinedTable, errors.UndefinedColumn) as error:
+        raise altered(f"its tables are not those that tunegate made ({_first_line(error)})") from error
     except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction, errors.InvalidSchemaName) as error:
         raise _refused(place, error) from error
 
@@ -155,16 +158,16 @@ class LedgerPostgres:
         """False: the server itself refuses what its user may not write."""
         return False
 
-    def mark(self, db: Database | None = None) -> str:
+    def mark(self, db: Database) -> str:
         """Return a text that changes with every write to a row, by whatever program; empty if there are no tables.
 
         The server reads every row for it, so the text stays the same for MARK_S seconds, also after a write by this
-        process (without `db`).
+        process.
         """
-        if db is None:
-            return self._mark
         if not isinstance(db, _Postgres):
             return ""
+        if db.is_closed:
+            return self._mark
         now = time.monotonic()
         if not self._mark or now - self._marked_at >= MARK_S:
             # Each version of a row has its own transaction and place.
@@ -175,6 +178,10 @@ class LedgerPostgres:
             rows = db.execute(" UNION ALL ".join(sums)).fetchall()
             self._mark, self._marked_at = " ".join(f"{n}:{s}" for _, n, s in sorted(map(tuple, rows))), now
         return self._mark
+
+    def has_moved(self, _db: Database) -> bool:
+        """False: the server shows a reader one moment."""
+        return False
 
     def exists(self) -> bool:
         """Return whether there are tables."""
@@ -316,6 +323,10 @@ class _Postgres:
         from psycopg2.extras import DictCursor
 
         self._connection, self._kind = connection, DictCursor
+
+    @property
+    def is_closed(self) -> bool:
+        return bool(self._connection.closed)
 
     def execute(self, sql: str, values: Any = (), /) -> Rows:
         cursor: Rows = self._connection.cursor(cursor_factory=self._kind)

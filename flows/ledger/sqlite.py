@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +24,12 @@ from schemas.errors import LockedError, StorageError
 BUSY_TIMEOUT_S = 30
 
 log = logging.getLogger("tunegate.ledger")
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that knows the mark of the state that it sees."""
+
+    mark = ""
 
 
 class LedgerFile:
@@ -52,9 +58,13 @@ class LedgerFile:
         """Open the ledger as of this moment; an empty one in memory when there is none yet."""
         with self._named_errors(), named_disk_errors(self.path.parent):
             if self.path.exists():
+                before = self._state()
                 with closing(self._connect_to_read()) as db:
-                    if check_version(self.version(db), self.place):
-                        db.execute("BEGIN")
+                    db.execute("BEGIN")
+                    if check_version(
+                        self.version(db), self.place
+                    ):  # the first statement: from here on it sees one moment
+                        db.mark = before if self._state() == before else ""
                         yield db
                         return
                 self._refuse_emptied()
@@ -66,10 +76,14 @@ class LedgerFile:
         """Run the block in one transaction, all of it or nothing."""
         with self._named_errors(), named_disk_errors(self.path.parent):
             self._create_once()
-            with closing(self.connect()) as db, transaction(db):
-                open_books(db)
-                yield db
-                close_books(db)
+            with closing(self.connect()) as db:
+                with transaction(db):
+                    db.mark = self._state()
+                    open_books(db)
+                    yield db
+                    close_books(db)
+                    others = _commits_of_others(db)
+                db.mark = self._settled(db, others)
 
     @contextmanager
     def exclusive(self, _what: str, *, wait_s: float, holder: str) -> Iterator[Holds]:
@@ -80,8 +94,32 @@ class LedgerFile:
         """Return None, see `exclusive`: there are only the machine's locks."""
         return None
 
-    def mark(self, _db: Database | None = None) -> str:
-        """Return a text that changes with every write to the file, by whatever program; empty if there is no file.
+    def mark(self, db: Database) -> str:
+        """Return the mark of the state that the connection sees, or has committed; empty if it is not certain.
+
+        It is a text that changes with every write to the file, by whatever program.
+        """
+        return db.mark if isinstance(db, _Connection) else ""
+
+    def has_moved(self, db: Database) -> bool:
+        """Return whether the file has changed since the connection was opened."""
+        return isinstance(db, _Connection) and self._state() != db.mark
+
+    def _settled(self, db: _Connection, others: int) -> str:
+        """Move the commit from the WAL into the file, as closing would; return the mark of exactly this commit.
+
+        It is empty if another program has committed since, whose changes nobody has checked.
+        """
+        with suppress(sqlite3.Error):  # it is committed, whatever happens here
+            db.execute("PRAGMA busy_timeout = 0")  # while there is a reader, the WAL stays
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            state = self._state()
+            if _commits_of_others(db) == others:
+                return state
+        return ""
+
+    def _state(self) -> str:
+        """Return inode, size and times of the file and its WAL; empty if there is no file.
 
         A program cannot set the time of a file's last change. That time has the resolution of the kernel's clock tick
         (4 to 10 ms): a foreign write of the same size within the tick of our own is seen only by a check of all rows.
@@ -99,10 +137,10 @@ class LedgerFile:
     def continue_numbering(self, db: Database) -> None:
         """Do nothing: SQLite itself numbers the next row after the highest."""
 
-    def connect(self, *, mode: str = "mode=rw") -> sqlite3.Connection:
+    def connect(self, *, mode: str = "mode=rw") -> _Connection:
         """Open a connection that commits each statement outside an explicit transaction."""
         uri = f"{self.path.absolute().as_uri()}?{mode}"
-        db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, factory=_Connection)
         try:
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA synchronous = FULL")
@@ -116,7 +154,7 @@ class LedgerFile:
         """Return the version of the file's tables; 0 when it has none."""
         return int(db.execute("PRAGMA user_version").fetchone()[0])
 
-    def _connect_to_read(self) -> sqlite3.Connection:
+    def _connect_to_read(self) -> _Connection:
         if not self.is_read_only:
             return self.connect()
         _note_read_only(self.path.parent)
@@ -202,6 +240,11 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:  # SQLite itself rolls back when the disk is full
             db.execute("ROLLBACK")
         raise
+
+
+def _commits_of_others(db: sqlite3.Connection) -> int:
+    """Return a number that changes when another connection has committed."""
+    return int(db.execute("PRAGMA data_version").fetchone()[0])
 
 
 def triggers() -> str:

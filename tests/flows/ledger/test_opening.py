@@ -2,11 +2,14 @@
 
 import shutil
 import sqlite3
+import threading
+import time
 from contextlib import closing
 
 import pytest
 
 from flows.ledger import base
+from flows.ledger.journal import altered
 from flows.ledger.ledger import Ledger
 from schemas.errors import StorageError
 from tests.flows.ledger.test_witness import begin, remove, reopened
@@ -145,3 +148,67 @@ def test_a_read_only_copy_of_a_ledger_in_use_is_read_to_its_last_entry_or_not_at
         else:
             with pytest.raises(StorageError, match=r"TG0554.*ledger.sqlite-wal"):
                 Ledger(tmp_path / "copy").runs()
+
+
+def test_what_another_program_wrote_just_after_our_commit_is_not_believed(witnessed, monkeypatch):
+    settled = type(witnessed.kept)._settled
+
+    def late(kept, db, others):
+        edit(witnessed.path, "UPDATE runs SET reason = 'x'")
+        return settled(kept, db, others)
+
+    monkeypatch.setattr(type(witnessed.kept), "_settled", late)
+    begin(witnessed, "b")
+    for ledger in (witnessed, reopened(witnessed)):
+        with pytest.raises(StorageError, match="TG0580"):
+            ledger.runs()
+
+
+def test_what_another_program_writes_while_the_ledger_is_opened_is_not_believed(witnessed, monkeypatch):
+    mark, reader = witnessed.kept.mark, reopened(witnessed)
+
+    def slow(db):
+        if not done:
+            done.append(edit(witnessed.path, "UPDATE runs SET reason = 'x'"))
+        return mark(db)
+
+    done: list[None] = []
+    monkeypatch.setattr(reader.kept, "mark", slow)
+    assert [row.reason for row in reader.runs()] == [""]
+    for ledger in (reader, reopened(witnessed)):
+        with pytest.raises(StorageError, match="TG0580"):
+            ledger.runs()
+
+
+def test_a_check_that_fails_while_another_process_writes_is_repeated(witnessed, monkeypatch):
+    """Without permission to write there, SQLite reads without locks, and may see half of a commit."""
+    check_books, done = base.check_books, []
+
+    def torn(db):
+        if not done:
+            done.append(1)
+            begin(Ledger(witnessed.root), "b")
+            raise altered("half of a commit")
+        check_books(db)
+
+    monkeypatch.setattr(base, "check_books", torn)
+    witnessed.check()
+    assert len(reopened(witnessed).runs()) == 2
+
+
+def test_of_threads_that_open_a_changed_ledger_one_checks_it(witnessed, monkeypatch):
+    check_books, done = base.check_books, []
+
+    def slow(db):
+        done.append(1)
+        time.sleep(0.3)
+        check_books(db)
+
+    monkeypatch.setattr(base, "check_books", slow)
+    edit(witnessed.path, "CREATE TABLE foreign_table (x)")
+    threads = [threading.Thread(target=witnessed.runs) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == [1]

@@ -94,3 +94,18 @@ def test_rows_in_postgres_are_checked_again_only_after_a_write(
             cursor.execute("UPDATE tunegate.runs SET reason = reason")
             cursor.execute("DELETE FROM tunegate.touched")
             connection.commit()
+
+
+def test_a_table_that_is_gone_or_has_another_name_in_postgres_is_named(tmp_path: Path, postgres: Postgres) -> None:
+    for number, statement in enumerate(("DROP TABLE marks", "ALTER TABLE runs RENAME TO other",
+                                        "ALTER TABLE runs RENAME COLUMN reason TO why")):  # fmt: skip
+        url = postgres.fresh()
+        ledger = Ledger(tmp_path / f"home-{number}", url)
+        begin(ledger, "a")
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SET search_path TO tunegate")
+            cursor.execute(statement)
+            connection.commit()
+        for use in (ledger.check, Ledger(ledger.root, url).runs):
+            with pytest.raises(StorageError, match="TG0580"):
+                use()
