@@ -65,7 +65,7 @@ demo: install ## the main job on the embedded model: promoted, then blocked, the
 demo-schedule: install ## eight weeks of arriving tickets under a fake clock: skipped, promoted, blocked, killed, drifted; a chart
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m infra.schedule_demo $(DEMO)
 
-screenshots: install ## pictures of the demo's report for README and docs; needs Chromium and a finished `make demo`
+screenshots: install ## pictures of the demo for README and docs; needs Chromium and a finished `make demo`
 	@$(BIN)/python infra/screenshots.py
 
 compare-demo: install ## the demo at commit BASE and at this one, compared byte for byte

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from flows.context.graph_context import GraphContext
 from flows.context.registry_state import RegistryState
+from flows.effects.pages import show_verdict
 from flows.finetune import Tuned
 from flows.gate_checks import PROMPTING, CheckAdder, Checked
 from flows.graph.graph import Graph
@@ -78,7 +79,7 @@ def assess(
             adder.labelled(_labelled_arms(spec, arms))
         checks = CheckAdder(graph, spec, context, splits, prepared, tuned, arms).add_all()
         with graph.staying():  # it reads the ledger
-            decision = graph.named("gate").grow(
+            decision = graph.named("gate").expand(
                 add_gate,
                 spec=spec,
                 registry_state=registry_state,
@@ -96,6 +97,7 @@ def assess(
                     labels=prepared.labels,
                 ),
             )
+            graph.effect(show_verdict, decision=decision)
     return Assessed(items, arms, checks, decision)
 
 
@@ -163,7 +165,7 @@ class _ArmAdder:
             context=gate_context(spec, self.context.registry_state),
             answering=answering_of(self.context.place),
         )
-        answers = self.graph.named("answers", "tuned").grow(
+        answers = self.graph.named("answers", "tuned").expand(
             add_answers,
             seen=seen,
             prompts=prompts,

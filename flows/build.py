@@ -17,8 +17,6 @@ from flows.release import Released, release, release_as_of
 from schemas.pipeline import PipelineSpec
 from schemas.schedule import OPERATIONS
 
-STAGES = ("curate", "finetune", "assess", "release")
-
 
 @dataclass(frozen=True)
 class PipelineGraph:
@@ -67,8 +65,8 @@ def build_run(spec: PipelineSpec, context: GraphContext, ledger: Ledger) -> tupl
 def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str:
     """Return the digest of everything that decides the run: configuration, tickets, base model, code and libraries.
 
-    For a graph that has not grown. The champion is not included; `flows/pipeline.py` checks it separately. Labels add
-    16 characters, so that a run with other labels has the same first 64.
+    For a graph that is not expanded. The champion is not included; `flows/schedule/worth.py` checks it separately.
+    Labels add 16 characters, so that a run with other labels has the same first 64.
     """
     nodes = graph.nodes.values()
     inputs = digest_of(
@@ -91,6 +89,6 @@ def code_of(nodes: Iterable[Node]) -> dict[str, str]:
     """Return module -> digest, of all steps and of the functions that add steps later."""
     found: dict[str, str] = {}
     for node in nodes:
-        if node.kind != "act":
+        if node.kind != "effect":
             found |= code_digests(node.function)
     return found

@@ -1,9 +1,15 @@
 """The first stage: tickets from the source to train, validation and test (`tunegate run NAME --until curate`)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from flows.context.graph_context import GraphContext
 from flows.curation_steps import Named, add_curation_steps
+from flows.effects.contract import check_data
+from flows.effects.needed_columns import check_columns
+from flows.effects.pages import show_funnel
+from flows.effects.personal_data import forget_old_texts, index_customers
+from flows.effects.publish import publish
 from flows.finetune import add_base_model
 from flows.graph.graph import Graph
 from flows.model_steps import draw_of
@@ -87,7 +93,30 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
             draw=draw_of(spec.evaluate),
             max_examples=spec.train.max_examples,
         )
-    return Curated(tables, split, clean, shown, warehouse, card, base_model, checks, corpus)
+        curated = Curated(tables, split, clean, shown, warehouse, card, base_model, checks, corpus)
+        _add_effects(graph, context, curated)
+    return curated
+
+
+def _add_effects(graph: Graph, context: GraphContext, curated: Curated) -> None:
+    """Add what the end of the stage changes and checks, one after the other."""
+    names, tables = zip(*curated.tables, strict=True)
+    clean, checks = curated.clean, curated.checks
+    last: Any = graph.effect(show_funnel, names=names, tables=tables, split=curated.split, clean=clean)
+    if context.as_of is None:  # people read the published tables as the present state
+        with graph.after(last):
+            last = graph.effect(
+                publish, raw=tables[0], clean=clean, warehouse=curated.warehouse, card=curated.card, checks=checks
+            )
+    with graph.after(last, curated.shown, curated.warehouse, curated.card, checks):  # all that reads raw tickets
+        last = graph.effect(index_customers)
+    with graph.after(last):
+        last = graph.effect(forget_old_texts)
+    with graph.after(last):  # once the tables are published, which show what failed
+        last = graph.effect(check_columns, clean=clean, last=context.previous_run.split)
+    if checks is not None:
+        with graph.after(last):
+            graph.effect(check_data, results=checks)
 
 
 def _add_checks(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 from uuid import UUID
 
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import StateType
@@ -25,17 +26,21 @@ from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
-from flows.build import STAGES
+from flows.context.request import STAGES, RunRequest
 from flows.graph.prefect_runner import SILENT
-from flows.pipeline import FLOW, STAGE_FLOWS, run_pipeline
+from flows.pipeline import FLOW, assess, curate, finetune, release, run_pipeline
 from flows.schedule.automatic import TAG, automatic_pipelines, placed_stages
 from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
 from schemas.errors import ServiceError
 from schemas.load import PipelineFile
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import Deployable, PipelineSpec, PlaceSpec
 from schemas.secrets import masked
+from schemas.ticks import Cause
 from schemas.verdicts import Verdict
 
+STAGE_FLOWS: dict[str, Flow[Any, Any]] = {
+    "curate": curate, "finetune": finetune, "assess": assess, "release": release,
+}  # fmt: skip
 REPEAT = "tunegate: repeat a crashed run"
 ZOMBIES = "tunegate: runs without a sign of life"
 SILENCE_S = 150
@@ -69,8 +74,8 @@ def stage_deployments(loaded: PipelineFile, config: Path) -> list[tuple[RunnerDe
                 "RunnerDeployment",
                 STAGE_FLOWS[stage].to_deployment(
                     name=name,
-                    parameters={"pipeline": name, "config": str(config.resolve())},
-                    tags=[TAG],
+                    parameters={"pipeline": name, "config": str(config.resolve()), "request": {}},
+                    tags=[TAG, name],
                     entrypoint_type=EntrypointType.MODULE_PATH,
                 ),
             ),
@@ -90,9 +95,9 @@ def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
         made = run_pipeline.to_deployment(
             name=name,
             schedule=None if schedule is None else Cron(schedule.cron, timezone=schedule.timezone, slug="tick"),
-            parameters={"pipeline": name, "config": str(config.resolve()), "tick": "schedule"},
+            parameters={"pipeline": name, "config": str(config.resolve()), "request": _ticked("schedule")},
             description=masked(spec.description),
-            tags=[TAG],
+            tags=[TAG, name],
             triggers=[_trigger(spec, place) for place in range(len(spec.triggers))],
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
@@ -125,7 +130,7 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
             _need_pool(client, pool)
         for each in made:
             spec = loaded.get(each.name)
-            each_id = _apply(client, each, pool)
+            each_id = _apply(client, each, pool, spec.place, "pipeline")
             if spec.schedule is None:
                 _drop_schedules(client, each_id)
             events = tuple(trigger.event for trigger in spec.triggers)
@@ -136,7 +141,8 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
             _need_pool(client, stage_pool)
         kept = {UUID(each.deployment_id) for each in done}
         for deployment, stage_pool in stages:
-            stage_id = _apply(client, deployment, stage_pool)
+            place = loaded.get(deployment.name).place
+            stage_id = _apply(client, deployment, stage_pool, place, cast("Deployable", deployment.flow_name))
             kept.add(stage_id)
             done.append(
                 Deployed(deployment.name, str(stage_id), "", (), stage=deployment.flow_name or "", pool=stage_pool)
@@ -145,7 +151,9 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
     return done, removed
 
 
-def _apply(client: SyncPrefectClient, deployment: RunnerDeployment, pool: str | None) -> UUID:
+def _apply(
+    client: SyncPrefectClient, deployment: RunnerDeployment, pool: str | None, place: PlaceSpec, what: Deployable
+) -> UUID:
     variables: dict[str, Any] = {}
     with suppress(ObjectNotFound):  # what a person has set stays: Prefect deletes a limit that is not said again
         kept = client.read_deployment_by_name(f"{deployment.flow_name}/{deployment.name}")
@@ -154,8 +162,11 @@ def _apply(client: SyncPrefectClient, deployment: RunnerDeployment, pool: str | 
         deployment.concurrency_options = kept.concurrency_options
         variables = kept.job_variables or {}
     if pool is not None:  # a worker has the environment that it was started in: perhaps none of these
-        environment = {**variables.get("env", {}), **PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT}
-        deployment.job_variables = {**variables, "env": environment}
+        declared = place.job_variables.get(what, {})
+        given = {**variables.get("env", {}), **declared.get("env", {})}
+        environment = {**given, **PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT}
+        deployment.job_variables = {**variables, **declared, "env": environment}
+        deployment.work_queue_name = place.queues.get(what)
     return cast("UUID", deployment.apply(work_pool_name=pool))
 
 
@@ -176,9 +187,13 @@ def _trigger(spec: PipelineSpec, place: int) -> Any:
         name=f"tunegate: {spec.name} on {declared.event}",
         expect={declared.event},
         match={"prefect.resource.id": declared.resource} if declared.resource else {},
-        parameters={"tick": "event"},
+        parameters={"request": _ticked("event")},
         schedule_after=timedelta(minutes=declared.quiet_minutes),
     )
+
+
+def _ticked(cause: Cause) -> dict[str, Any]:
+    return RunRequest(tick=cause).model_dump(mode="json", exclude_defaults=True)
 
 
 def _zombies() -> AutomationCore:
@@ -227,7 +242,7 @@ def _repeat_crashed() -> AutomationCore:
         actions=[
             RunDeployment(
                 source="inferred",
-                parameters={"crashed": {"__prefect_kind": "jinja", "template": "{{ event.resource.id }}"}},
+                parameters={"request": {"crashed": {"__prefect_kind": "jinja", "template": "{{ event.resource.id }}"}}},
             )
         ],
     )
@@ -252,7 +267,7 @@ def _content(automation: AutomationCore) -> dict[str, Any]:
     return {
         "enabled": automation.enabled,
         "trigger": kept,
-        "actions": [type(one).__name__ for one in automation.actions],
+        "actions": [one.model_dump(mode="json", exclude={"id"}) for one in automation.actions],
     }
 
 

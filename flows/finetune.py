@@ -5,13 +5,17 @@ What its verdict needs and no training makes comes first (`flows/prepare.py`).
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 
-from flows.context.graph_context import GraphContext
+from flows.context.graph_context import GraphContext, trunks_of
+from flows.context.run_context import RunContext
+from flows.effects.personal_data import index_customers
 from flows.graph.graph import Graph
 from flows.model_steps import ModelSteps, encoding_of, metric_code, metric_libraries
 from flows.prepare import Prepared, same_tokenizers
 from flows.selection import select_training, winner_dataset, winner_model, winner_trained
+from flows.views.selection_report import report_choice
 from schemas.artifacts import DatasetRef, ModelRef, Splits, TrainedRef, ValidationCurves
 from schemas.candidates import base_models
 from schemas.pipeline import PipelineSpec
@@ -66,21 +70,37 @@ def finetune(
                     dataset = steps.new_examples(splits, model, train, start.learned)
             with graph.after(*prepared.ends, *same):
                 trained = steps.training(dataset, model, train, start=start.champion.trained if start else None)
-            return Tuned(model, dataset, trained, model, dataset, _curves(graph, spec, splits, trained))
+            curves = _curves(graph, spec, splits, trained)
+            _add_effects(graph, trained)
+            return Tuned(model, dataset, trained, model, dataset, curves)
         selection, choice = select_training(
             graph, spec, context, splits=splits, prepared=prepared, base_model=base_model
         )
-        trained = graph.named("train").grow(winner_trained, selection=selection, choice=choice)
+        trained = graph.named("train").expand(winner_trained, selection=selection, choice=choice)
         first_model = model = next(iter(selection.models.values()))
         if len(base_models(spec.train)) > 1:
-            model = graph.named("chosen_model").grow(winner_model, selection=selection, choice=choice)
+            model = graph.named("chosen_model").expand(winner_model, selection=selection, choice=choice)
             same_tokenizers(graph, spec, context, model)
-        dataset = selection.dataset or graph.named("chosen_dataset").grow(
+        dataset = selection.dataset or graph.named("chosen_dataset").expand(
             winner_dataset, selection=selection, choice=choice
         )
         first_dataset = selection.trainings[0].dataset if selection.trainings else dataset
         curves = _curves(graph, spec, splits, trained)
+        graph.effect(report_choice, choice=choice)
+        _add_effects(graph, trained)
         return Tuned(model, dataset, trained, first_model, first_dataset, curves, choice)
+
+
+def _add_effects(graph: Graph, trained: TrainedRef) -> None:
+    """Add what the end of the stage changes."""
+    with graph.after(trained):
+        graph.named("index_customers", "examples").effect(index_customers)  # while the examples exist
+        graph.effect(remove_trunks)
+
+
+def remove_trunks(run: RunContext) -> None:
+    """Remove what frozen layers made of the examples, which trainings of one run share."""
+    shutil.rmtree(trunks_of(run.settings.home, run.spec.name), ignore_errors=True)
 
 
 def add_base_model(graph: Graph, spec: PipelineSpec, context: GraphContext) -> ModelRef:

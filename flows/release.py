@@ -16,6 +16,7 @@ from flows.context.registry_owner import check_registry
 from flows.context.run_context import RunContext
 from flows.context.run_picture import keep_picture
 from flows.curate import Curated
+from flows.effects.pages import show_model, show_report
 from flows.finetune import Tuned
 from flows.graph.graph import Graph
 from flows.graph.keys import digest_of
@@ -60,7 +61,7 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
             decoding=spec.evaluate.decoding(),
             corpus=curated.corpus if spec.train.prompt.shows_passages else None,
         )
-        version = graph.act(
+        version = graph.effect(
             record,
             decision=decision,
             model=tuned.model,
@@ -76,16 +77,16 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
             latency=assessed.checks.evidence.get("latency"),
         )
         with graph.unless(not_promoted, decision):
-            event = graph.act(promote, version=version, decision=decision, bundle=bundle, trained=tuned.trained)
-        outcome = graph.act(report, version=version, decision=decision, event=event)
-        graph.act(register, outcome=outcome)
+            event = graph.effect(promote, version=version, decision=decision, bundle=bundle, trained=tuned.trained)
+        outcome = graph.effect(report, version=version, decision=decision, event=event)
+        graph.effect(register, outcome=outcome)
     return Released(outcome)
 
 
 def release_as_of(graph: Graph, *, assessed: Assessed) -> Released:
     """Add the stage of a run with `--as-of`: no candidate is bundled and recorded, so nothing can promote it."""
     with graph.stage("release"):
-        return Released(graph.act(report_as_of, decision=assessed.decision))
+        return Released(graph.effect(report_as_of, decision=assessed.decision))
 
 
 def not_promoted(decision: GateDecision) -> str | None:
@@ -178,15 +179,18 @@ def report(run: RunContext, *, version: str, decision: GateDecision, event: Even
     run.outcome = outcome
     keep_picture(run, ending=(report.__name__, register.__name__))
     report_run(run)
+    show_report(run)
     return outcome
 
 
 def report_as_of(run: RunContext, *, decision: GateDecision) -> Outcome:
     """Set the run's outcome, what the gate would have said; write its graph and its report."""
-    reason = f"as of {run.as_of} the gate would have said {decision.verdict}: {decision.reason}; nothing is promoted"
+    would = f"as of {run.request.as_of} the gate would have said {decision.verdict}: {decision.reason}"
+    reason = f"{would}; nothing is promoted"
     run.outcome = outcome_of(run.ledger, run.run_id, decision.verdict, reason)
     keep_picture(run, ending=(report_as_of.__name__,))
     report_run(run)
+    show_report(run)
     return run.outcome
 
 
@@ -196,3 +200,4 @@ def register(run: RunContext, *, outcome: Outcome) -> None:
     if late is not None:
         why = f"MLflow sync pending: {late.message}; `tunegate ops reconcile` later"
         run.listeners.noted(f"{outcome.verdict} is recorded, {why}")
+    show_model(run)

@@ -168,7 +168,7 @@ def select_training(
             selection.model(graph, key)
         results: tuple[TrialRef, ...] = ()
         for candidate in candidates(train):
-            trial = graph.named(candidate.name).grow(
+            trial = graph.named(candidate.name).expand(
                 _next_trial, selection=selection, candidate=candidate, earlier=results
             )
             results = (*results, trial)

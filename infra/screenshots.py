@@ -1,14 +1,25 @@
-"""`make screenshots`: pictures of the demo's report for README and docs, taken by the system's Chromium.
+"""`make screenshots`: pictures of the demo's report and of its page in Prefect, taken by the system's Chromium.
 
-Run `make demo` first: the pictures are of the last run of `support-replies` that has a verdict. The report is a file,
-so no server is needed and nothing is requested from a network.
+Run `make demo` first: the pictures are of the last run of `support-replies` that has a verdict. The report is a file;
+Prefect's page is that of the user's own server, which is started if it has ended. No network is used.
 """
+
+from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.ledger.opened import open_ledger
+from flows.workspace.prefect_login import login_url
+from flows.workspace.servers import ensure_users_prefect
+from flows.workspace.settings import load_settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 PROJECT = Path(__file__).resolve().parents[1]
 TUNEGATE = Path(sys.executable).with_name("tunegate")
@@ -23,6 +34,11 @@ PICTURES = {
     "graph.png": ('[aria-label="Graph of the run"] svg', 1600),
 }
 """File -> the part of the report that it shows, and the window's width in pixels if it is not 1,280."""
+
+
+RUN_PAGE = "prefect.png"
+GRAPH_S = 5.0
+"""Seconds until Prefect has drawn the run's graph, which is a canvas."""
 
 
 def main() -> int:
@@ -45,9 +61,29 @@ def main() -> int:
             page.goto(page_file.as_uri())
             page.locator(place).first.screenshot(path=FOLDER / name)
             page.close()
+        take_run_page(browser)
         browser.close()
-    sys.stderr.write(f"{len(PICTURES)} pictures in {FOLDER.relative_to(PROJECT)}\n")
+    sys.stderr.write(f"{len(PICTURES) + 1} pictures in {FOLDER.relative_to(PROJECT)}\n")
     return 0
+
+
+def take_run_page(browser: Browser) -> None:
+    """Take the picture of the run's page in Prefect: its stages, states and edges."""
+    settings = load_settings(PROJECT / "pipelines.yaml")
+    rows = open_ledger(settings).runs(pipeline=PIPELINE)
+    run = next(row for row in rows if row.verdict is not None and row.prefect_run_id)
+    server = ensure_users_prefect(settings)
+    if server is None:
+        raise SystemExit("PREFECT_API_URL names another server: unset it")
+    page = browser.new_page(viewport={"width": 1280, "height": 720}, color_scheme="light")
+    page.goto(login_url(server.url, Path(server.log).parent))
+    page.get_by_text("Logout").wait_for()
+    page.goto(f"{server.url}/runs/flow-run/{run.prefect_run_id}")
+    page.locator("canvas").first.wait_for()
+    page.wait_for_timeout(1000 * GRAPH_S)
+    page.get_by_text(str(PROJECT), exact=True).first.evaluate("tag => tag.remove()")  # the folder of this machine
+    page.screenshot(path=FOLDER / RUN_PAGE)
+    page.close()
 
 
 if __name__ == "__main__":

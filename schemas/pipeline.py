@@ -4,7 +4,7 @@ Knows nothing of YAML (`schemas/load.py` reads it) and of the tasks that use its
 they need, such as `DedupStep`.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,9 @@ class RegisterSpec(Spec):
     """For this long after a rollback no candidate is promoted without a person's approval."""
 
 
+Deployable = Literal["pipeline", "curate", "finetune", "assess", "release"]
+
+
 class PlaceSpec(Spec):
     """`place`: stage -> work pool; other stages run where the run was started."""
 
@@ -48,6 +51,11 @@ class PlaceSpec(Spec):
     """Only the bundle: ledger, promotion, report and MLflow stay where the ledger is."""
     wait_for_worker: float = Field(default=10.0, gt=0, le=1440)
     """Minutes to wait for a worker before the run ends."""
+    queues: dict[Deployable, str] = Field(default={})
+    """Stage, or `pipeline` for whole runs -> work queue in its pool; the pool's default queue if not given."""
+    job_variables: dict[Deployable, dict[str, Any]] = Field(default={})
+    """Stage or `pipeline` -> job variables of its deployment, such as `{finetune: {image: registry/tunegate:3}}`.
+    Without secrets: Prefect stores and shows them."""
 
     def pool_of(self, stage: str) -> str | None:
         """The stage's pool; None if it runs where the run was started."""

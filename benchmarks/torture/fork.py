@@ -2,7 +2,7 @@
 
 The child acknowledges its work (each finished step, the verdict) in memory shared with this process: that needs no
 system call, so no fault can hit it, and it outlives the child. The run does not use Prefect, like a run without its
-server (`flows/pipeline.py`).
+server (`flows/schedule/without_prefect.py`).
 
 Faults inside the child come from an audit hook, which sees every file operation of Python code before it happens. It
 counts those that change something below the try's folder; the run and its forked training process share one count.
@@ -32,12 +32,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.forked import Forked
+from flows.context.listener import Listener
 
 if TYPE_CHECKING:
+    from flows.context.request import Stage
     from flows.context.run_context import RunContext
     from flows.graph.execute import Outcome
     from flows.graph.graph import Node
-    from flows.pipeline import Stage
     from schemas.ticks import Cause
 
 PIPELINE = "desk"
@@ -191,8 +192,9 @@ def pipeline_run(before: Before | None = None, *, until: Stage = "release", tick
     """The work of `tunegate run`, after `before` has run in the child."""
 
     def work(acks: Acks) -> int:
-        from flows.pipeline import Request, run_here
-        from flows.schedule.ticks import Tick
+        from flows.context.request import RunRequest
+        from flows.run.open_run import open_run
+        from flows.schedule.without_prefect import run_without_prefect
         from flows.workspace.settings import load_settings
         from schemas.errors import TunegateError
         from schemas.load import load_file
@@ -203,11 +205,11 @@ def pipeline_run(before: Before | None = None, *, until: Stage = "release", tick
 
         config = Path("pipelines.yaml")
         try:
-            outcome, _ = run_here(
-                load_file(config).get(PIPELINE), load_settings(config), root=Path.cwd(),
-                request=Request(until=until, tick=Tick(tick) if tick else None),
-                listeners=lambda context: (_Acknowledger(context, acks),), connect=lambda _context: False,
-            )  # fmt: skip
+            with open_run(
+                load_file(config).get(PIPELINE), load_settings(config), RunRequest(until=until, tick=tick),
+                root=Path.cwd(), listeners=lambda context: (_Acknowledger(context, acks),),
+            ) as opened:  # fmt: skip
+                outcome = run_without_prefect(opened)
         except TunegateError as error:
             acks.write(kind="error", code=error.code)
             print(f"{error.code}: {error.message} ({error.where})", file=sys.stderr)
@@ -233,17 +235,11 @@ def reconciliation(_acks: Acks) -> int:
     return 0 if late is None else late.exit_code
 
 
-class _Acknowledger:
+class _Acknowledger(Listener):
     """A listener that acknowledges finished work."""
 
     def __init__(self, context: RunContext, acks: Acks) -> None:
         self._run_id, self._acks = context.run_id, acks
-
-    def started(self, node: Node) -> None:
-        """Ignore it: nothing is finished yet."""
-
-    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        """Ignore it: nothing is finished yet."""
 
     def ended(self, node: Node, outcome: Outcome) -> None:
         if node.kind == "step" and not outcome.skipped:
@@ -254,9 +250,6 @@ class _Acknowledger:
 
     def noted(self, text: str) -> None:
         print(f"note {text}", file=sys.stderr, flush=True)
-
-    def entered(self, stage: str) -> None:
-        """Ignore it."""
 
 
 # Faults inside the child

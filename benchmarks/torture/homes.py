@@ -22,8 +22,9 @@ from benchmarks import toy
 from benchmarks.forked import ALONE
 from benchmarks.torture import fork
 from benchmarks.torture.fork import PIPELINE, Ack, count_operations
-from flows.build import STAGES, build
+from flows.build import build
 from flows.context.graph_context import GraphContext
+from flows.context.request import STAGES
 from flows.graph import keys
 from flows.ledger.ledger import Ledger
 from schemas.errors import TunegateError

@@ -102,9 +102,10 @@ def dead_prefect(trial: Trial) -> Iterator[str]:
 
 
 def _command(_acks: Acks) -> int:
-    from flows.cli.running import RunRequest, run_pipeline
+    from flows.cli.running import run_and_print
+    from flows.context.request import ANY_CASE
 
-    return run_pipeline(RunRequest(PIPELINE, Path("pipelines.yaml"), as_json=True))
+    return run_and_print(PIPELINE, Path("pipelines.yaml"), ANY_CASE, as_json=True)
 
 
 def _hold_pipeline(home: Path) -> Work:

@@ -14,7 +14,7 @@ from benchmarks.measure import table
 from benchmarks.torture import fork
 from benchmarks.torture.fork import Ack, Before, Child, Ended, Work
 from benchmarks.torture.homes import HOME, Homes, broken, differing, environment, missing
-from flows.build import STAGES
+from flows.context.request import STAGES
 from flows.ledger.ledger import Ledger
 
 

@@ -1,7 +1,7 @@
 """Finish a run that was killed, or failed, between its promotion and its end: its verdict is kept, not judged again.
 
 Judged again, its candidate would be compared with itself, and HOLD would be recorded for a promotion that was earned.
-Called by `flows/pipeline.py` after curation, so that the pipeline's mark moves as it would have.
+Called by `flows/schedule/worth.py` after curation, so that the pipeline's mark moves as it would have.
 """
 
 from __future__ import annotations

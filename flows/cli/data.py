@@ -38,11 +38,12 @@ def curate(pipeline: Pipeline, config: Config = CONFIG, wait: Wait = 0.0, as_jso
 
     Every row's fate is in warehouse.duckdb and in Parquet files; nothing is trained.
     """
-    from flows.cli.running import RunRequest, run_pipeline
+    from flows.cli.running import run_and_print
     from flows.context.published import published_database
+    from flows.context.request import RunRequest
     from tasks.curate.warehouse_query import funnel_of
 
-    code = run_pipeline(RunRequest(pipeline, config, until="curate", wait_s=wait))
+    code = run_and_print(pipeline, config, RunRequest(until="curate", wait_s=wait))
     if code:
         return code
     database = published_database(load_settings(config).home, pipeline)

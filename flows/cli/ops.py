@@ -121,15 +121,17 @@ def tick(
 
     `retrain` says what a run must be worth; a skip says until when.
     """
-    from flows.cli.running import RunRequest, run_pipeline
+    from flows.cli.running import run_and_print
+    from flows.context.request import RunRequest
     from flows.run.console import print_verdict
-    from flows.schedule.ticks import Tick, skip_without_lock, tick_wait_s
+    from flows.schedule.ticks import skip_without_lock, tick_wait_s
     from schemas.load import load_file
 
     spec = load_file(config).get(pipeline)
-    skipped = skip_without_lock(spec, load_settings(config), Tick(cause))
+    request = RunRequest(tick=cause, wait_s=tick_wait_s(spec))
+    skipped = skip_without_lock(spec, load_settings(config), request)
     if skipped is None:
-        return run_pipeline(RunRequest(pipeline, config, wait_s=tick_wait_s(spec), cause=cause, as_json=as_json))
+        return run_and_print(pipeline, config, request, as_json=as_json)
     print_verdict(talk(), "SKIP", skipped.reason, details=[f"tunegate model history {pipeline}"])
     if as_json:
         print_json({**skipped.model_dump(), "exit_code": 0, "mlflow_pending": 0})

@@ -16,12 +16,12 @@ from flows.graph.budget import times
 from flows.graph.execute import Run
 from flows.graph.graph import Node
 from flows.graph.plan import PlannedNode
-from flows.run.console import describe
 from flows.run.planned_run import PlannedRun, causes_of, plan_pipeline
 from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
 from flows.schedule.automatic import where_stages_run
 from flows.views.labelling import planned_labels
 from flows.views.outlook import Pace, Size, pace_of, planned_calls, size_of
+from flows.views.phrases import describe
 from flows.views.power import gate_power, interim_plan, refuse_weak_gate
 from flows.views.selection_report import changes_text
 from schemas.candidates import candidates
@@ -86,7 +86,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
     """Walk the same steps as a run would; writes nothing. Options as of `plan_pipeline`."""
     found = plan_pipeline(pipeline, config, as_of=as_of, given=given)
     spec, settings, champion = found.spec, found.settings, found.registry_state.champion
-    planned = tuple(each for each in found.nodes if each.node.kind != "act")
+    planned = tuple(each for each in found.nodes if each.node.kind != "effect")
     tried = {each.name: changes_text(each.changes or {}) for each in candidates(spec.train)}
     memory = _memory(spec, found.run, found.pipeline.tuned)
     root = config.resolve().parent
@@ -270,7 +270,7 @@ def _timed(planned: tuple[PlannedNode, ...]) -> list[Node] | None:
     for this in planned:
         if this.state not in ("run", "maybe"):
             continue
-        if this.node.kind == "grow" and this.id != "gate":
+        if this.node.kind == "expand" and this.id != "gate":
             if this.node.returns is TrialRef:
                 return None
             continue  # it becomes the result of another node

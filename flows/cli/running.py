@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal
 
-from flows.build import STAGES
 from flows.champion.mlflow_sync import reconcile, synchronise
 from flows.cli.exit_codes import TERMINATED
 from flows.cli.options import login
 from flows.cli.output import print_json, talk, warn
 from flows.context.as_of import check_as_of
 from flows.context.ingest import landed_folder
+from flows.context.request import STAGES, RunRequest
 from flows.ledger.opened import open_ledger
 from flows.run.console import Notes, Screen, print_decision, print_verdict
 from flows.views.failed_curation import failed_curation
@@ -32,8 +30,6 @@ from tasks.sources.registry import place_of
 
 if TYPE_CHECKING:
     from flows.context.run_context import RunContext
-    from flows.pipeline import Stage
-    from schemas.ticks import Cause
 
 
 STARTING = (
@@ -44,76 +40,52 @@ TOO_MANY_OR_FEW = ("TG0220", "TG0221")
 """Errors about the number of rows: too many are quarantined, or too few are left."""
 
 
-@dataclass(frozen=True)
-class RunRequest:
-    """What is to be run.
+Server = Literal["start", "yours", "none"]
+"""Prefect's server for a run: start one if none is there, use that of PREFECT_API_URL alone, or run without Prefect."""
 
-    Attributes:
-        again: Run even if nothing changed.
-        until: The last stage.
-        wait_s: How long to wait for another run of the pipeline.
+
+def run_and_print(
+    pipeline: str,
+    config: Path,
+    request: RunRequest,
+    *,
+    server: Server = "start",
+    require_mlflow: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Run the pipeline, print how it ends, and return the exit code of its verdict.
+
+    Args:
         require_mlflow: Exit code 7 instead of 0 when MLflow is not up to date.
-        cause: Run only if it is worth it, as a tick of this cause; null runs in any case.
-        new_ledger: The ledger is lost: begin a new one.
-        accept_ledger: Continue with a ledger that was restored.
-        reason: Why the ledger is another.
-        as_of: Only tickets created by the end of this day, UTC; moves no alias.
-        given: `PATH=VALUE`, settings of this run alone.
-        server: Start a Prefect server if none is there; without one the run uses PREFECT_API_URL, or no Prefect.
-    """
-
-    pipeline: str
-    config: Path
-    again: bool = False
-    until: str = "release"
-    wait_s: float = 0.0
-    require_mlflow: bool = False
-    cause: Cause | None = None
-    new_ledger: bool = False
-    accept_ledger: bool = False
-    reason: str = ""
-    as_of: str | None = None
-    given: tuple[str, ...] = ()
-    as_json: bool = False
-    server: bool = True
-
-
-def run_pipeline(request: RunRequest) -> int:
-    """Run the pipeline and return the exit code of its verdict.
 
     Raises:
         KeyboardInterrupt: a person interrupted it; names the run if it had begun.
-        ConfigError: TG0103, no such stage, or no such day; TG0139, another ledger is accepted without a reason.
-        StorageError: TG0580 the ledger was altered, TG0581 there is none to accept, or there is one and a new one was
-            requested.
+        ConfigError: TG0103, no such day; TG0139, `--set` does not fit.
+        StorageError: TG0580 the ledger was altered, TG0581 it is not the one that was here.
     """
-    config = request.config
-    if request.until not in STAGES:
-        raise ConfigError(f"--until {request.until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0103")
-    as_of = None if request.as_of is None else check_as_of(request.as_of)
-    loaded = load_file(config, settings=request.given, only=request.pipeline)
-    spec, settings = loaded.get(request.pipeline), load_settings(config)
-    if request.given and any(spec.place.pool_of(stage) for stage in STAGES):
+    if request.as_of is not None:
+        request = request.model_copy(update={"as_of": check_as_of(request.as_of)})
+    loaded = load_file(config, settings=request.given, only=pipeline)
+    spec, settings = loaded.get(pipeline), load_settings(config)
+    request = request.model_copy(update={"given": tuple(map(masked, request.given))})  # Prefect shows it
+    if request.given and spec.place.pools():
         raise ConfigError(
             "a stage that runs on a work pool reads pipelines.yaml itself, so it cannot have other settings",
             code="TG0139", where="--set", hint="change the file, or run without `place`",
         )  # fmt: skip
     console, begun = talk(), time.monotonic()
-    if request.new_ledger or request.accept_ledger:
-        names = {each.registry.name: masked(each.registry.tracking_uri) for each in loaded.pipelines.values()}
-        _accept_ledger(settings, names, new=request.new_ledger, reason=request.reason)
     # Prefect reads its settings when it is first imported: only now. The server's address comes later.
     os.environ.update(client_environment(None))
     from flows.graph.execute import RunEndedError
-    from flows.pipeline import Request, run_here
+    from flows.pipeline import run_here
     from flows.run.live_curves import LiveCurves
-    from flows.schedule.ticks import Tick
+    from flows.run.open_run import open_run
     from flows.views.report import report_folder
 
     screen = Screen(console)
     notes = Notes(screen)
     logging.getLogger("tunegate").addHandler(notes)
-    console.print(f"[bold]{request.pipeline}[/bold]")
+    console.print(f"[bold]{pipeline}[/bold]")
     begun_runs: list[str] = []
 
     def listeners(context: RunContext) -> tuple[Screen, LiveCurves]:
@@ -123,28 +95,16 @@ def run_pipeline(request: RunRequest) -> int:
     if request.given:
         screen.noted(f"settings of this run alone: {', '.join(request.given)}")
     try:
-        outcome, decision = run_here(
-            spec,
-            settings,
-            root=config.resolve().parent,
-            request=Request(
-                request.again,
-                cast("Stage", request.until),
-                tick=None if request.cause is None else Tick(request.cause),
-                wait_s=request.wait_s,
-                as_of=as_of,
-                given=request.given,
-            ),
-            listeners=listeners,
-            connect=lambda context: _connect(context, screen, request),
-        )
+        with open_run(spec, settings, request, root=config.resolve().parent, listeners=listeners) as opened:
+            outcome = run_here(opened, config, lambda: _connect(opened.context, screen, server))
+            decision = opened.run.find(opened.pipeline.assessed.decision)
     except DataError as error:
         if error.code in TOO_MANY_OR_FEW:
-            _print_faults(settings, request.pipeline)
+            _print_faults(settings, pipeline)
         raise
     except KeyboardInterrupt:
         if begun_runs:
-            raise KeyboardInterrupt(f"run {begun_runs[0]} of {request.pipeline}") from None  # `main` says so
+            raise KeyboardInterrupt(f"run {begun_runs[0]} of {pipeline}") from None  # `main` says so
         raise
     except RunEndedError as ended:
         console.print(f"[bold]CANCELLED[/bold] {ended}", highlight=False)
@@ -165,23 +125,24 @@ def run_pipeline(request: RunRequest) -> int:
     is_printed = decision is not None and decision.verdict == outcome.verdict
     sentence = outcome.reason.split(";")[0] if is_printed else outcome.reason
     print_verdict(console, outcome.verdict, sentence, details=details)
-    if request.require_mlflow:
+    if require_mlflow:
         synchronise(open_ledger(settings), settings)
     pending = len(open_ledger(settings).pending_projections())
-    code = outcome.exit_code or (7 if pending and request.require_mlflow else 0)
-    if request.as_json:
-        print_json(
-            {**outcome.model_dump(), "as_of": as_of, "set": request.given, "exit_code": code, "mlflow_pending": pending}
-        )
+    code = outcome.exit_code or (7 if pending and require_mlflow else 0)
+    if as_json:
+        own = {"as_of": request.as_of, "set": request.given, "exit_code": code, "mlflow_pending": pending}
+        print_json({**outcome.model_dump(), **own})
     return code
 
 
-def _connect(context: RunContext, screen: Screen, request: RunRequest) -> bool:
+def _connect(context: RunContext, screen: Screen, server: Server) -> bool:
     """Find or start the Prefect server that shows this run; False for a run without Prefect, which needs none."""
-    spec, settings, yours = context.spec, context.settings, os.environ.get("PREFECT_API_URL")
-    placed = spec.place.pools()
-    starts_one = request.server and request.until != "curate"  # curation takes less time than a server's start
-    if not (yours or placed.keys() & STAGES[: STAGES.index(request.until) + 1] or starts_one):
+    spec, settings, request = context.spec, context.settings, context.request
+    yours, placed = os.environ.get("PREFECT_API_URL"), spec.place.pools()
+    starts_one = server == "start" and request.reaches("finetune")  # curation takes less time than a server's start
+    if server == "none" or not (
+        yours or any(stage in placed for stage in STAGES if request.reaches(stage)) or starts_one
+    ):
         return False
     check_first_rows(spec.source, place_of(spec.source, root=context.root, landed=landed_folder(settings, spec.name)))
 
@@ -190,23 +151,29 @@ def _connect(context: RunContext, screen: Screen, request: RunRequest) -> bool:
 
     try:
         if placed:  # work pools and deployments are on the project's own server
-            server = ensure_prefect(settings.home, starting=starting)
+            found = ensure_prefect(settings.home, starting=starting)
         else:
-            server = ensure_users_prefect(settings, starting=starting)
+            found = ensure_users_prefect(settings, starting=starting)
     except ServiceError as error:
         screen.noted(f"{error.code}: {error.message} ({error.where}); the run continues without Prefect")
         return False
-    os.environ.update(client_environment(server))
-    screen.noted(f"shown in Prefect at {server.url if server is not None else yours}")
+    os.environ.update(client_environment(found))
+    screen.noted(f"shown in Prefect at {found.url if found is not None else yours}")
     return True
 
 
-def _accept_ledger(settings: Settings, names: Mapping[str, str], *, new: bool, reason: str) -> None:
+def accept_ledger(config: Path, *, new: bool, reason: str) -> None:
     """Enter who accepts another ledger than before, and why; MLflow follows it, if it answers.
 
-    Args:
-        names: The registered models of this file, with their declared addresses: the ledger may not know them yet.
+    Raises:
+        ConfigError: TG0139, without a reason.
+        StorageError: TG0580 the ledger was altered, TG0581 there is none to accept, or there is one and a new one was
+            requested.
     """
+    settings = load_settings(config)
+    # The registered models of this file, with their declared addresses: the ledger may not know them yet.
+    declared = (each.registry for each in load_file(config).pipelines.values())
+    names = {each.name: masked(each.tracking_uri) for each in declared}
     ledger = open_ledger(settings)
     row = ledger.accept("new" if new else "restored", reason=reason, actor=login(), names=names)
     done = "a new ledger begins" if new else "the ledger that lies here is accepted"

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flows.cli.output import note, out, talk, warn, write_file
-from flows.cli.running import RunRequest, run_pipeline
+from flows.cli.running import run_and_print
+from flows.context.request import RunRequest
 from schemas.columns import TicketColumn
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
@@ -75,15 +76,15 @@ def try_file(
         The exit code of the verdict.
 
     Raises:
-        TunegateError: as `write_proposal` and `run_pipeline`.
+        TunegateError: as `write_proposal` and `run_and_print`.
     """
     proposal = write_proposal(source, config, named=named, again=True)
     budget = small_budget(proposal)
     if not as_json:
         print_proposal(proposal, config, next_steps=False)
     note(f"{budget.summary}; gate and limits are those of {config}")
-    request = RunRequest(proposal.name, config, given=(*budget.settings, *given), as_json=as_json, server=False)
-    code = run_pipeline(request)
+    request = RunRequest(given=(*budget.settings, *given))
+    code = run_and_print(proposal.name, config, request, server="yours", as_json=as_json)
     talk().print(
         f"\nThis was a small try. Look at the report above, review {config}, then:\n"
         f"  tunegate plan {proposal.name}   what a run without the small budget takes\n"

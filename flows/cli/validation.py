@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from flows.context.ingest import landed_folder, source_fault
 from flows.curation_steps import declaration_advice
+from flows.effects.needed_columns import is_empty, needed_columns, no_ticket_has
 from flows.prepare import PROMPTING_ARMS
 from flows.privacy.keys import load_forgotten
 from flows.run.faults import Declared, base_model_faults, declared_faults
-from flows.run.needed_columns import is_empty, needed_columns, no_ticket_has
 from flows.workspace.settings import Settings
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.comparison import with_comparison

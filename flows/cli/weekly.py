@@ -224,6 +224,7 @@ def run(
     as_of: AsOf = None,
     given: Given = None,
     wait: Wait = 0.0,
+    no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without a Prefect server.")] = False,
     require_mlflow: Annotated[bool, typer.Option(help="Exit 7 instead of 0 when MLflow is not up to date.")] = False,
     new_ledger: Annotated[
         bool, typer.Option("--new-ledger", help="The ledger is lost: begin a new one, without champion and history.")
@@ -238,15 +239,19 @@ def run(
 
     The champion moves only with PROMOTE. What is in the store already is reused.
     """
-    from flows.cli.running import RunRequest, run_pipeline
+    from flows.cli import running
+    from flows.context.request import STAGES, RunRequest
 
-    return run_pipeline(
-        RunRequest(
-            pipeline, config, again=again, until=until, wait_s=wait, require_mlflow=require_mlflow,
-            new_ledger=new_ledger, accept_ledger=accept_ledger, reason=reason, as_of=as_of, given=tuple(given or ()),
-            as_json=as_json,
-        )
-    )  # fmt: skip
+    stage = next((each for each in STAGES if each == until), None)
+    if stage is None:
+        raise ConfigError(f"--until {until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0103")
+    if new_ledger or accept_ledger:
+        running.accept_ledger(config, new=new_ledger, reason=reason)
+    request = RunRequest(again=again, until=stage, wait_s=wait, as_of=as_of, given=tuple(given or ()))
+    server: running.Server = "none" if no_prefect else "start"
+    return running.run_and_print(
+        pipeline, config, request, server=server, require_mlflow=require_mlflow, as_json=as_json
+    )
 
 
 @command(app, example="tunegate status --json")

@@ -34,13 +34,14 @@ def ingested_source(run: RunContext) -> Iterator[None]:
     if folder is None:
         yield
         return
-    if run.as_of is not None and kind.is_remote:
-        run.listeners.noted(f"{check_ingested(spec.source, landed, run.as_of)}; not ingested again with --as-of")
+    if run.request.as_of is not None and kind.is_remote:
+        when = check_ingested(spec.source, landed, run.request.as_of)
+        run.listeners.noted(f"{when}; not ingested again with --as-of")
         yield
         return
     forgotten = load_forgotten(run.settings)
     # Only for the listeners: what is ingested is not a result in the store.
-    node = Node("ingest", ingest_source, Ingested, {}, Scope("curate"), "act", StepInfo("ingest"))
+    node = Node("ingest", ingest_source, Ingested, {}, Scope("curate"), "effect", StepInfo("ingest"))
 
     def progress(done: int, total: int | None, unit: str, **figures: float) -> None:
         run.listeners.progressed(node, done, total, unit, figures)

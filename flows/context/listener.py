@@ -22,6 +22,15 @@ class Listener:
     def entered(self, stage: str) -> None:
         """The run enters the next stage."""
 
+    def table(self, name: str, rows: list[dict[str, str]], caption: str) -> None:
+        """A table for the run's page."""
+
+    def text(self, name: str, markdown: str) -> None:
+        """A text for the run's page."""
+
+    def link(self, name: str, url: str, caption: str) -> None:
+        """Where a page about the run is."""
+
 
 class Listeners(Listener):
     """Several listeners as one."""
@@ -48,3 +57,15 @@ class Listeners(Listener):
     def entered(self, stage: str) -> None:
         for member in self.members:
             member.entered(stage)
+
+    def table(self, name: str, rows: list[dict[str, str]], caption: str) -> None:
+        for member in self.members:
+            member.table(name, rows, caption)
+
+    def text(self, name: str, markdown: str) -> None:
+        for member in self.members:
+            member.text(name, markdown)
+
+    def link(self, name: str, url: str, caption: str) -> None:
+        for member in self.members:
+            member.link(name, url, caption)

@@ -8,6 +8,7 @@ from pathlib import Path
 from flows.context.listener import Listeners
 from flows.context.outcome import Outcome
 from flows.context.registry_state import RegistryState
+from flows.context.request import ANY_CASE, RunRequest
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.workspace.clock import present
@@ -29,19 +30,21 @@ class RunContext:
     ledger: Ledger
     registry_state: RegistryState
     """Champion, anchor and used evidence when the run began."""
-    as_of: str | None = None
-    """Only tickets created by the end of this day, UTC; such a run moves no alias and publishes no tables."""
-    given: tuple[str, ...] = ()
-    """Settings of this run alone, such as `train.max_examples=200`; `spec` has them."""
+    request: RunRequest = ANY_CASE
+    """What the run should do; `spec` has the settings that it gives."""
     input_digest: str = ""
     """Of everything that decides the run, except the champion."""
     code_digest: str = ""
     """Of the code of all steps."""
     listeners: Listeners = field(default_factory=Listeners)
-    in_prefect: bool = True
-    """False: the same nodes in the same order on plain threads, because Prefect does not answer."""
     outcome: Outcome | None = None
     """How the run ended; set once, recorded in the ledger when the run closes."""
+    is_deployed: bool = False
+    """Whether a deployment started it."""
+    decided: dict[str, bool] = field(default_factory=dict)
+    """What was decided about the run, each once: the facts change while it runs."""
+    is_complete: bool = False
+    """Whether everything that the request asked for has been done."""
     picture: Callable[[], GraphPicture] | None = None
     """The graph with the state of each node so far; None before there is a graph."""
 

@@ -33,7 +33,7 @@ def picture_of_plan(graph: Graph, planned: Sequence[PlannedNode], seconds: Mappi
     """Draw what a run would do with each node.
 
     Args:
-        graph: After planning: what could grow has grown.
+        graph: After planning: what could be expanded is.
         seconds: Node's name -> what it usually takes.
     """
     nodes = tuple(
@@ -78,8 +78,8 @@ def _ended(run: Run, node: Node, failed: Mapping[str, str]) -> PictureNode:
         state, reason = "left out", outcome.skipped
     else:
         state = "reused" if outcome.reused else "made"
-        # Not for acts: the run's report shows the graph before the last of them have ended, and is not drawn again.
-        seconds = None if node.kind == "act" else round(outcome.seconds, 1)
+        # Not for effects: the run's report shows the graph before the last of them have ended, and is not drawn again.
+        seconds = None if node.kind == "effect" else round(outcome.seconds, 1)
     return PictureNode(name=node.name, stage=node.stage, state=state, seconds=seconds, reason=reason)
 
 

@@ -77,7 +77,7 @@ class Observer:
         """The node failed; if it tolerates the error, it is left out afterwards."""
 
     def became(self, name: str, node: Node, outcome: Outcome) -> None:
-        """A growing node has returned the result of an earlier node."""
+        """An expanding node has returned the result of an earlier node."""
 
 
 class Guard(Protocol):
@@ -94,7 +94,7 @@ class Run:
     """The execution of a graph with a store.
 
     Args:
-        live: Passed to acts (`Graph.act`); the graph itself does not use it.
+        live: Passed to effects (`Graph.effect`); the graph itself does not use it.
         budget: What nodes may use at the same time; None for what the machine has.
     """
 
@@ -115,8 +115,12 @@ class Run:
         self.outcomes: dict[str, Outcome] = {}
         self.cancelled = threading.Event()
         """Set to end the run: nothing new starts, and a step that reports progress ends at its next report."""
+        self.made_by: Callable[[str], str] = lambda _key: ""
+        """Key -> the run that made the result, for people; empty if that is not known."""
         self.elsewhere: dict[str, float] = {}
         """Nodes that another machine made for this run -> seconds that it took: they do not count as reused."""
+        self.raised: BaseException | None = None
+        """The first error of our own code, or signal: Prefect raises its own instead if its server does not answer."""
         self._made: dict[str, Outcome] = {}  # includes what Prefect, or a signal, kept from being recorded
         self._observer = observer or Observer()
         self._guard = guard
@@ -179,6 +183,15 @@ class Run:
         ends = [self.outcomes[name] for name in names if name in self.outcomes]
         return [end.result for end in ends if not end.skipped]
 
+    @contextmanager
+    def keeping_errors(self) -> Iterator[None]:
+        """Keep what is raised in the block, which is all our own code, as `raised`."""
+        try:
+            yield
+        except BaseException as error:
+            self.raised = self.raised or error
+            raise
+
     def cancel(self) -> None:
         """End the run: nothing new starts, child processes save what they have, and progress raises."""
         self.cancelled.set()
@@ -229,7 +242,7 @@ class Run:
     def make(self, node: Node) -> Outcome:
         """Call the node's function and store its result."""
         self.start(node)
-        outcome = self._made[node.name] = self._act(node) if node.kind == "act" else self._make(node)
+        outcome = self._made[node.name] = self._effect(node) if node.kind == "effect" else self._make(node)
         return outcome
 
     def start(self, node: Node) -> None:
@@ -237,7 +250,7 @@ class Run:
         with self._lock:
             self._observer.started(node)
 
-    def _act(self, node: Node) -> Outcome:
+    def _effect(self, node: Node) -> Outcome:
         began = time.monotonic()
         result = node.function(self.live, **self.arguments(node))
         return Outcome(result, seconds=time.monotonic() - began)
@@ -263,13 +276,13 @@ class Run:
         made: Artifact = node.function(out, **self.arguments(node), **given)
         return made
 
-    def grow(self, node: Node) -> None:
+    def expand(self, node: Node) -> None:
         """Let the node add its nodes, or leave it out."""
         reason = self.why_left_out(node)
         if reason:
             self.end(node, Outcome(skipped=reason))
             return
-        self.graph.grow_now(node)
+        self.graph.expand_now(node)
         became = self.graph.became.get(node.name)
         if became is not None and became in self.outcomes:
             with self._lock:
@@ -414,8 +427,8 @@ def drive(
             if node in started or not only(node) or not run.ready(node) or not _wanted(run, node, targets):
                 continue
             try:
-                if node.kind == "grow" and not run.why_left_out(node):
-                    run.grow(node)
+                if node.kind == "expand" and not run.why_left_out(node):
+                    run.expand(node)
                     continue
                 if node not in decided:  # it may have waited for resources, and its files are read only once
                     decided[node] = run.decide(node)
@@ -447,9 +460,18 @@ def drive(
         node, takes = running.pop(future)
         free = {name: amount + takes.get(name, 0.0) for name, amount in free.items()}
         try:
-            run.end(node, future.result())
-        except Exception as raised:
+            outcome = future.result()
+        except TunegateError as raised:
             if not run.cancelled.is_set():  # else it was stopped, which is not a failure
+                settled = _settled(run, node, raised)
+                error = error or settled
+        except Exception as raised:  # of what executes the node, Prefect say: no failure of the node
+            error = error or raised
+        else:
+            try:
+                with run.keeping_errors():
+                    run.end(node, outcome)
+            except Exception as raised:
                 settled = _settled(run, node, raised)
                 error = error or settled
     if run.cancelled.is_set():
@@ -486,7 +508,8 @@ def _wanted(run: Run, node: Node, targets: tuple[Any, ...] | None) -> bool:
 def _settled(run: Run, node: Node, error: Exception) -> Exception | None:
     """Return the error that ends the run; None if the node tolerates it."""
     try:
-        run.fail(node, error)
+        with run.keeping_errors():
+            run.fail(node, error)
     except Exception as raised:
         return raised
     return None
@@ -563,12 +586,12 @@ def end_running(run: Run, futures: Mapping[str, Future]) -> None:
 
 
 def make_with_retries(run: Run, node: Node, *, retries: int = RETRIES, delay_s: float = FIRST_DELAY_S) -> Outcome:
-    """Make the node; retry a step after a transient error, as Prefect does with a task. Acts are not retried."""
+    """Make the node; retry a step after a transient error, as Prefect does with a task. Effects are not retried."""
     try:
         return make_safely(run, node)
     except TunegateError as error:
-        # An act may have had its effect before it failed.
-        if node.kind == "act" or not error.transient or not retries or run.cancelled.wait(delay_s):
+        # It may have happened before it failed.
+        if node.kind == "effect" or not error.transient or not retries or run.cancelled.wait(delay_s):
             raise
     return make_with_retries(run, node, retries=retries - 1, delay_s=2 * delay_s)
 

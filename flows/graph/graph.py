@@ -34,7 +34,7 @@ from tasks.step import StepInfo, info_of
 P = ParamSpec("P")
 A = TypeVar("A", bound=Artifact)
 T = TypeVar("T")
-Kind = Literal["step", "act", "grow"]
+Kind = Literal["step", "effect", "expand"]
 GIVEN = ("out", "scratch", "progress", "limit")
 """Arguments that the runner passes."""
 SEPARATOR = " · "
@@ -56,7 +56,7 @@ class Handle:
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
-            raise LookupError(f"{self.node!r} has no result yet, so no {name}\nhint: read it in a step or in `grow`")
+            raise LookupError(f"{self.node!r} has no result yet, so no {name}\nhint: read it in a step or in `expand`")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Scope:
     stage: str = ""
     unless: tuple[Condition, ...] = ()
     after: tuple[Handle, ...] = ()
-    """What the nodes wait for besides their inputs: also what the `grow` which added them depended on."""
+    """What the nodes wait for besides their inputs: also what the `expand` which added them depended on."""
     stays: bool = False
     """Where the stage runs on a work pool, the nodes run on the machine of the run."""
 
@@ -162,9 +162,14 @@ class Naming:
         node = replace(node, info=info, reads=self.reads, tolerates=self.tolerates)
         return cast("A", self.graph.enter(node))
 
-    def grow(self, build: Callable[Concatenate[Graph, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Like `Graph.grow`."""
-        node = self.graph.bind(build, args, kwargs, kind="grow", name=self.name)
+    def expand(self, build: Callable[Concatenate[Graph, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `Graph.expand`."""
+        node = self.graph.bind(build, args, kwargs, kind="expand", name=self.name)
+        return cast("T", self.graph.enter(node))
+
+    def effect(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `Graph.effect`."""
+        node = self.graph.bind(function, args, kwargs, kind="effect", name=self.name)
         return cast("T", self.graph.enter(node))
 
 
@@ -175,7 +180,7 @@ class Graph:
     nodes: dict[str, Node] = field(default_factory=dict)
     scope: Scope = Scope()
     became: dict[str, str] = field(default_factory=dict)
-    """Name of a growing node -> the node whose result it has."""
+    """Name of an expanding node -> the node whose result it has."""
     reader: Callable[[Handle], Any] | None = None
     """Set by whatever runs or plans the graph."""
 
@@ -187,20 +192,20 @@ class Graph:
         """
         return cast("A", self.enter(self.bind(function, args, kwargs, kind="step")))
 
-    def act(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def effect(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Add a function with side effects and no stored result: `function(run, **arguments)`, called in every run.
 
         `run` is `Run.live`.
         """
-        return cast("T", self.enter(self.bind(function, args, kwargs, kind="act")))
+        return cast("T", self.enter(self.bind(function, args, kwargs, kind="effect")))
 
-    def grow(self, build: Callable[Concatenate[Graph, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def expand(self, build: Callable[Concatenate[Graph, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Add nodes that are known only once earlier results exist.
 
         `build(graph, **arguments)` is called with the handles once all have their results, which it reads with
         `graph.read`. It adds nodes and returns the handle of the final one, or an earlier handle.
         """
-        return cast("T", self.enter(self.bind(build, args, kwargs, kind="grow")))
+        return cast("T", self.enter(self.bind(build, args, kwargs, kind="expand")))
 
     def named(
         self,
@@ -220,7 +225,7 @@ class Graph:
         return Naming(self, SEPARATOR.join(filter(None, parts)), dict(reads or {}), libraries, tolerates)
 
     def read(self, handle: T) -> T:
-        """Return the result of a handle. For functions that `grow` calls.
+        """Return the result of a handle. For functions that `expand` calls.
 
         Raises:
             LookupError: there is none.
@@ -259,8 +264,8 @@ class Graph:
         """Keep the nodes of the block on the machine of the run where their stage runs on a work pool."""
         return self._within(stays=True)
 
-    def grow_now(self, node: Node) -> None:
-        """Replace a growing node by the nodes that it adds, now that its inputs exist."""
+    def expand_now(self, node: Node) -> None:
+        """Replace an expanding node by the nodes that it adds, now that its inputs exist."""
         before = list(self.nodes)
         place = before.index(node.name)
         del self.nodes[node.name]
@@ -320,6 +325,10 @@ class Graph:
     def stages(self) -> list[str]:
         """Return the names of the stages, in order."""
         return list(dict.fromkeys(node.stage for node in self.nodes.values()))
+
+    def stages_above(self, stage: str) -> set[str]:
+        """Return the stages from which edges lead into this one."""
+        return {parent.stage for node in self.of_stage(stage) for parent in self.parents(node)} - {stage}
 
     def of_stage(self, stage: str) -> list[Node]:
         return [node for node in self.nodes.values() if node.stage == stage]

@@ -43,11 +43,11 @@ def plan(run: Run, last: Mapping[str, str] | None = None) -> tuple[PlannedNode, 
     """
     planned: dict[str, PlannedNode] = {}
     for node in run.nodes():
-        if node.kind == "grow":
+        if node.kind == "expand":
             if run.ready(node):
-                run.grow(node)
+                run.expand(node)
             if node.name in run.graph.became or run.graph.nodes.get(node.name) is not node:
-                continue  # it has grown: its nodes have their own lines
+                continue  # it is expanded: its nodes have their own lines
         planned[node.name] = _planned(run, node, last or {})
     return tuple(planned[name] for name in run.graph.nodes if name in planned)
 
@@ -67,7 +67,7 @@ def _planned(run: Run, node: Node, last: Mapping[str, str]) -> PlannedNode:
 
 
 def _planned_run(run: Run, node: Node, last: Mapping[str, str]) -> PlannedNode:
-    if node.kind == "act":
+    if node.kind == "effect":
         return PlannedNode(node, "run", ("in every run",))
     parts = run.parts(node)
     found = run.store.look(node.folder, parts.key, node.returns)

@@ -1,6 +1,6 @@
-"""The one file that uses Prefect's engine: a stage is a sub-flow, a node is a task run with its real edges.
+"""Nodes as task runs with their edges, stages on work pools, cancelling: what `flows/pipeline.py` needs of Prefect.
 
-Prefect shows, retries and cancels. Only the store decides what is reused: Prefect's cache and results stay off.
+It knows nothing of tickets.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
-from prefect import Flow, Task
-from prefect.cache_policies import NO_CACHE
+from prefect import Task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import RunType, State, StateDetails
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
+from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Cancelling, Completed, Pending, Running
-from prefect.tasks import exponential_backoff
+from prefect.utilities.annotations import quote
 
 from flows.graph.execute import (
-    FIRST_DELAY_S,
     RETRIES,
     CancelSignal,
     Outcome,
@@ -39,7 +39,7 @@ from flows.graph.execute import (
     end_running,
     make_safely,
 )
-from flows.graph.graph import Node
+from flows.graph.graph import SEPARATOR, Node
 from schemas.errors import ServiceError, TunegateError
 
 POLL_S = 2.0
@@ -53,79 +53,119 @@ LATELY_S = 600.0
 """One that counts as crashed for longer is dead."""
 RESTART_S = 120.0
 """A server that restarts, or is busy, answers by then."""
-SETTLE_S = 0.4
-"""Pause before a sub-flow. The server is still writing the previous one's task events; a request that meets SQLite's
-lock gets a 503 and is sent again after 2 s."""
-Origin = Callable[[str], str]
-"""Key -> the run that made the result."""
 
 
-def run_stage(run: Run, stage: str, parents: list[State[Any]], *, origin: Origin) -> State[Any]:
-    """Run the stage as a sub-flow of the calling flow, with edges from the stages that it depends on; return its state.
+class Ended(str):
+    """How a stage ended: `5 made, 1 reused, 0 skipped`.
+
+    An object of its own, no plain string, so that Prefect knows which flow returned it, and draws the edge to the flow
+    that gets it.
+    """
+
+    stage = ""
+
+
+def run_nodes(
+    step: Task[..., Any],
+    run: Run,
+    stage: str | None,
+    *,
+    only: Callable[[Node], bool] = lambda _node: True,
+    quietly: bool = False,
+) -> None:
+    """Run the stage's nodes as tasks of the calling flow, each after its parents.
+
+    Args:
+        step: The task that makes one node.
+        only: Only these nodes.
+        quietly: Create no task for nodes that are already decided.
 
     Raises:
         TunegateError: a node failed.
         RunEndedError: the run was cancelled.
         Exception: Prefect failed; finished results are in the store.
     """
-    failures: list[BaseException] = []
-
-    def body() -> State[Any]:
-        try:
-            return run_nodes(run, stage, origin=origin)
-        except BaseException as error:
-            failures.append(error)
-            raise
-
-    body.__name__ = stage
-    flow = Flow(body, name=stage, flow_run_name=stage, persist_result=False, validate_parameters=False)
-    # Prefect turns a state's `task_run_id` into an edge. For a sub-flow that is not the id of its node in Prefect's
-    # graph, which is its flow run's. `data` is set because a state without it counts as one whose result is lost.
-    edges: list[Any] = [
-        Completed(data=True, state_details=StateDetails(task_run_id=parent.state_details.flow_run_id))
-        for parent in parents
-    ]
-    time.sleep(SETTLE_S if parents else 0.0)
-    try:
-        state: State[Any] = flow(wait_for=edges, return_state=True)
-    except BaseException as error:
-        raise (failures[0] if failures else error) from None
-    if failures:
-        raise failures[0]
-    return state
-
-
-def run_nodes(
-    run: Run, stage: str, *, origin: Origin, only: Callable[[Node], bool] = lambda _node: True, quietly: bool = False
-) -> State[Any]:
-    """Run the stage's nodes as tasks of the calling flow; return the state that the flow should return.
-
-    Args:
-        only: Only these nodes.
-        quietly: Create no task for nodes that are already decided.
-    """
     futures: dict[str, PrefectFuture[Any]] = {}
 
-    def submit(node: Node, outcome: Outcome | None) -> Any:
-        if quietly and outcome is not None:
+    def submit(node: Node, decided: Outcome | None) -> Any:
+        if quietly and decided is not None:
             done: Future[Outcome] = Future()
-            done.set_result(outcome)
+            done.set_result(decided)
             return done
         parents = [futures[parent.name] for parent in run.graph.parents(node) if parent.name in futures]
-        task = _task(node, lambda: _settle(run, node, outcome, origin))
-        futures[node.name] = task.submit(wait_for=parents, return_state=False)
+        retries = RETRIES if node.kind == "step" else 0  # an effect may have happened before it failed
+        # A name as a string would go through `str.format`. Without `quote`, equal parts of arguments become edges.
+        named = step.with_options(name=node.name, task_run_name=lambda: label_of(node, decided), retries=retries)
+        futures[node.name] = named.submit(quote(run), quote(node), quote(decided), wait_for=parents)
         return futures[node.name]
 
     try:
         drive(run, submit, stage=stage, only=only)
-    except RunEndedError as error:
-        return Cancelled(message=str(error))
-    except Exception:
+    except (TunegateError, RunEndedError):
         raise
-    except BaseException:  # Ctrl-C, SIGTERM: wait for running nodes, so that checkpoints are complete
+    except Exception:
+        give_up()
+        raise
+    except BaseException as error:  # Ctrl-C, SIGTERM: wait for running nodes, so that checkpoints are complete
+        run.raised = run.raised or error
         end_running(run, futures)
         raise
-    return Completed(message=tally(run, stage))
+
+
+def give_up() -> None:
+    """Ask a server that did not answer for 30 seconds only once from now on.
+
+    Prefect's engine still reports the end of every flow to it, and would wait as long each time.
+    """
+    get_current_settings().client.max_retries = 0
+
+
+def label_of(node: Node, decided: Outcome | None) -> str:
+    """Return the task run's name, in characters that the font of Prefect's graph has: `answers: champion (reused)`.
+
+    Prefect colours what was made and what was reused alike.
+    """
+    name = node.name.replace(SEPARATOR, ": ")
+    if decided is None:
+        return name
+    return f"{name} ({'skipped' if decided.skipped else 'reused' if decided.reused else 'made'})"
+
+
+def settle(run: Run, node: Node, decided: Outcome | None) -> State[Outcome]:
+    """Make the node unless it is decided already; return the final state of its task.
+
+    Raises:
+        TunegateError: it failed.
+    """
+    try:
+        outcome = decided or make_safely(run, node)
+    except (RunEndedError, TunegateError) as error:
+        if not run.cancelled.is_set():
+            raise
+        return Cancelled(message=str(error))
+    if outcome.skipped:
+        return Completed(name="Skipped", message=outcome.skipped, data=outcome)
+    if outcome.reused:
+        maker = run.made_by(outcome.key)
+        message = f"made by run {maker}" if maker else "made by an earlier run"
+        return Completed(name="Cached", message=message, data=outcome)
+    return Completed(message=f"{outcome.seconds:.1f} s", data=outcome)
+
+
+def is_transient(_task: Any, _run: Any, state: Any) -> bool:
+    """Return whether the error may pass (a service that does not answer, a process that was killed)."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, TunegateError) and error.transient
+
+
+def tally(run: Run, stage: str) -> Ended:
+    """Return `2 made, 1 reused, 1 skipped`."""
+    ends = [run.outcomes[node.name] for node in run.graph.of_stage(stage) if node.name in run.outcomes]
+    n_skipped = sum(bool(each.skipped) for each in ends)
+    n_reused = sum(each.reused for each in ends)
+    end = Ended(f"{len(ends) - n_reused - n_skipped} made, {n_reused} reused, {n_skipped} skipped")
+    end.stage = stage
+    return end
 
 
 @dataclass(frozen=True)
@@ -137,10 +177,11 @@ class Placed:
     deployment: str
     """`FLOW/DEPLOYMENT`."""
     parameters: dict[str, Any]
-    """Only references: Prefect stores and shows them."""
+    """Only references, which Prefect stores and shows, and the ends of the stages before, which become edges."""
     work: str
     """Digest of the work: a run joins the flow run of a dead run that does the same."""
     wait_for_worker_s: float
+    tags: tuple[str, ...] = ()
 
     @property
     def tag(self) -> str:
@@ -148,8 +189,8 @@ class Placed:
         return f"work:{self.work[:32]}"
 
 
-def run_on_pool(run: Run, placed: Placed, parents: list[State[Any]]) -> tuple[State[Any], dict[str, Any]]:
-    """Run the stage on a worker of the pool, as a flow run with edges from the stages that it depends on.
+def run_on_pool(run: Run, placed: Placed) -> tuple[State[Any], dict[str, Any]]:
+    """Run the stage on a worker of the pool, as a flow run below the calling one.
 
     If its process or machine is lost, a new flow run continues from what is in the store, up to `RETRIES` times.
     Returns the flow run's state and parameters; those of a dead run's, if that was joined.
@@ -160,7 +201,7 @@ def run_on_pool(run: Run, placed: Placed, parents: list[State[Any]]) -> tuple[St
     """
     try:
         with get_client(sync_client=True) as client:
-            return _run_and_retry(client, placed, parents, run)
+            return _run_and_retry(client, placed, run)
     except (TunegateError, RunEndedError):
         raise
     except Exception as error:
@@ -170,13 +211,11 @@ def run_on_pool(run: Run, placed: Placed, parents: list[State[Any]]) -> tuple[St
         ) from error  # fmt: skip
 
 
-def _run_and_retry(
-    client: SyncPrefectClient, placed: Placed, parents: list[State[Any]], run: Run
-) -> tuple[State[Any], dict[str, Any]]:
+def _run_and_retry(client: SyncPrefectClient, placed: Placed, run: Run) -> tuple[State[Any], dict[str, Any]]:
     attempt = 0
     while True:
         child = None if attempt else find_same_work(client, placed, run.cancelled)
-        child = child or _create(client, placed, parents, attempt)
+        child = child or _create(placed)
         try:
             state = _final_state(client, child, placed, run)
         except BaseException:  # Ctrl-C and SIGTERM as well: nothing else would stop it
@@ -206,31 +245,19 @@ def find_same_work(client: SyncPrefectClient, placed: Placed, left: threading.Ev
     return None
 
 
-def _create(client: SyncPrefectClient, placed: Placed, parents: list[State[Any]], attempt: int) -> UUID:
+def _create(placed: Placed) -> UUID:
     try:
-        deployment = client.read_deployment_by_name(placed.deployment)
+        # Not to its end: it would wait for a worker for ever, and cancel nothing when this process ends.
+        child = cast(
+            "FlowRun",  # only a coroutine when called from one
+            run_deployment(placed.deployment, parameters=placed.parameters, tags=[placed.tag, *placed.tags], timeout=0),
+        )
     except ObjectNotFound:
         raise ServiceError(
             f"stage {placed.stage} is placed on pool {placed.pool!r}, and the server has no deployment of it",
             code="TG0701", where=placed.deployment, hint="`tunegate ops deploy` creates it",
         ) from None  # fmt: skip
-    # Like Prefect's own `run_deployment`, which takes edges only from parameters and waits forever.
-    edges: list[Any] = [parent.state_details.to_run_result(RunType.FLOW_RUN) for parent in parents]
-    tracking = client.create_task_run(
-        Task(lambda: None, name=placed.stage),
-        flow_run_id=UUID(flow_run.get_id()),
-        dynamic_key=f"{placed.stage}-{flow_run.get_run_count()}-{attempt}",
-        task_inputs={"wait_for": edges},
-        state=Pending(),
-    )
-    return client.create_flow_run_from_deployment(
-        deployment.id,
-        name=placed.stage,
-        parameters=placed.parameters,
-        tags=[placed.tag],
-        parent_task_run_id=tracking.id,
-        idempotency_key=str(tracking.id),
-    ).id
+    return child.id
 
 
 def _await(client: SyncPrefectClient, child: UUID, placed: Placed, run: Run) -> State[Any]:
@@ -284,52 +311,6 @@ def state_of(client: SyncPrefectClient, child: UUID) -> State[Any]:
             if time.monotonic() > deadline:
                 raise
             time.sleep(POLL_S)
-
-
-def _settle(run: Run, node: Node, outcome: Outcome | None, origin: Origin) -> State[Outcome]:
-    """Make the final state of the node's task when it ends, since Prefect drops a state with an older time."""
-    try:
-        outcome = outcome or make_safely(run, node)
-    except (RunEndedError, TunegateError) as error:
-        if not run.cancelled.is_set():
-            raise
-        return Cancelled(message=str(error))
-    if outcome.skipped:
-        return Completed(name="Skipped", message=outcome.skipped, data=outcome)
-    if outcome.reused:
-        maker = origin(outcome.key)
-        message = f"made by run {maker}" if maker else "made by an earlier run"
-        return Completed(name="Cached", message=message, data=outcome)
-    return Completed(message=f"{outcome.seconds:.1f} s", data=outcome)
-
-
-def _task(node: Node, settle: Callable[[], State[Any]]) -> Task[[], Any]:
-    # A task without parameters: Prefect takes equal strings among them for edges (it compares by identity).
-    return Task(
-        settle,
-        name=node.name,
-        task_run_name=lambda: node.name,  # a string would go through str.format
-        cache_policy=NO_CACHE,
-        persist_result=False,
-        retries=RETRIES if node.kind == "step" else 0,
-        retry_delay_seconds=exponential_backoff(FIRST_DELAY_S),
-        retry_jitter_factor=0.5,
-        retry_condition_fn=is_transient,
-    )
-
-
-def is_transient(_task: Any, _run: Any, state: Any) -> bool:
-    """Return whether the error may pass (a service that does not answer, a process that was killed)."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, TunegateError) and error.transient
-
-
-def tally(run: Run, stage: str) -> str:
-    """Return `2 made, 1 reused, 1 skipped`."""
-    ends = [run.outcomes[node.name] for node in run.graph.of_stage(stage) if node.name in run.outcomes]
-    n_skipped = sum(bool(each.skipped) for each in ends)
-    n_reused = sum(each.reused for each in ends)
-    return f"{len(ends) - n_reused - n_skipped} made, {n_reused} reused, {n_skipped} skipped"
 
 
 class Cancellation:

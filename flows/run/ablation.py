@@ -14,11 +14,11 @@ from flows.build import PipelineGraph, build
 from flows.context.graph_context import context_of
 from flows.context.previous_run import PreviousRun, find_previous_run
 from flows.context.registry_state import RegistryState
+from flows.effects.contract import judge_checks
 from flows.graph.execute import Observer, Outcome, Run, run_plainly
 from flows.graph.graph import Node
 from flows.graph.store import Store
 from flows.ledger.opened import open_ledger, open_store
-from flows.run.contract import judge_checks
 from flows.run.quarantine_guard import guarded_run
 from flows.workspace.clock import present
 from flows.workspace.disk import private_folder

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from flows.build import PipelineGraph, build_run, code_of
-from flows.context.as_of import end_of
+from flows.context.as_of import check_as_of, end_of
 from flows.context.graph_context import GraphContext, context_of
 from flows.context.ingest import ingested_source
 from flows.context.listener import Listener
@@ -15,6 +16,7 @@ from flows.context.outcome import Holds
 from flows.context.previous_run import find_previous_run
 from flows.context.registry_owner import check_registry
 from flows.context.registry_state import describe_champion, describe_start, record_held_out, registry_state_of
+from flows.context.request import ANY_CASE, RunRequest
 from flows.context.run_context import RunContext, new_run_id
 from flows.context.run_picture import keep_picture, picture_now
 from flows.context.timings import TimingsObserver
@@ -91,35 +93,37 @@ def _obtained(outcome: Outcome) -> Obtained[Artifact]:
     return Obtained(outcome.result, outcome.key, reused=outcome.reused, seconds=outcome.seconds)
 
 
+OPEN: ContextVar[OpenRun | None] = ContextVar("open_run", default=None)
+"""The run that this process has open, for the flows of its stages."""
+
+
 @contextmanager
 def open_run(
     spec: PipelineSpec,
     settings: Settings,
+    request: RunRequest = ANY_CASE,
     *,
     root: Path,
-    wait_s: float = 0.0,
-    as_of: str | None = None,
-    given: tuple[str, ...] = (),
     listeners: Callable[[RunContext], tuple[Listener, ...]] = lambda _: (),
 ) -> Iterator[OpenRun]:
     """Take the pipeline's lock and record the run in the ledger; on exit, record how it ended.
 
     Args:
+        request: What it should do; `spec` has the settings that it gives.
         root: Folder of pipelines.yaml.
-        wait_s: Seconds to wait for another run of the pipeline.
-        as_of: Day of `RunContext.as_of`, checked by `check_as_of`.
-        given: Settings of this run alone, which `spec` has already.
         listeners: Makes the listeners of the run, which are notified from the ingestion of its source on.
 
     Raises:
         ConfigError: TG0119, `TUNEGATE_STORE` is set.
+        ConfigError: TG0103, `request.as_of` is no day that is over.
         StorageError: TG0568, and ServiceError: TG0723, see `check_cluster`.
         StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here, or
             MLflow's registered model belongs to another ledger.
-        LockedError: another run holds the pipeline for longer than `wait_s` seconds.
+        LockedError: another run holds the pipeline for longer than `request.wait_s` seconds.
         SecurityError: TG0830, there are tombstones but not their key: forgotten customers would come back.
     """
     guard_process()  # Prefect may have started this process
+    as_of = None if request.as_of is None else check_as_of(request.as_of)
     THIS_PROCESS.reopen()  # an earlier run of this process may have been cancelled
     check_cluster(spec, settings)
     if settings.shared_store is not None:
@@ -128,12 +132,12 @@ def open_run(
             hint="unset it: it is for workers, which have no ledger",
         )  # fmt: skip
     ledger, run_id = open_ledger(settings), new_run_id()
-    lock = ledger.pipeline_lock(spec.name, wait_s=wait_s, run_id=run_id)
+    lock = ledger.pipeline_lock(spec.name, wait_s=request.wait_s, run_id=run_id)
     with named_disk_errors(settings.home), lock, temporary_files_below(settings.home, make=True):
         ledger.check()
         apply_tombstones(settings)  # a restored backup may have brought back forgotten customers
         registry_state = registry_state_of(spec, ledger, before=as_of and end_of(as_of))
-        context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, registry_state, as_of, given)
+        context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, registry_state, request)
         context.listeners.members += listeners(context)
         for describe in (describe_start, describe_champion):
             if (note := describe(spec, registry_state)) is not None:
@@ -144,7 +148,11 @@ def open_run(
         opened: list[OpenRun] = []
         try:
             with _recorded(context, opened), named_disk_errors(settings.home):
-                yield opened[0]
+                token = OPEN.set(opened[0])
+                try:
+                    yield opened[0]
+                finally:
+                    OPEN.reset(token)
         finally:
             keep_picture(context)
             if as_of is None:
@@ -154,7 +162,7 @@ def open_run(
 def _opened(context: RunContext) -> OpenRun:
     """Declare the graph, for the source as it is now."""
     spec, settings = context.spec, context.settings
-    as_of = context.as_of
+    as_of = context.request.as_of
     previous_run = find_previous_run(context.ledger, context.store, spec.name, before=as_of and end_of(as_of))
     graph_context = context_of(
         spec, settings, root=context.root, registry_state=context.registry_state, previous_run=previous_run, as_of=as_of
@@ -163,20 +171,21 @@ def _opened(context: RunContext) -> OpenRun:
     context.code_digest = digest_of(code_of(pipeline.graph.nodes.values()))
     context.ledger.set_digests(context.run_id, inputs=context.input_digest, code=context.code_digest)
     run = guarded_run(pipeline.graph, spec, context.store, settings, observer=RunObserver(context), live=context)
+    run.made_by = context.ledger.made_by
     context.picture = lambda: picture_now(context, run)
     return OpenRun(context, graph_context, pipeline, run)
 
 
 @contextmanager
 def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
-    ledger, run_id, spec = context.ledger, context.run_id, context.spec
+    ledger, run_id, spec, request = context.ledger, context.run_id, context.spec, context.request
     ledger.start_run(
         run_id,
         pipeline=spec.name,
         model_name=spec.registry.name,
         input_digest="",
         config_json=config_of_run(
-            masked(spec.model_dump_json(by_alias=True)), as_of=context.as_of, given=tuple(map(masked, context.given))
+            masked(spec.model_dump_json(by_alias=True)), as_of=request.as_of, given=tuple(map(masked, request.given))
         ),
     )
     try:
@@ -187,10 +196,13 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         reason = f"{error.code}: {error.message}"
         ledger.finish_run(run_id, status="FAILED", reason=reason, exit_code=error.exit_code)
         raise
-    except (RunEndedError, CancelSignal):  # cancelled in Prefect
+    except (RunEndedError, CancelSignal):
         ledger.finish_run(run_id, status="INTERRUPTED", reason="cancelled", exit_code=143)
         raise
     except Exception as error:  # its text may contain ticket text
+        if opened and opened[0].run.cancelled.is_set():  # Prefect has an exception of its own for it
+            ledger.finish_run(run_id, status="INTERRUPTED", reason="cancelled", exit_code=143)
+            raise
         ledger.finish_run(run_id, status="FAILED", reason=type(error).__name__, exit_code=1)
         raise
     except BaseException as error:  # Ctrl-C, SIGTERM
@@ -209,7 +221,7 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         exit_code=outcome.exit_code,
         # The pipeline's mark is the newest ticket that was judged: neither a look at the past nor a run with other
         # settings may move it, or the next scheduled run would find nothing new.
-        seen=_seen(opened[0]) if outcome.verdict in get_args(Holds) and not (context.as_of or context.given) else None,
+        seen=_seen(opened[0]) if outcome.verdict in get_args(Holds) and not (request.as_of or request.given) else None,
     )
 
 

@@ -14,12 +14,13 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flows.build import STAGES, build, code_of
+from flows.build import build, code_of
 from flows.context.feedback import feedback_database
 from flows.context.graph_context import GraphContext, limits_of, trunks_of
 from flows.context.ingest import landed_folder
 from flows.context.previous_run import PreviousRun
 from flows.context.registry_state import RegistryState, StartingPoint
+from flows.context.request import STAGES
 from flows.context.timings import TimingsObserver
 from flows.graph.execute import Outcome, Run
 from flows.graph.graph import Graph, Node
@@ -103,11 +104,11 @@ def runs_on_worker(graph: Graph, node: Node) -> bool:
 
     What both needs and serves a node of the worker cannot stay: the base model of a ladder's later rung, say.
     """
-    if node.kind not in ("step", "grow"):
+    if node.kind not in ("step", "expand"):
         return False
     if not node.scope.stays:
         return True
-    others = {each for each in graph.of_stage(node.stage) if not each.scope.stays}
+    others = {each for each in graph.of_stage(node.stage) if each.kind != "effect" and not each.scope.stays}
     return bool(graph.ancestors(node) & others) and node in graph.ancestors(*others)
 
 
@@ -126,14 +127,14 @@ def first_missing(opened: OpenRun, stage: str) -> str | None:
     known = dict(run.outcomes)
     try:
         for node in run.nodes(stage):
-            if node.kind == "act" or node.name in run.outcomes:
+            if node.kind == "effect" or node.name in run.outcomes:
                 continue
-            if not runs_on_worker(run.graph, node) and (node.kind == "grow" or not run.knows_inputs(node)):
+            if not runs_on_worker(run.graph, node) and (node.kind == "expand" or not run.knows_inputs(node)):
                 continue
             if not run.knows_inputs(node):
                 return node.name
-            if node.kind == "grow":
-                run.grow(node)
+            if node.kind == "expand":
+                run.expand(node)
                 continue
             outcome = run.decide(node, deep=False)
             if outcome is not None:
@@ -179,7 +180,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         learned=None if registry_state.start is None else _portable_examples(registry_state.start.learned, root),
         feedback_rows=None if feedback is None else feedback.last,
         feedback_digest="" if feedback is None else feedback.digest,
-        as_of=context.as_of,
+        as_of=context.request.as_of,
         seen=opened.graph_context.registry_state.seen,
         labels=dict(opened.graph_context.labels),
     )
@@ -331,8 +332,8 @@ def _restore(run: Run, given: Handover, store: Store) -> None:
     """Give the graph the existing results, and add the nodes that depend on results of earlier stages."""
     before = set(STAGES[: STAGES.index(given.stage)])
     for node in run.nodes():
-        if node.kind == "grow" and node.stage in before:
-            run.grow(node)
+        if node.kind == "expand" and node.stage in before:
+            run.expand(node)
             continue
         ended = given.ended.get(node.name)
         if ended is None:

@@ -88,8 +88,8 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
     for node in run.nodes():
         if node.stage not in STAGES:
             break
-        if node.kind == "grow":
-            run.grow(node)
+        if node.kind == "expand":
+            run.expand(node)
             continue
         # Which items are judged depends on the registry of then, and their prompts with it; no training does.
         of_verdict = node.function in (select_items, check_prompts)

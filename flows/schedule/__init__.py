@@ -1,1 +1,1 @@
-"""Scheduled and triggered runs: when one is due, whether it is worth running, and approval of its candidate."""
+"""What surrounds the stages of a run: when it is due, its turn, whether it is worth it, pools, its page, approval."""

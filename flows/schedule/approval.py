@@ -8,6 +8,8 @@ is suspended: the run ends with HOLD, and a person answers with `tunegate model 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
@@ -18,7 +20,7 @@ from flows.champion.approvals import Answer, answer
 from flows.context.outcome import Outcome, held, outcome_of
 from flows.ledger.opened import open_ledger
 from flows.ledger.rows import MOVES, EventRow
-from flows.workspace.settings import Settings
+from flows.workspace.settings import Settings, load_settings
 from schemas.pipeline import PipelineSpec
 
 KEY = "approval"
@@ -56,14 +58,14 @@ def resume_approval(spec: PipelineSpec, settings: Settings) -> Outcome | None:
     return outcome if last.action in MOVES else held(outcome, last)
 
 
-def suspend_if_waiting(outcome: Outcome, settings: Settings) -> None:
-    """Suspend this flow run if its candidate waits and a deployment can start it again.
+def suspend_if_waiting(outcome: Outcome, config: Path) -> None:
+    """Suspend this flow run, which a deployment can start again, if its candidate waits.
 
     The run is complete in the ledger, and its lock is free.
     """
-    if not outcome.waits or not deployment.get_id():
+    if not outcome.waits:
         return
-    ledger = open_ledger(settings)
+    ledger = open_ledger(load_settings(config))
     name = ledger.run(outcome.run_id).model_name
     for event in ledger.waiting(name):
         if event.run_id == outcome.run_id:

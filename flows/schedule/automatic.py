@@ -64,5 +64,6 @@ def _has_pool(pool: str, home: Path, environ: Mapping[str, str]) -> bool | None:
     server = read_state(folder)
     url = environ.get("PREFECT_API_URL") or (f"{server.url}/api" if server is not None else "")
     login = environ.get("PREFECT_API_AUTH_STRING") or read_login(folder)
-    code = answer_code(f"{url.rstrip('/')}/work_pools/{urllib.parse.quote(pool, safe='')}", login=login)
+    key = environ.get("PREFECT_API_KEY") if environ.get("PREFECT_API_URL") else None
+    code = answer_code(f"{url.rstrip('/')}/work_pools/{urllib.parse.quote(pool, safe='')}", login=login, key=key)
     return {200: True, 404: False}.get(code or 0)

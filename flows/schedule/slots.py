@@ -22,7 +22,8 @@ def slots(patient: Patient) -> Iterator[Finding]:
     """Name and free the slots of our deployments' limits that no run holds; limits that others share are left alone."""
     yours, server = patient.settings.prefect_api_url, read_state(patient.settings.home / "prefect")
     url = yours or (f"{server.url}/api" if server is not None else None)
-    if url is None or answer_code(f"{url.rstrip('/')}/health") is None:
+    key = patient.environ.get("PREFECT_API_KEY") if yours else None
+    if url is None or answer_code(f"{url.rstrip('/')}/health", key=key) is None:
         return
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(None if yours else server, environ=patient.environ))

@@ -2,14 +2,14 @@
 
 First come checks without tickets: was it missed or superseded, is another run in progress, has nothing changed, is
 there a cooldown? Then tickets are curated (unchanged results come from the store) and counted.
-`tasks/monitor/conditions.py` decides; this module collects the figures. Called by `flows/pipeline.py`.
+`tasks/monitor/conditions.py` decides; this module collects the figures. Called by `flows/schedule/worth.py`.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from flows.context.outcome import Outcome, outcome_of
+from flows.context.request import RunRequest
 from flows.context.run_context import RunContext, new_run_id
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
@@ -21,7 +21,7 @@ from flows.workspace.settings import Settings
 from schemas.artifacts import Splits
 from schemas.pipeline import PipelineSpec
 from schemas.schedule import ScheduleSpec
-from schemas.ticks import Cause, Decision
+from schemas.ticks import Decision
 from tasks.monitor.arrivals import count_arrivals, windows
 from tasks.monitor.conditions import Situation, before_curation, decide
 from tasks.monitor.drift import measure_drift
@@ -33,33 +33,21 @@ BEYOND = 10**9
 """Held-out items needed by a rule for which no number is enough."""
 
 
-@dataclass(frozen=True)
-class Tick:
-    """What started this run."""
-
-    cause: Cause
-    scheduled_for: datetime | None = None
-    """The scheduled time; None for an event or a person."""
-
-    @property
-    def scheduled_for_utc(self) -> str:
-        """The scheduled time as in the ledger; empty if there is none."""
-        return "" if self.scheduled_for is None else self.scheduled_for.astimezone(UTC).isoformat(timespec="seconds")
-
-
-def skip_without_lock(spec: PipelineSpec, settings: Settings, tick: Tick) -> Outcome | None:
-    """Skip a tick that is late or overlaps with another run; None if it may continue. Takes no lock."""
+def skip_without_lock(spec: PipelineSpec, settings: Settings, request: RunRequest) -> Outcome | None:
+    """Skip a tick that is late or overlaps with another run; None if the run may continue. Takes no lock."""
+    if request.tick is None:
+        return None
     ledger = open_ledger(settings)
     schedule = spec.schedule or ScheduleSpec(cron="@yearly")
-    decision = _late(schedule, tick, present()) if spec.schedule else None
+    decision = _late(schedule, request, present()) if spec.schedule else None
     if decision is None and schedule.overlap == "skip":
-        decision = _overlap(ledger, spec, tick)
+        decision = _overlap(ledger, spec, request)
     if decision is None:
         return None
     run_id = new_run_id()
     ledger.record_skip(
-        run_id, pipeline=spec.name, model_name=spec.registry.name, cause=tick.cause,
-        scheduled_for=tick.scheduled_for_utc, decision=decision,
+        run_id, pipeline=spec.name, model_name=spec.registry.name, cause=request.tick,
+        scheduled_for=request.due_utc, decision=decision,
     )  # fmt: skip
     return outcome_of(ledger, run_id, "SKIP", decision.reason)
 
@@ -69,18 +57,18 @@ def tick_wait_s(spec: PipelineSpec) -> float:
     return QUEUE_WAIT_S if spec.schedule is not None and spec.schedule.overlap == "queue" else 0.0
 
 
-def skip_before_curation(run: RunContext, tick: Tick) -> Decision | None:
+def skip_before_curation(run: RunContext) -> Decision | None:
     """Record the SKIP of a tick that no ticket could change; None if the tickets have to be counted."""
-    if forced_retrain(run):
+    if run.request.tick is None or forced_retrain(run):
         return None
     mark = run.ledger.mark(run.spec.name)
     last = datetime.fromisoformat(mark.at) if mark else None
     decision = before_curation(run.spec.retrain, now=present(), last=last)
-    return None if decision is None else record_decision(run, tick, decision)
+    return None if decision is None else record_decision(run, decision)
 
 
-def decide_after_curation(opened: OpenRun, tick: Tick) -> Decision:
-    """Decide by the curated tickets of this run, and record the decision before acting on it."""
+def decide_after_curation(opened: OpenRun) -> Decision:
+    """Decide a tick by the curated tickets of this run, and record the decision before acting on it."""
     run, curated = opened.context, opened.pipeline.curated
     spec, now, warehouse = run.spec, opened.run.result(curated.clean), opened.run.result(curated.warehouse)
     last, used = run.ledger.mark(spec.name), run.ledger.used_mark(spec.name)
@@ -104,7 +92,7 @@ def decide_after_curation(opened: OpenRun, tick: Tick) -> Decision:
         n_held_out_max=spec.evaluate.max_items,
         ordered=forced_retrain(run),
     )
-    return record_decision(run, tick, decide(spec.retrain, situation))
+    return record_decision(run, decide(spec.retrain, situation))
 
 
 def _splits_of(run: RunContext, mark: Mark | None) -> Splits | None:
@@ -125,11 +113,13 @@ def forced_retrain(run: RunContext) -> str:
     return f"the champion {fresh[-1].summary}; it is trained again without them" if fresh else ""
 
 
-def record_decision(run: RunContext, tick: Tick, decision: Decision) -> Decision:
-    """Record what the tick decided, and return it with the time of the next tick that is expected to run."""
+def record_decision(run: RunContext, decision: Decision) -> Decision:
+    """Record what a tick decided, and return it with the time of the next one that is expected to run."""
+    if run.request.tick is None:
+        return decision
     decision = _dated(run.spec, decision)
     run.ledger.record_tick(
-        run.run_id, pipeline=run.spec.name, cause=tick.cause, scheduled_for=tick.scheduled_for_utc, decision=decision
+        run.run_id, pipeline=run.spec.name, cause=run.request.tick, scheduled_for=run.request.due_utc, decision=decision
     )
     return decision
 
@@ -159,27 +149,27 @@ def next_tick(schedule: ScheduleSpec, *, after: datetime) -> datetime:
     return found.astimezone(UTC)
 
 
-def _late(schedule: ScheduleSpec, tick: Tick, now: datetime) -> Decision | None:
-    if tick.cause != "schedule" or tick.scheduled_for is None:
+def _late(schedule: ScheduleSpec, request: RunRequest, now: datetime) -> Decision | None:
+    due = request.due
+    if request.tick != "schedule" or due is None:
         return None
-    due = tick.scheduled_for
     if schedule.catch_up == "latest" and next_tick(schedule, after=due) <= now:
-        reason = f"the tick of {tick.scheduled_for_utc} was missed, and a later one is due: only the latest is made up"
+        reason = f"the tick of {request.due_utc} was missed, and a later one is due: only the latest is made up"
         return Decision(run=False, code="superseded", reason=reason)
     if schedule.catch_up == "none" and now - due > timedelta(minutes=schedule.late_minutes):
         following = next_tick(schedule, after=now).isoformat(timespec="seconds")
-        reason = f"the tick of {tick.scheduled_for_utc} was missed by more than {schedule.late_minutes} minutes"
+        reason = f"the tick of {request.due_utc} was missed by more than {schedule.late_minutes} minutes"
         return Decision(run=False, code="missed", reason=reason, expected=following)
     return None
 
 
-def _overlap(ledger: Ledger, spec: PipelineSpec, tick: Tick) -> Decision | None:
+def _overlap(ledger: Ledger, spec: PipelineSpec, request: RunRequest) -> Decision | None:
     """Skip if a run of the pipeline is in progress, or was at the scheduled time."""
     holder = ledger.holder_of(spec.name)
     if holder is not None:
         reason = f"run {holder.run} is in progress since {holder.since}"
     else:
-        due = tick.scheduled_for_utc
+        due = request.due_utc
         before = next(
             (
                 row

@@ -125,7 +125,7 @@ def pace_of(
     """Estimate the seconds of these nodes; None if the sizes or this machine's speed are not known.
 
     Args:
-        nodes: Those that will run, without those that only grow others.
+        nodes: Those that will run, without those that only add others.
         model: The base model, if it is there.
         root: Folder of pipelines.yaml.
     """

@@ -1,7 +1,7 @@
 """The result of a ladder or a sweep, with its costs: for the console, `tunegate show`, and the record of a run.
 
 Seconds come from the ledger, which records how long each step took when it was made; the store's own tables hold
-nothing that depends on the machine. Used by `flows/pipeline.py`, `flows/champion/run_record.py` and
+nothing that depends on the machine. Used by `flows/finetune.py`, `flows/champion/run_record.py` and
 `flows/cli/weekly.py`.
 """
 
@@ -26,10 +26,8 @@ MADE = ("encode", "train", "answers", "scores")
 """Steps whose seconds are added up for a training."""
 
 
-def report_choice(run: RunContext, choice: ChoiceRef | None) -> None:
+def report_choice(run: RunContext, *, choice: ChoiceRef) -> None:
     """Write the table with costs next to the run's record, and note which training won and why."""
-    if choice is None:
-        return
     declared = run.spec.train.choice
     price = declared.price_per_hour if declared is not None else None
     costs = choice_costs(run.ledger, run.run_id, choice, price=price)

@@ -108,7 +108,7 @@ def ensure_prefect(
     """
     yours = environ.get("PREFECT_API_URL")
     if yours:
-        _expect(yours)
+        _expect(yours, key=environ.get("PREFECT_API_KEY"))
         return None
     folder = private_folder(home / "prefect")
 
@@ -237,9 +237,13 @@ def client_environment(server: Server | None, *, environ: Mapping[str, str] = os
     login = None if server is None else read_login(Path(server.log).parent)
     if login is not None:
         named["PREFECT_API_AUTH_STRING"] = login
-    # The server keeps Prefect's logs, the console shows ours. A server that died is given up after 14 s, not a minute.
-    retries = environ.get("PREFECT_CLIENT_MAX_RETRIES", "3")
-    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "PREFECT_CLIENT_MAX_RETRIES": retries}
+    # The server keeps Prefect's logs, the console shows ours. A request is repeated after 2, 4, 8 and 16 s, so that a
+    # server which is back after 30 s is not noticed; a dead one is then given up (`flows/schedule/without_prefect.py`).
+    retries = environ.get("PREFECT_CLIENT_MAX_RETRIES", "4")
+    quiet = {
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
+        "PREFECT_CLIENT_MAX_RETRIES": retries,
+    }  # fmt: skip
     direct = _without_proxy(environ)
     return {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT, **quiet, **named, "NO_PROXY": direct, "no_proxy": direct}
 
@@ -301,10 +305,10 @@ def _wait_for(server: Server, health: str) -> bool:
         time.sleep(0.2)
 
 
-def _expect(url: str) -> None:
+def _expect(url: str, *, key: str | None) -> None:
     """Raise ServiceError (TG0701) unless the user's own Prefect server answers."""
     deadline = time.monotonic() + YOURS_TIMEOUT_S
-    while not answers(f"{url.rstrip('/')}/health"):
+    while not answers(f"{url.rstrip('/')}/health", key=key):
         if time.monotonic() >= deadline:
             raise ServiceError(
                 "the Prefect server that PREFECT_API_URL names does not answer",
@@ -315,16 +319,18 @@ def _expect(url: str) -> None:
         time.sleep(0.5)
 
 
-def answer_code(url: str, *, login: str | None = None) -> int | None:
+def answer_code(url: str, *, login: str | None = None, key: str | None = None) -> int | None:
     """Return the HTTP status that the address answers with; None without an answer.
 
     Args:
         login: `user:password`, for a server that wants one.
+        key: An API key, as of Prefect Cloud.
     """
     direct = is_loopback(urllib.parse.urlsplit(url).hostname or "")  # a proxy would look on its own machine
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if direct else None))
-    if login:
-        opener.addheaders = [("Authorization", f"Basic {b64encode(login.encode()).decode()}")]
+    if key or login:
+        value = f"Bearer {key}" if key else f"Basic {b64encode((login or '').encode()).decode()}"
+        opener.addheaders = [("Authorization", value)]
     try:
         with opener.open(url, timeout=2) as response:
             return int(response.status)
@@ -335,9 +341,9 @@ def answer_code(url: str, *, login: str | None = None) -> int | None:
         return None
 
 
-def answers(url: str) -> bool:
+def answers(url: str, *, key: str | None = None) -> bool:
     """Return whether the address answers with 200, or asks for the login that the client will send."""
-    return answer_code(url) in (200, 401, 403)
+    return answer_code(url, key=key) in (200, 401, 403)
 
 
 def _without_proxy(environ: Mapping[str, str]) -> str:

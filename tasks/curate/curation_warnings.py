@@ -1,6 +1,6 @@
 """Warn of what curation loses: rules that drop many rows, straddlers, a test share that grows.
 
-It reads counts alone. Called by `flows/pipeline.py` after the stage, also if its results are reused.
+It reads counts alone. Called by `flows/effects/pages.py` at the end of the stage, also if its results are reused.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each check is one query over Parquet files, so that a check costs the columns it names and no row becomes a Python
 object. A result quotes no value of a ticket. A check that cannot be computed is an error, which counts as failed.
-`flows/run/contract.py` acts on the results.
+`flows/effects/contract.py` acts on the results.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""The tests' Prefect server: its API and login."""
+"""The tests' Prefect servers: one for all tests of a worker, and one that a test may kill."""
 
 import json
+import os
+import signal
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -10,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.workspace.login import read_login
-from flows.workspace.servers import Server, client_environment
+from flows.workspace.servers import Server, answers, client_environment, ensure_prefect
+from tests.support.processes import wait_for
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,33 @@ class PrefectServer:
                 if error.code != 503:
                     raise
                 time.sleep(1)
+
+
+class OwnServer:
+    """A Prefect server of this test, which may kill it and start it again at the same address."""
+
+    def __init__(self, home: Path) -> None:
+        server = ensure_prefect(home, environ={"PATH": os.environ["PATH"], "HOME": str(home)})
+        assert server is not None
+        self.server: Server = server
+        process = Path(f"/proc/{server.pid}")
+        self._command = process.joinpath("cmdline").read_bytes().decode().split("\0")[:-1]
+        pairs = process.joinpath("environ").read_bytes().decode().split("\0")[:-1]
+        self._environ = dict(pair.split("=", 1) for pair in pairs)
+        self._folder = process.joinpath("cwd").readlink()
+        self._again: subprocess.Popen[bytes] | None = None
+
+    def kill(self) -> None:
+        os.killpg(self.server.pid, signal.SIGKILL)
+
+    def start_again(self) -> None:
+        self._again = subprocess.Popen(
+            self._command, env=self._environ, cwd=self._folder, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_for(lambda: answers(f"{self.server.url}/api/health"))
+
+    def stop(self) -> None:
+        if self._again is not None:
+            os.killpg(self._again.pid, signal.SIGKILL)
+            self._again.wait()

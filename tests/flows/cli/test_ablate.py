@@ -15,8 +15,8 @@ import pytest
 from benchmarks import toy
 from benchmarks.forked import ALONE, Forked
 from benchmarks.regressions import merged, toy_world
-from flows.build import STAGES
 from flows.cli import main
+from flows.context.request import STAGES
 from flows.graph.execute import run_plainly
 from flows.run.ablation import Ablation, arms_of, learnable
 from flows.run.open_run import open_run

@@ -47,7 +47,7 @@ def declared(*, first: str = "one", second: str = "two") -> Graph:
         with graph.unless(too_long, a):
             extra = graph.named("extra").add(write, text="extra")
         both = graph.named("both").add(write, text="+", after=(b,))
-        graph.act(announce, of=extra)
+        graph.effect(announce, of=extra)
         graph.named("end").add(write, text=".", after=(both, a))
     return graph
 
@@ -112,7 +112,7 @@ def test_a_run_shows_what_was_made_and_the_next_run_what_was_reused(run: Run) ->
     for each in (planned, picture_of_run(again)):
         assert states(each) == dict.fromkeys(states(each), "reused") | {"announce": states(each)["announce"]}
         assert {node.seconds for node in each.nodes if node.state == "reused"} == {0.0}
-    assert states(planned)["announce"] == "run"  # acts run every time
+    assert states(planned)["announce"] == "run"  # effects happen in every run
     assert states(picture_of_run(again))["announce"] == "made"
 
 

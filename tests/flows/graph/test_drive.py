@@ -367,7 +367,7 @@ def test_only_what_the_targets_need_runs(steps, store):
     steps.add("b")
     c = steps.add("c", after=("a",))
     steps.add("d", after=("c",))
-    grown = steps.graph.named("grown").grow(one_more, steps=steps, start=c)
+    grown = steps.graph.named("grown").expand(one_more, steps=steps, start=c)
     steps.add("after grown", after=("c",))
     run = Run(steps.graph, store)
     run_plainly(run, targets=(a,))
@@ -462,7 +462,7 @@ def test_an_error_in_a_condition_or_in_growing_ends_the_run(steps, store):
         run_plainly(Run(steps.graph, store))
     assert set(steps.clock.began) == {"a"}
     growing = Adder()
-    growing.graph.named("grown").grow(cannot, start=growing.add("a"))
+    growing.graph.named("grown").expand(cannot, start=growing.add("a"))
     with pytest.raises(DataError, match="cannot grow"):
         run_plainly(Run(growing.graph, store))
 

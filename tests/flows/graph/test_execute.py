@@ -337,7 +337,7 @@ def test_a_cancelled_run_retries_nothing(graph, store, calls):
     assert calls["tries"].read_text() == "x"
 
 
-# --- acts ----------------------------------------------------------------------------------------------------------
+# --- effects ----------------------------------------------------------------------------------------------------------
 
 
 def note(live: list[str], *, data: Artifact, word: str) -> str:
@@ -353,8 +353,8 @@ def test_an_act_runs_once_in_every_run_and_passes_its_result_on(store, ran):
     for _ in range(2):
         graph, live = Graph(), []
         a = graph.add(write, text="a", ran=ran)
-        noted = graph.act(note, data=a, word="noted")
-        graph.act(report, word=noted)
+        noted = graph.effect(note, data=a, word="noted")
+        graph.effect(report, word=noted)
         run = Run(graph, store, live=live)
         run_plainly(run)
         assert live == ["noted a", "report NOTED"]
@@ -367,8 +367,8 @@ def test_a_consumer_of_an_act_left_out_gets_none(store, ran):
     graph, live = Graph(), []
     a = graph.add(write, text="a", ran=ran)
     with graph.unless(lambda _: "not wanted", a):
-        noted = graph.act(note, data=a, word="noted")
-    graph.act(report, word=noted)
+        noted = graph.effect(note, data=a, word="noted")
+    graph.effect(report, word=noted)
     run_plainly(Run(graph, store, live=live))
     assert live == ["report None"]
 
@@ -376,7 +376,7 @@ def test_a_consumer_of_an_act_left_out_gets_none(store, ran):
 def test_an_act_that_is_done_does_not_run_again_in_the_rest_of_the_run(store, ran):
     """The first attempt may fail before the act's end is noted, like Prefect without its server."""
     graph, live = Graph(), []
-    graph.act(note, data=graph.add(write, text="a", ran=ran), word="noted")
+    graph.effect(note, data=graph.add(write, text="a", ran=ran), word="noted")
     run = Run(graph, store, live=live)
     run.end(graph.nodes["write"], run.make(graph.nodes["write"]))
     run.make(graph.nodes["note"])
@@ -387,13 +387,13 @@ def test_an_act_that_is_done_does_not_run_again_in_the_rest_of_the_run(store, ra
 
 def test_a_failed_act_is_not_retried(graph, store, calls):
     """It may have changed the world before it failed."""
-    graph.act(announce, answers_at=2, **calls)
+    graph.effect(announce, answers_at=2, **calls)
     with pytest.raises(ServiceError, match="TG0704"):
         make_with_retries(Run(graph, store), graph.nodes["announce"], delay_s=0)
     assert calls["tries"].read_text() == "x"
 
 
-# --- grown ---------------------------------------------------------------------------------------------------------
+# --- expand ---------------------------------------------------------------------------------------------------------
 
 
 def longest(graph: Graph, *, texts: tuple[Artifact, ...]) -> Artifact:
@@ -411,7 +411,7 @@ def as_many(graph: Graph, *, start: Artifact, ran: list[str]) -> Artifact:
 def test_a_growing_node_adds_nodes_that_depend_on_results(graph, store, ran):
     notes = Notes()
     start = graph.named("start").add(write, text="abc", ran=ran)
-    grown = graph.named("grown").grow(as_many, start=start, ran=ran)
+    grown = graph.named("grown").expand(as_many, start=start, ran=ran)
     after = graph.add(copy, x=grown, ran=ran)
     run = run_all(graph, store, observer=notes)
     assert text_of(run.result(after)) == "2 1 0 abc"
@@ -428,7 +428,7 @@ def test_a_growing_node_that_becomes_an_earlier_one_has_that_result_under_anothe
     rungs = tuple(graph.named("rung", text).add(write, text=text, ran=ran) for text in ("a", "ccc", "bb"))
     with graph.unless(lambda: "no use"):
         rungs = (*rungs, graph.named("rung", "longest").add(write, text="dddddd", ran=ran))
-    best = graph.named("the best").grow(longest, texts=rungs)
+    best = graph.named("the best").expand(longest, texts=rungs)
     by_grown = graph.named("by grown").add(copy, x=best, ran=ran)
     by_node = graph.named("by node").add(copy, x=rungs[1], ran=ran)
     run = run_all(graph, store, observer=notes)
@@ -442,7 +442,7 @@ def test_a_growing_node_that_becomes_an_earlier_one_has_that_result_under_anothe
 def test_a_growing_node_is_left_out_like_any_other(graph, store, ran):
     start = graph.named("start").add(write, text="abc", ran=ran)
     with graph.unless(lambda _: "no use", start):
-        grown = graph.named("grown").grow(as_many, start=start, ran=ran)
+        grown = graph.named("grown").expand(as_many, start=start, ran=ran)
     graph.add(copy, x=grown, ran=ran)
     run = run_all(graph, store)
     assert {name: outcome.skipped for name, outcome in run.outcomes.items()} == {
@@ -453,7 +453,7 @@ def test_a_growing_node_is_left_out_like_any_other(graph, store, ran):
 
 def test_growing_reads_only_its_own_inputs(graph, store, ran):
     start = graph.named("start").add(write, text="abc", ran=ran)
-    graph.named("grown").grow(reads_elsewhere, start=start, later=[])
+    graph.named("grown").expand(reads_elsewhere, start=start, later=[])
     with pytest.raises(LookupError, match=r"'write' has no result: this graph is not being run"):
         run_all(graph, store)
 
@@ -500,7 +500,7 @@ def guarded(ran):
             graph.named("left out").add(write, text="z", ran=ran)
     with graph.stage("two"):
         graph.named("d").add(counted, text="d", ran=ran)
-        graph.act(report, word="act")
+        graph.effect(report, word="act")
     return graph
 
 

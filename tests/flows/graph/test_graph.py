@@ -63,9 +63,9 @@ def tickets(graph):
 def test_declaring_calls_nothing_and_returns_a_handle_for_the_result(graph, tickets):
     clean = graph.add(dedup, tickets=tickets, **ARGUMENTS)
     data = graph.add(encode, tickets=clean)
-    sent = graph.act(announce, data=data)
+    sent = graph.effect(announce, data=data)
     assert [node.name for node in graph.nodes.values()] == ["table", "dedup", "encode", "announce"]
-    assert [node.kind for node in graph.nodes.values()] == ["step", "step", "step", "act"]
+    assert [node.kind for node in graph.nodes.values()] == ["step", "step", "step", "effect"]
     assert repr(clean) == "<TicketTable of 'dedup'>"
     assert repr(sent) == "<str of 'announce'>"
     assert graph.edges() == [("table", "dedup"), ("dedup", "encode"), ("encode", "announce")]
@@ -136,7 +136,7 @@ def test_a_missing_misspelt_or_wrong_argument_is_reported_with_what_is_expected(
 
 def test_a_handle_of_the_wrong_type_is_reported_with_what_is_expected(graph, tickets):
     data = graph.add(encode, tickets=tickets)
-    maybe = graph.grow(build_maybe)
+    maybe = graph.expand(build_maybe)
     for arguments, words in (
         ({"tickets": data}, "dedup: tickets must be TicketTable, got <DatasetRef of 'encode'>"),
         ({"tickets": maybe}, "dedup: tickets must be TicketTable, got <schemas.artifacts.TicketTable | None of"),
@@ -150,9 +150,9 @@ def test_a_handle_of_the_wrong_type_is_reported_with_what_is_expected(graph, tic
             graph.add(dedup, **arguments, **ARGUMENTS)
         assert words in str(caught.value)
     with pytest.raises(TypeError, match="announce: data must be DatasetRef, got <TicketTable of 'table'>"):
-        graph.act(announce, data=tickets)
+        graph.effect(announce, data=tickets)
     with pytest.raises(TypeError, match="build_maybe: flag must be bool, got int 3"):
-        graph.named("build_maybe").grow(build_maybe, flag=3)
+        graph.named("build_maybe").expand(build_maybe, flag=3)
 
 
 def build_maybe(graph: Graph, *, flag: bool = False) -> TicketTable | None:
@@ -194,7 +194,7 @@ def test_a_condition_is_an_edge_unless_an_input_depends_on_it(graph, tickets):
     with graph.unless(lambda _: None, data):
         alone = graph.named("alone").add(table, n_rows=5)
     with graph.unless(lambda _: None, tickets):
-        graph.act(announce, data=data)  # the data depends on the table
+        graph.effect(announce, data=data)  # the data depends on the table
     assert graph.edges() == [("table", "encode"), ("encode", "alone"), ("encode", "announce")]
     assert graph.ancestors(graph.at(alone)) == {graph.at(data), graph.at(tickets)}
 
@@ -237,7 +237,7 @@ def test_a_condition_gets_its_values_in_order(graph, tickets, tmp_path):
     assert graph.parents(node) == [graph.at(tickets)]
 
 
-# --- grow ----------------------------------------------------------------------------------------------------------
+# --- expand ----------------------------------------------------------------------------------------------------------
 
 
 def two_more(graph: Graph, *, start: Artifact, ran: list[str]) -> Artifact:
@@ -270,10 +270,10 @@ def start(graph):
 
 def test_a_growing_node_is_replaced_by_what_it_adds(graph, start):
     with graph.stage("s"):
-        grown = graph.named("grown").grow(two_more, start=start, ran=[])
+        grown = graph.named("grown").expand(two_more, start=start, ran=[])
     after = graph.named("after").add(mix, number=3, name="after", ran=[], x=grown)
     assert graph.edges() == [("start", "grown"), ("grown", "after")]
-    graph.grow_now(graph.nodes["grown"])
+    graph.expand_now(graph.nodes["grown"])
     assert list(graph.nodes) == ["start", "grown · 1", "grown", "after"]
     assert graph.edges() == [("start", "grown · 1"), ("grown · 1", "grown"), ("grown", "after")]
     assert [node.kind for node in graph.nodes.values()] == ["step"] * 4
@@ -284,10 +284,10 @@ def test_a_growing_node_is_replaced_by_what_it_adds(graph, start):
 
 def test_a_growing_node_may_become_an_earlier_node(graph, start):
     choice = graph.named("choice").add(mix, number=1, name="choice", ran=[])
-    grown = graph.named("grown").grow(earlier_one, start=start, choice=choice)
+    grown = graph.named("grown").expand(earlier_one, start=start, choice=choice)
     after = graph.named("after").add(mix, number=3, name="after", ran=[], x=grown)
     assert graph.edges() == [("start", "grown"), ("choice", "grown"), ("grown", "after")]
-    graph.grow_now(graph.nodes["grown"])
+    graph.expand_now(graph.nodes["grown"])
     assert graph.edges() == [("start", "after")]
     assert graph.at(grown) is graph.at(start)
     assert graph.ancestors(graph.at(after)) == {graph.at(start)}
@@ -299,20 +299,20 @@ def chain(graph: Graph, *, start: Artifact, left: int) -> Artifact:
     if not left:
         return start
     next_one = graph.named("chain", str(left)).add(mix, number=left, name="c", ran=[], x=start)
-    return graph.named("grown", str(left)).grow(chain, start=next_one, left=left - 1)
+    return graph.named("grown", str(left)).expand(chain, start=next_one, left=left - 1)
 
 
 def test_a_grown_node_may_grow_again(graph, start):
-    grown = graph.named("grown").grow(chain, start=start, left=2)
-    while growing := next((node for node in graph.nodes.values() if node.kind == "grow"), None):
-        graph.grow_now(growing)
+    grown = graph.named("grown").expand(chain, start=start, left=2)
+    while growing := next((node for node in graph.nodes.values() if node.kind == "expand"), None):
+        graph.expand_now(growing)
     assert list(graph.nodes) == ["start", "chain · 2", "chain · 1"]
     assert graph.at(grown).name == "chain · 1"
 
 
 def test_grown_nodes_depend_on_what_growing_read(graph, start):
-    grown = graph.named("grown").grow(lonely, start=start)
-    graph.grow_now(graph.nodes["grown"])
+    grown = graph.named("grown").expand(lonely, start=start)
+    graph.expand_now(graph.nodes["grown"])
     assert graph.at(grown).handles == ()
     assert graph.edges() == [("start", "grown")]
     graph.named("after").add(mix, number=1, name="after", ran=[])
@@ -321,8 +321,8 @@ def test_grown_nodes_depend_on_what_growing_read(graph, start):
 
 def test_grown_nodes_inherit_stage_and_conditions(graph, start):
     with graph.stage("s"), graph.unless(lambda _: None, start):
-        grown = graph.named("grown").grow(lonely, start=start)
-    graph.grow_now(graph.nodes["grown"])
+        grown = graph.named("grown").expand(lonely, start=start)
+    graph.expand_now(graph.nodes["grown"])
     assert graph.at(grown).stage == "s"
     assert [condition.values for condition in graph.at(grown).scope.unless] == [(start,)]
 
@@ -340,9 +340,9 @@ def lonely(graph: Graph, *, start: Artifact) -> Artifact:
     ],
 )
 def test_growing_must_return_a_handle_of_this_graph_and_of_its_type(graph, start, build, words):
-    graph.named("grown").grow(build, start=start)
+    graph.named("grown").expand(build, start=start)
     with pytest.raises(TypeError) as caught:
-        graph.grow_now(graph.nodes["grown"])
+        graph.expand_now(graph.nodes["grown"])
     assert words in str(caught.value)
 
 
@@ -383,8 +383,8 @@ graph.add(encode, tickets=data)
 graph.add(encode)
 graph.add(encode, ticket=tickets)
 graph.add(table, n_rows="3")
-graph.act(announce, data=tickets)
-graph.named("maybe").grow(build, number=tickets)
+graph.effect(announce, data=tickets)
+graph.named("maybe").expand(build, number=tickets)
 right: DatasetRef = graph.named("again").add(encode, tickets=tickets)
 wrong: TicketTable = graph.named("again").add(encode, tickets=tickets)
 """
@@ -409,7 +409,7 @@ def test_mypy_finds_a_handle_of_the_wrong_type(project, tmp_path):
         1: 'Missing named argument "tickets" for "add" of "Graph"',
         2: 'Unexpected keyword argument "ticket" for "add" of "Graph"; did you mean "tickets"?',
         3: 'Argument "n_rows" to "add" of "Graph" has incompatible type "str"; expected "int"',
-        4: 'Argument "data" to "act" of "Graph" has incompatible type "TicketTable"; expected "DatasetRef"',
-        5: 'Argument "number" to "grow" of "Naming" has incompatible type "TicketTable"; expected "int"',
+        4: 'Argument "data" to "effect" of "Graph" has incompatible type "TicketTable"; expected "DatasetRef"',
+        5: 'Argument "number" to "expand" of "Naming" has incompatible type "TicketTable"; expected "int"',
         7: 'Incompatible types in assignment (expression has type "DatasetRef", variable has type "TicketTable")',
     }, done.stdout + done.stderr

@@ -370,7 +370,7 @@ def climb(ran, *, target):
             made = graph.named("made", number).add(write, text=number, ran=ran)
             rungs = (*rungs, graph.named("rung", number).add(copy, x=made, ran=ran))
     graph.named("choice").add(write, text="all:", ran=ran, several=rungs)
-    graph.named("chosen").grow(last_of, rungs=rungs)
+    graph.named("chosen").expand(last_of, rungs=rungs)
     return graph
 
 
@@ -421,13 +421,13 @@ def test_a_node_certainly_left_out_is_so_although_an_input_is_not_known_yet(stor
     assert reasons(graph, store)["needs gone"] == ("gone was left out",)
 
 
-# --- grown ---------------------------------------------------------------------------------------------------------
+# --- expand ---------------------------------------------------------------------------------------------------------
 
 
 def growing(ran, *, start=0):
     graph = Graph()
     a = graph.named("a").add(mix, number=start, name="a", ran=ran)
-    grown = graph.named("grown").grow(by_result, start=a, ran=ran)
+    grown = graph.named("grown").expand(by_result, start=a, ran=ran)
     graph.named("after").add(other, number=0, name="after", ran=ran, x=grown)
     return graph
 
@@ -467,7 +467,7 @@ def test_acts_are_planned_for_every_run(store):
     def graph():
         graph = Graph()
         a = graph.named("a").add(mix, number=0, name="a", ran=[])
-        graph.act(never, data=a)
+        graph.effect(never, data=a)
         return graph
 
     assert states(graph(), store) == {"a": "run", "never": "maybe"}

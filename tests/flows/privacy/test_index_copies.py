@@ -10,6 +10,7 @@ import pytest
 
 from flows.context.ingest import ingested_source, landed_folder
 from flows.context.listener import Listeners
+from flows.context.request import ANY_CASE
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
 from schemas.remote_source import RemoteFilesSource
@@ -53,7 +54,7 @@ def run(workspace: Workspace, source: RemoteFilesSource, out: Path) -> tuple[int
         settings=workspace.settings,
         root=out,
         listeners=Listeners(),
-        as_of=None,
+        request=ANY_CASE,
     )
     out.mkdir()
     landed = landed_folder(workspace.settings, "small")

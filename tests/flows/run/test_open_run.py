@@ -107,7 +107,7 @@ def test_a_step_is_recorded_as_made_then_as_reused_and_an_act_is_not_recorded(ru
     def graph() -> Graph:
         graph = Graph()
         a = graph.named("a").add(after)
-        graph.act(act, data=graph.add(needs, x=a))
+        graph.effect(act, data=graph.add(needs, x=a))
         return graph
 
     recorder = Recorder()
@@ -126,7 +126,7 @@ def test_the_result_of_a_growing_node_is_recorded_under_its_own_name(run_context
     """Lineage and reports look for `train`, whichever training was selected."""
     graph = Graph()
     a = graph.named("train", "t1").add(after)
-    graph.named("train").grow(first_of, several=(a,))
+    graph.named("train").expand(first_of, several=(a,))
     run_graph(run_context, graph)
     assert rows(run_context) == {"train_t1": ("done", ""), "train": ("reused", "")}
     one, other = run_context.ledger.steps(run_context.run_id)

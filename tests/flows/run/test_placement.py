@@ -110,6 +110,13 @@ def test_what_needs_no_training_is_made_here_before_a_worker_gets_the_stage(open
     assert not first & {node.name for node in run.graph.of_stage("finetune") if runs_on_worker(run.graph, node)}
 
 
+def test_the_gate_and_all_effects_stay_with_the_ledger(opened: OpenRun) -> None:
+    graph = opened.run.graph
+    stays = {node.name for node in graph.nodes.values() if not runs_on_worker(graph, node)}
+    assert {"gate", "show_verdict", "publish", "index_customers", "record", "promote"} <= stays
+    assert not {"extract", "train", "answers · tuned"} & stays
+
+
 def test_a_worker_gets_what_it_needs_of_a_later_rung_with_another_base_model(
     empty_workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,8 @@ from flows.context.graph_context import GraphContext
 from flows.graph.execute import Run, run_plainly
 from flows.graph.plan import plan
 from flows.graph.store import Store
-from flows.run.console import describe
 from flows.run.quarantine_guard import QuarantineGuard
+from flows.views.phrases import describe
 from schemas.artifacts import Splits, TicketTable
 from schemas.errors import DataError
 from schemas.pipeline import PipelineSpec
@@ -70,7 +70,7 @@ def opened(folder: Path, declared: PipelineSpec) -> tuple[PipelineGraph, Run]:
 
 def curated(folder: Path, fail_above: float) -> tuple[PipelineGraph, Run]:
     pipeline, run = opened(folder, spec(fail_above))
-    run_plainly(run, stage="curate")
+    run_plainly(run, stage="curate", only=lambda node: node.kind == "step")
     return pipeline, run
 
 
@@ -106,7 +106,8 @@ def test_faulty_rows_of_all_steps_count_against_one_limit_and_results_are_reused
         curated(folder, fail_above=0.05)
     pipeline, run = curated(folder, fail_above=0.06)
     planned = plan(opened(folder, spec(0.06))[1])
-    assert {each.state for each in planned if each.node.stage == "curate"} == {"reused"}
+    steps = [each for each in planned if each.node.stage == "curate" and each.node.kind == "step"]
+    assert {each.state for each in steps} == {"reused"}
     with pytest.raises(DataError, match=r"2 of 50 rows read are quarantined"):
         curated(folder, fail_above=0.03)  # now every result is in the store
     again, second = curated(folder, fail_above=0.06)
@@ -127,7 +128,7 @@ def test_an_item_without_a_prompt_in_one_arm_is_left_out_of_all_arms_and_counts_
     def prompted(fail_above: float) -> tuple[PipelineGraph, Run]:
         declared = spec(fail_above, baseline_system="Base.", arms=["zero_shot", "few_shot"])
         pipeline, run = opened(folder, declared)
-        run_plainly(run, stage="curate")
+        run_plainly(run, stage="curate", only=lambda node: node.kind == "step")
         run_plainly(run, stage="finetune", targets=tuple(pipeline.assessed.arms.prompts.values()))
         return pipeline, run
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from flows.context.request import RunRequest
 from flows.ledger.ledger import Ledger
-from flows.schedule.ticks import Tick, skip_without_lock
+from flows.schedule.ticks import skip_without_lock
 from flows.workspace.lock import pipeline_lock
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError
@@ -13,7 +14,7 @@ from schemas.load import load_file
 from tests.support.workplace import Workplace
 
 
-def skip_reason(workplace: Workplace, tick: Tick, now: str, monkeypatch: pytest.MonkeyPatch) -> str | None:
+def skip_reason(workplace: Workplace, tick: RunRequest, now: str, monkeypatch: pytest.MonkeyPatch) -> str | None:
     monkeypatch.setenv("TUNEGATE_NOW", now)
     monkeypatch.setenv("TUNEGATE_HOME", str(workplace.home))
     config = workplace.folder / "pipelines.yaml"
@@ -31,7 +32,10 @@ def test_missed_ticks_are_caught_up_as_declared(bare_workplace: Workplace, monke
             )
         )
 
-    missed = [Tick("schedule", datetime.fromisoformat(f"2026-07-{day:02}T03:00:00+00:00")) for day in range(1, 6)]
+    missed = [
+        RunRequest(tick="schedule", due=datetime.fromisoformat(f"2026-07-{day:02}T03:00:00+00:00"))
+        for day in range(1, 6)
+    ]
     now = "2026-07-05T09:00:00+00:00"
 
     def run_of(**schedule: Any) -> list[bool]:
@@ -66,7 +70,7 @@ def test_a_tick_during_a_run_is_skipped_or_waits_as_declared(
             lambda document: document["pipelines"]["small"].update(schedule={"cron": "0 5 * * 1", "overlap": overlap})
         )
 
-    tick = Tick("schedule", datetime.fromisoformat("2026-07-06T05:00:00+00:00"))
+    tick = RunRequest(tick="schedule", due=datetime.fromisoformat("2026-07-06T05:00:00+00:00"))
     now = "2026-07-06T05:00:10+00:00"
     declare("skip")
     with pipeline_lock(bare_workplace.home, "small", wait_s=0, run_id="r1"):

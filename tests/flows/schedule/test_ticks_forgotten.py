@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flows.context.request import RunRequest
 from flows.ledger.runs import Seen
 from flows.schedule.ticks import forced_retrain, skip_before_curation
 from schemas.forget import LearnedVersion
@@ -23,17 +24,17 @@ def test_a_retrain_is_forced_until_the_next_verdict(place: Place, monkeypatch: p
     spec = SimpleNamespace(
         name="small", registry=SimpleNamespace(name="replies"), retrain=RetrainSpec(cooldown_days=30), schedule=None
     )
-    session: Any = SimpleNamespace(ledger=place.ledger, spec=spec, run_id="run-1")
+    session: Any = SimpleNamespace(ledger=place.ledger, spec=spec, run_id="run-1", request=RunRequest(tick="person"))
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-02T05:00:00+00:00")
     assert forced_retrain(session) == ""
-    assert skip_before_curation(session, SimpleNamespace(cause="person", scheduled_for_utc="")) is not None  # type: ignore[arg-type]
+    assert skip_before_curation(session) is not None
     version = LearnedVersion(name="replies", version="1", run_id="run-1", how="directly", n_rows=7)
     place.ledger.mark_versions("abc", [version])
     place.ledger.mark_versions("abc", [version])
     assert len(place.ledger.marked("replies")) == 1
     reason = forced_retrain(session)
     assert "learned directly from 7 examples" in reason
-    assert skip_before_curation(session, SimpleNamespace(cause="person", scheduled_for_utc="")) is None  # type: ignore[arg-type]
+    assert skip_before_curation(session) is None  # type: ignore[arg-type]
     no_arrivals = Arrivals(snapshot_id="s", n_curated=3, n_new=0, n_edited=0, n_held_out=0, n_fresh_held_out=0)
     now = datetime.fromisoformat("2026-07-02T05:00:00+00:00")
     decision = decide(spec.retrain, Situation(now=now, last=now, arrivals=no_arrivals, ordered=reason))

@@ -47,7 +47,7 @@ def test_deploying_again_changes_nothing_and_deploying_a_change_updates_it(
     kept = client.read_deployment(first[0].deployment_id)
     [schedule] = kept.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 5 * * 1", "Europe/Berlin")
-    assert kept.parameters == {"pipeline": names[0], "config": str(config), "tick": "schedule"}
+    assert kept.parameters == {"pipeline": names[0], "config": str(config), "request": {"tick": "schedule"}}
     assert kept.global_concurrency_limit is None
     [zombies] = client.read_automations_by_name(deploy.ZOMBIES)
     quiet = ("Suspended", "Paused", "Completed", "PROMOTE", "HOLD", "BLOCK", "ERROR", "UNCOMPARED", "SKIP")
@@ -97,6 +97,23 @@ def test_a_work_pool_takes_the_deployments_and_a_missing_one_is_named(
     variables = client.read_deployment(made.deployment_id).job_variables
     assert variables["working_dir"] == "/srv"
     assert variables["env"] == {"REGION": "eu", **PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT}
+
+    def declared(document: dict[str, Any]) -> None:
+        change(document)
+        job = {"pipeline": {"working_dir": "/opt", "env": {"THREADS": "8"}}, "finetune": {"env": {"THREADS": "2"}}}
+        place = {"finetune": f"pool-{name}", "queues": {"pipeline": "nightly"}, "job_variables": job}
+        document["pipelines"][name]["place"] = place
+
+    empty_workplace.declare(declared)
+    [_, stage], _ = deploy.register(load_file(config), config, pool=f"pool-{name}")
+    whole, placed = client.read_deployment(made.deployment_id), client.read_deployment(stage.deployment_id)
+    assert (whole.work_queue_name, placed.work_queue_name) == ("nightly", "default")
+    assert whole.job_variables["working_dir"] == "/opt"
+    assert whole.job_variables["env"] == {
+        "REGION": "eu", "THREADS": "8", **PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT,
+    }  # fmt: skip
+    assert placed.job_variables["env"]["THREADS"] == "2"
+    assert set(whole.tags) == set(placed.tags) == {"tunegate", name}
 
 
 def test_a_slot_that_no_run_holds_is_named_and_freed_by_the_doctor(

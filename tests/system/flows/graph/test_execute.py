@@ -40,7 +40,8 @@ if __name__ == "__main__":
     if sys.argv[2] == "prefect":
         from prefect import flow
         from flows.graph.prefect_runner import run_nodes
-        flow(lambda: run_nodes(run, None, origin=lambda key: ""), name="x")()
+        from flows.pipeline import step
+        flow(lambda: run_nodes(step, run, None), name="x")()
     else:
         execute.run_plainly(run)
 """

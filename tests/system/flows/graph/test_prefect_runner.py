@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -45,18 +46,23 @@ class FlowRun:
     def edges(self) -> Edges:
         """(from, to) by name."""
         nodes = self.nodes()
-        names = {key: node["label"].partition(" / ")[0] for key, node in nodes.items()}
+        names = {key: name_of(node["label"]) for key, node in nodes.items()}
         return {(names[parent["id"]], names[key]) for key, node in nodes.items() for parent in node["parents"]}
 
     def stage(self, name: str) -> FlowRun:
         """The sub-flow of a stage."""
-        found = next(key for key, node in self.nodes().items() if node["label"].partition(" / ")[0] == name)
+        found = next(key for key, node in self.nodes().items() if name_of(node["label"]) == name)
         return FlowRun(self.server, self.server.ask(f"/flow_runs/{found}"))
 
     def tasks(self) -> dict[str, dict[str, Any]]:
         """Name -> task run."""
         body = {"flow_runs": {"id": {"any_": [self.run["id"]]}}, "limit": 200}
-        return {task["name"]: task for task in self.server.ask("/task_runs/filter", body)}
+        return {name_of(task["name"]): task for task in self.server.ask("/task_runs/filter", body)}
+
+
+def name_of(label: str) -> str:
+    """The node or stage that Prefect shows with this label."""
+    return re.sub(r" \((made|reused|skipped)\)$", "", label).partition(" / ")[0].replace(": ", " · ")
 
 
 def test_prefect_shows_exactly_the_edges_of_the_graph(
@@ -82,7 +88,8 @@ def test_prefect_shows_exactly_the_edges_of_the_graph(
     edges = {(one, other) for one, other in map(tuple, declared["edges"])}
 
     shown = FlowRun.newest(prefect_server, "strict ")
-    assert shown.state["name"] == "BLOCK"
+    assert (shown.state["name"], shown.state["type"]) == ("BLOCK", "FAILED")
+    assert "strict" in shown.run["tags"]
     for stage in ("curate", "finetune", "assess", "release"):
         within = {edge for edge in edges if {stages[edge[0]], stages[edge[1]]} == {stage}}
         assert shown.stage(stage).edges() == within, stage
@@ -93,10 +100,27 @@ def test_prefect_shows_exactly_the_edges_of_the_graph(
     assert any(name.startswith("train · trial_") for name in ancestors(edges, "answers · tuned"))
 
     curated = shown.stage("curate").tasks()
-    assert {task["state"]["name"] for task in curated.values()} == {"Cached"}
-    assert all(task["state"]["message"].startswith("made by ") for task in curated.values())
+    effects = {"show_funnel", "publish", "index_customers", "forget_old_texts", "check_columns"}
+    assert effects <= curated.keys()
+    assert {curated[name]["state"]["name"] for name in effects} == {"Completed"}
+    steps = [task for name, task in curated.items() if name not in effects]
+    assert {task["state"]["name"] for task in steps} == {"Cached"}
+    assert all(task["state"]["message"].startswith("made by ") for task in steps)
+    assert all(task["name"].endswith(" (reused)") for task in steps)
+    assert all("strict" in task["tags"] for task in curated.values())
+    assert shown.stage("curate").name == "curate strict"
     promote = shown.stage("release").tasks()["promote"]
     assert (promote["state"]["name"], promote["state"]["message"]) == ("Skipped", "the gate says BLOCK")
+
+
+def test_a_hold_is_completed_and_has_a_tag(workplace: ForkedWorkplace, prefect_server: PrefectServer) -> None:
+    workplace.declare(lambda document: document["pipelines"]["small"]["register"].update(approval="required"))
+    done = workplace.run("run", "small", "--json")
+    assert done.returncode == 8, done.stderr
+    shown = FlowRun.newest(prefect_server, "small ")
+    assert (shown.state["type"], shown.state["name"]) == ("COMPLETED", "HOLD")
+    assert "waits for approval" in shown.state["message"]
+    assert {"hold", "small"} <= set(shown.run["tags"])
 
 
 def ancestors(edges: Edges, name: str) -> set[str]:

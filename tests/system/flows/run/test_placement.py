@@ -13,6 +13,7 @@ from tests.support.pool_worker import flow_processes, working
 from tests.support.prefect_server import PrefectServer
 from tests.support.processes import wait_for
 from tests.support.workplace import ForkedWorkplace, give_results
+from tests.system.flows.graph.test_prefect_runner import name_of
 
 pytestmark = pytest.mark.server
 
@@ -53,17 +54,17 @@ class Pools:
 
     def flow_runs(self, stage: str) -> list[dict[str, Any]]:
         """Flow runs of the workers, newest first."""
-        body = {"sort": "START_TIME_DESC", "limit": 50, "flow_runs": {"name": {"any_": [stage]}}}
+        body = {"sort": "START_TIME_DESC", "limit": 50, "flows": {"name": {"any_": [stage]}}}
         found = self.server.ask("/flow_runs/filter", body)
         return [run for run in found if run["work_pool_name"] in (self.cpu, self.gpu)]
 
     def tasks_here(self) -> dict[str, dict[str, Any]]:
-        """Name -> task of the newest run itself, which are not the workers'."""
-        body = {"sort": "START_TIME_DESC", "limit": 50, "flows": {"name": {"any_": ["tunegate"]}}}
+        """Name -> task of the newest stage `finetune` of a run, not of its worker."""
+        body = {"sort": "START_TIME_DESC", "limit": 50, "flows": {"name": {"any_": ["finetune"]}}}
         found = self.server.ask("/flow_runs/filter", body)
-        run = next(each for each in found if str(self.workplace.folder) in each["tags"])
+        run = next(each for each in found if str(self.workplace.folder) in each["tags"])  # a worker's has other tags
         tasks = self.server.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}, "limit": 200})
-        return {task["name"]: task for task in tasks}
+        return {name_of(task["name"]): task for task in tasks}
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_each_stage_runs_on_its_pool_with_the_results_of_one_process(
         assert outcome["verdict"] == "PROMOTE"
         [curate], [finetune] = pools.flow_runs("curate"), pools.flow_runs("finetune")
         assert (curate["work_pool_name"], finetune["work_pool_name"]) == (pools.cpu, pools.gpu)
-        assert set(curate["parameters"]) == {"pipeline", "config", "run_id", "handover"}
+        assert set(curate["parameters"]) == {"pipeline", "config", "request"}
         assert not (workplace.folder / "one" / "home" / "ledger.sqlite").exists()
         prepared = pools.tasks_here()
         for name in ("items", "prompts · tuned", "scores · tfidf", "base_model", "fits"):  # here, before the worker
@@ -105,7 +106,7 @@ def test_each_stage_runs_on_its_pool_with_the_results_of_one_process(
         deployment = pools.server.ask(f"/deployments/name/curate/{'small'}")
         bogus = pools.server.ask(
             f"/deployments/{deployment['id']}/create_flow_run",
-            {"parameters": {"run_id": "20260101-000000-aaaa", "handover": "0" * 64}},
+            {"parameters": {"request": {"run_id": "20260101-000000-aaaa", "handover": "0" * 64}}},
         )
         wait_for(lambda: pools.server.ask(f"/flow_runs/{bogus['id']}")["state_type"] == "FAILED")
         assert "TG0840" in pools.server.ask(f"/flow_runs/{bogus['id']}")["state"]["message"]

@@ -81,7 +81,7 @@ def test_a_person_decides_on_the_command_line_and_everything_is_recorded(empty_w
         db.execute("UPDATE champion_events SET reason = 'approved' WHERE seq = 6")
     broken = empty_workplace.run("model", "history", "small", "--verify")
     assert broken.returncode == 1
-    assert "event 6 (force v2" in broken.stderr
+    assert "row 6 of champion_events is not what tunegate wrote" in broken.stderr
     assert empty_workplace.run("ops", "doctor").returncode == 1
 
 
@@ -117,7 +117,7 @@ def started_by_event(prefect: PrefectServer, deployment: str, served: subprocess
         return False
 
     wait_for(started, served)
-    assert runs[0]["parameters"]["tick"] == "event"
+    assert runs[0]["parameters"]["request"]["tick"] == "event"
     return str(runs[0]["id"])
 
 

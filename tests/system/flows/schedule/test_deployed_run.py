@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,9 +16,9 @@ from flows import deployments
 from flows.graph.prefect_runner import SILENT
 from flows.ledger.ledger import Ledger
 from flows.workspace.lock import lock_file
-from flows.workspace.servers import Server, answers, ensure_prefect, stop_all
+from flows.workspace.servers import stop_all
 from tests.support.pool_worker import PoolWorker, flow_processes, working
-from tests.support.prefect_server import PrefectServer
+from tests.support.prefect_server import OwnServer, PrefectServer
 from tests.support.processes import is_running, wait_for
 from tests.support.workplace import ForkedWorkplace
 
@@ -53,8 +52,9 @@ class Deployment:
     def worker(self, *, bare: bool = False) -> Any:
         return working(self.pool, self.workplace.folder / "worker", self.workplace.environ, bare=bare)
 
-    def start(self, **parameters: str | bool | None) -> str:
+    def start(self, **request: str | bool | None) -> str:
         """Start a flow run as the schedule does; return its id."""
+        parameters = {"request": {"tick": "schedule", **request}}
         return str(self.ask(f"/deployments/{self.id}/create_flow_run", {"parameters": parameters})["id"])
 
     def state(self, run: str) -> tuple[str, str]:
@@ -74,10 +74,10 @@ class Deployment:
     def stages_of(self, run: str) -> dict[str, str]:
         """Name of a sub-flow -> type of its state."""
         found = self.ask("/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}})
-        return {each["name"]: each["state_type"] for each in found}
+        return {each["name"].partition(" ")[0]: each["state_type"] for each in found}
 
     def stage_id(self, run: str, stage: str) -> str:
-        wanted = {"parent_flow_run_id": {"any_": [run]}, "name": {"any_": [stage]}}
+        wanted = {"parent_flow_run_id": {"any_": [run]}, "name": {"any_": [f"{stage} small"]}}
         return str(self.ask("/flow_runs/filter", {"flow_runs": wanted})[0]["id"])
 
     def end_of(self, run: str) -> tuple[str, str]:
@@ -87,7 +87,8 @@ class Deployment:
     def repeats_of(self, run: str) -> list[str]:
         query = {"flow_runs": {"deployment_id": {"any_": [self.id]}}, "limit": 200}
         found = self.ask("/flow_runs/filter", query)
-        return [each["id"] for each in found if each["parameters"].get("crashed") == f"prefect.flow-run.{run}"]
+        repeats = f"prefect.flow-run.{run}"
+        return [each["id"] for each in found if each["parameters"].get("request", {}).get("crashed") == repeats]
 
     def checkpoints(self) -> list[Path]:
         return list((self.workplace.home / "scratch" / "train").glob("*/checkpoints/step-*"))
@@ -203,36 +204,6 @@ def test_runs_whose_worker_has_died_are_cancelled_in_training_and_while_they_wai
         assert not deployed.repeats_of(training)
         (row,) = deployed.workplace.json("runs")["runs"]
         assert (row["status"], row["reason"]) == ("INTERRUPTED", "cancelled")
-
-
-class OwnServer:
-    """A Prefect server of this test, which may kill it and start it again at the same address."""
-
-    def __init__(self, home: Path) -> None:
-        server = ensure_prefect(home, environ={"PATH": os.environ["PATH"], "HOME": str(home)})
-        assert server is not None
-        self.server: Server = server
-        process = Path(f"/proc/{server.pid}")
-        self._command = process.joinpath("cmdline").read_bytes().decode().split("\0")[:-1]
-        pairs = process.joinpath("environ").read_bytes().decode().split("\0")[:-1]
-        self._environ = dict(pair.split("=", 1) for pair in pairs)
-        self._folder = process.joinpath("cwd").readlink()
-        self._again: subprocess.Popen[bytes] | None = None
-
-    def kill(self) -> None:
-        os.killpg(self.server.pid, signal.SIGKILL)
-
-    def start_again(self) -> None:
-        self._again = subprocess.Popen(
-            self._command, env=self._environ, cwd=self._folder, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wait_for(lambda: answers(f"{self.server.url}/api/health"))
-
-    def stop(self) -> None:
-        if self._again is not None:
-            os.killpg(self._again.pid, signal.SIGKILL)
-            self._again.wait()
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_the_login_is_in_no_command_line_and_in_no_log(prefect_server: PrefectSe
     assert password not in Path(prefect_server.server.log).read_text()
 
 
-@pytest.mark.parametrize(("name", "value"), [("pipeline", "strict"), ("config", "EVIL")])
+@pytest.mark.parametrize(("name", "value"), [("pipeline", "strict"), ("config", "EVIL"), ("request", "SET")])
 def test_a_caller_with_the_login_cannot_redirect_a_deployment_to_another_file_or_pipeline(
     client: SyncPrefectClient, deployed: str, tmp_path: Path, name: str, value: str
 ) -> None:
@@ -139,7 +139,9 @@ def test_a_caller_with_the_login_cannot_redirect_a_deployment_to_another_file_or
 
     from flows.pipeline import run_pipeline
 
-    parameters = {name: value.replace("EVIL", str(evil(tmp_path / "evil")))}
+    other = str(evil(tmp_path / "evil"))
+    settings = {"given": ["train.allow_download=true"]}
+    parameters = {name: settings if value == "SET" else value.replace("EVIL", other)}
     made = client.create_flow_run_from_deployment(UUID(deployed), parameters=parameters)
     assert made.parameters | parameters == made.parameters  # Prefect accepts them
     state = run_flow(run_pipeline, flow_run=made, parameters=made.parameters, return_type="state")

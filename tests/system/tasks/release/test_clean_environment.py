@@ -67,7 +67,9 @@ def test_both_load_where_only_their_requirements_are_installed(
     trained = read_serving(bundle.root).trained.model_copy(update={"root": bundle.root})
     run = begin_run(client, make_record("clean"), experiment="tunegate", uri=uri)
     new = NewVersion("1", bundle, run, {}, description="**PROMOTE**", columns=("subject", "body"), base=tiny_model.root)
-    number = register_version(client, new, name="clean", owner=Owner("ours"), uri=uri)
+    number = register_version(
+        client, new, name="clean", owner=Owner("ours", "entry", frozenset({"entry"}).__contains__), uri=uri
+    )
     version = client.get_model_version("clean", number)
     assert version.description == "**PROMOTE**"
     artifacts = Path(version.source.removeprefix("file://"))

@@ -51,7 +51,9 @@ def test_mlflows_champion_gives_the_same_answers_in_a_new_process(
     complete_run(client, run, make_record("served"), uri=uri)
     tags = {"tunegate.verdict": "PROMOTE"}
     new = NewVersion("1", bundle, run, tags, columns=("subject", "body"))
-    version = register_version(client, new, name="served", owner=Owner("ours"), uri=uri)
+    version = register_version(
+        client, new, name="served", owner=Owner("ours", "entry", frozenset({"entry"}).__contains__), uri=uri
+    )
     move_alias(client, name="served", alias="champion", mlflow_version=version, uri=uri)
     in_this_process = load_bundle(bundle.root, base=tiny_model.root)
     environ = {

@@ -15,15 +15,15 @@ from schemas.errors import DataError
 from tasks.curate.data_checks import judge_now
 
 
-def hold_checks(context: RunContext, results: CheckResults | None) -> None:
+def check_data(run: RunContext, *, results: CheckResults) -> None:
     """Note each check that did not pass.
 
     Raises:
         DataError: TG0222, a check with severity `fail` did not pass.
     """
-    if results is not None:
-        now = present() if context.as_of is None else datetime.fromisoformat(end_of(context.as_of))
-        judge_checks(context.spec.name, results, now=now, note=context.listeners.noted)
+    as_of = run.request.as_of
+    now = present() if as_of is None else datetime.fromisoformat(end_of(as_of))
+    judge_checks(run.spec.name, results, now=now, note=run.listeners.noted)
 
 
 def judge_checks(

@@ -1,13 +1,14 @@
-"""Remove raw texts, as they were before redaction, once `curate.keep_raw_days` is over.
+"""Index the customers of new results, and remove raw texts once `curate.keep_raw_days` is over.
 
-They are in the results of `extract` and of every step before `redact`, in the warehouse's table `raw_tickets`, and in
-the snapshots' `raw_tickets.parquet`. Redacted results stay. Called by `flows/curate.py` at the end of the stage.
+Raw texts, as they were before redaction, are in the results of `extract` and of every step before `redact`, in the
+warehouse's table `raw_tickets`, and in the snapshots' `raw_tickets.parquet`. Redacted results stay.
 """
 
 import time
 
 from flows.context.published import warehouse_folder
 from flows.context.run_context import RunContext
+from flows.privacy.index import index_new_results
 from schemas.artifacts import TicketTable, WarehouseRef
 from tasks.privacy.databases import forget_raw, has_raw_texts
 
@@ -15,6 +16,11 @@ DAY_S = 86_400
 RECENT_RUNS = 10_000
 FIRST_WITHOUT_RAW = ("redact", "split")
 """From these steps on no result of a run holds raw texts, or it is not one of curation's tables."""
+
+
+def index_customers(run: RunContext) -> None:
+    """Add new results to the index of customers, so that what a customer is in is found later."""
+    index_new_results(run.settings)
 
 
 def forget_old_texts(run: RunContext) -> None:

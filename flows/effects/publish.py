@@ -17,10 +17,9 @@ from pathlib import Path
 from flows.context.published import warehouse_folder
 from flows.context.run_context import RunContext
 from flows.ledger.rows import RunRow
-from flows.run.open_run import OpenRun
 from flows.workspace.clock import now, present
 from flows.workspace.disk import named_disk_errors, private_folder
-from schemas.artifacts import CheckResults, Splits, TicketTable, WarehouseRef
+from schemas.artifacts import CheckResults, CurationCard, Splits, TicketTable, WarehouseRef
 from tasks.curate.data_checks import judge_now
 from tasks.curate.publish import SNAPSHOT, write_history
 from tasks.failpoint import reach
@@ -32,24 +31,28 @@ MAX_RUNS = 1000
 """Newest runs in the published table."""
 
 
-def publish_snapshot(opened: OpenRun) -> None:
+def publish(
+    run: RunContext,
+    *,
+    raw: TicketTable,
+    clean: Splits,
+    warehouse: WarehouseRef,
+    card: CurationCard,
+    checks: CheckResults | None,
+) -> None:
     """Publish the run's warehouse. Idempotent."""
-    context, run, curated = opened.context, opened.run, opened.pipeline.curated
-    warehouse = run.result(curated.warehouse)
-    raw = dict(curated.tables)["extract"]
-    folder = private_folder(warehouse_folder(context.settings.home, context.spec.name))
+    folder = private_folder(warehouse_folder(run.settings.home, run.spec.name))
     with named_disk_errors(folder):
         _sweep(folder)
-        files = _parquet_files(run.result(raw), run.result(curated.clean), warehouse)
-        _publish_parquet(files, warehouse, private_folder(folder / "snapshots"), context)
+        files = _parquet_files(raw, clean, warehouse)
+        _publish_parquet(files, warehouse, private_folder(folder / "snapshots"), run)
         for name in CARD:
-            _copy(run.result(curated.card).root / name, folder / name)
-        checks = None if curated.checks is None else run.result(curated.checks)
+            _copy(card.root / name, folder / name)
         _copy(
             warehouse.database,
             folder / "warehouse.duckdb",
             made_at=warehouse.root.stat().st_mtime,  # the age of its raw texts counts from then
-            complete=lambda copy: _write_history(copy, folder, context, checks),
+            complete=lambda copy: _write_history(copy, folder, run, checks),
         )
         sync_directory(folder)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.context.run_context import RunContext
+from schemas.artifacts import Splits
 from schemas.errors import DataError
 from schemas.template import PASSAGES, template_columns
 
 if TYPE_CHECKING:
-    from flows.run.open_run import OpenRun
     from schemas.check import ReadableSections
     from schemas.pipeline import PipelineSpec
 
@@ -52,20 +53,22 @@ def no_ticket_has(column: str, needed_by: str, *, pipeline: str) -> DataError:
     )  # fmt: skip
 
 
-def hold_columns(opened: OpenRun) -> None:
+def check_columns(run: RunContext, *, clean: Splits, last: Splits | None) -> None:
     """End a run whose curated tickets have nothing to learn; note other columns that are needed and always empty.
+
+    Args:
+        last: The split of the last complete run.
 
     Raises:
         DataError: TG0204, no ticket has the answer, or none has a time any more and the last split was by time.
     """
-    context, clean = opened.context, opened.run.result(opened.pipeline.curated.clean)
-    spec, last = context.spec, opened.graph_context.previous_run.split
+    spec = run.spec
     for column, needed_by in needed_columns(spec).items():
         if is_empty(column, clean.train, clean.validation, clean.test):
             fault = no_ticket_has(column, needed_by, pipeline=spec.name)
             if needed_by == LEARNED:
                 raise fault
-            context.listeners.noted(f"{fault.message}; {fault.hint}")
+            run.listeners.noted(f"{fault.message}; {fault.hint}")
     was_by_time = spec.split.stable and last is not None and last.cut is not None
     if spec.split.by_time and clean.cut is None and was_by_time:
         raise DataError(

@@ -1,0 +1,143 @@
+"""Whether a run is worth it: decided before curation, and once its tickets are known, before anything is trained.
+
+A run that finds nothing to do ends with SKIP and the verdict that still holds. It knows nothing of Prefect.
+"""
+
+from collections.abc import Callable
+
+from flows.champion.recover import recover_promotion
+from flows.context.outcome import Holds, Outcome, outcome_of
+from flows.context.run_context import RunContext
+from flows.effects.contract import check_data
+from flows.ledger.rows import EventRow, RunRow
+from flows.run.faults import check_early
+from flows.run.open_run import OpenRun
+from flows.run.training_budget import hold_budget
+from flows.schedule.ticks import decide_after_curation, record_decision, skip_before_curation
+from flows.views.power import warn_of_weak_gate
+from schemas.artifacts import GateDecision
+from schemas.ticks import Decision
+
+
+def is_worth_running(opened: OpenRun) -> bool:
+    """Decide before curation, once; a run that is not worth it has its outcome then.
+
+    Raises:
+        ConfigError: settings, base model or machine contradict each other.
+        DataError: TG0222, nothing has changed, and a check of the last tickets does not pass any more.
+    """
+    return _decided_once(opened, "running", _is_worth_running)
+
+
+def is_worth_training(opened: OpenRun) -> bool:
+    """Decide by the curated tickets, once; a run that is not worth it has its outcome then, unless it was to end here.
+
+    Raises:
+        ConfigError: TG0196, the gate could not decide, and `gates.strict_power` is set.
+        TrainingError: TG0406, the training would not fit into its budget.
+    """
+    return _decided_once(opened, "training", _is_worth_training)
+
+
+def close_outcome(opened: OpenRun) -> Outcome:
+    """Return how the run ended, once everything is done; one that was to end before `release` has no verdict."""
+    context, until = opened.context, opened.context.request.until
+    if context.outcome is None:
+        if until == "release":
+            raise TypeError("the stage `release` reached no verdict")
+        context.outcome = outcome_of(context.ledger, context.run_id, "DONE", f"ran until {until}")
+    context.is_complete = True
+    return context.outcome
+
+
+def _decided_once(opened: OpenRun, what: str, decide: Callable[[OpenRun], bool]) -> bool:
+    decided = opened.context.decided
+    if what not in decided:
+        with opened.run.keeping_errors():
+            decided[what] = decide(opened)
+    return decided[what]
+
+
+def _is_worth_running(opened: OpenRun) -> bool:
+    context, request = opened.context, opened.context.request
+    # A look at the past decides again, from stored results: what held then is not what holds now.
+    again = request.again or request.as_of is not None or not request.reaches("release")
+    last = None if again else _last_valid_run(context)
+    if last is not None:
+        checks = opened.graph_context.previous_run.checks if context.spec.checks else None
+        if checks is not None:
+            check_data(context, results=checks)  # stored results age
+        skip = Decision(run=False, code="unchanged", reason=_unchanged(context, last))
+        _skip(context, record_decision(context, skip), _holds(context, last))
+        return False
+    early = skip_before_curation(context)
+    if early is not None:
+        _skip(context, early)
+        return False
+    if request.reaches("finetune"):
+        check_early(context.spec, context.settings, root=context.root)
+    return True
+
+
+def _is_worth_training(opened: OpenRun) -> bool:
+    context, request = opened.context, opened.context.request
+    if request.tick is not None:
+        decision = decide_after_curation(opened)
+        if not decision.run:
+            _skip(context, decision)
+            return False
+    if request.reaches("release") and not request.again and request.as_of is None:
+        recovered = recover_promotion(context)
+        if recovered is not None:
+            context.outcome = recovered
+            return False
+    warn_of_weak_gate(context, opened.run.find(opened.pipeline.curated.clean))
+    if request.reaches("finetune"):
+        hold_budget(opened)
+    return request.reaches("finetune")
+
+
+def _skip(context: RunContext, decision: Decision, holds: Holds | None = None) -> None:
+    context.outcome = outcome_of(context.ledger, context.run_id, "SKIP", decision.reason, holds=holds)
+
+
+def _unchanged(context: RunContext, last: RunRow) -> str:
+    holds = _holds(context, last)
+    ended = last.verdict if holds == last.verdict else f"{last.verdict}, and a person made its candidate champion"
+    reason = f"nothing changed since run {last.run_id} ({ended}): same tickets, configuration and code"
+    if _waiting(context, last):
+        reason += f"; its candidate waits for approval: `tunegate model approve {last.run_id} --by NAME`"
+    return reason
+
+
+def _last_valid_run(context: RunContext) -> RunRow | None:
+    """Return the last run with a verdict on the same inputs, if its verdict would be the same today.
+
+    A verdict against another champion does not count: after a rollback, say, a blocked candidate is judged again.
+    """
+    ledger, champion = context.ledger, context.registry_state.champion
+    last = ledger.last_verdict(context.spec.name, context.input_digest)
+    if last is None:
+        return None
+    if champion is not None and champion.run_id == last.run_id:
+        return last
+    register = context.spec.registry
+    for event in _waiting(context, last):
+        if not ledger.held(register.name, event.to_version, approval=register.approval == "required"):
+            return None  # its cooldown is over
+    key = ledger.keys_of(last.run_id).get("gate")
+    decision = context.store.find("gate", key, GateDecision) if key else None
+    today = champion.version if champion else None
+    return last if decision is not None and decision.champion_version == today else None
+
+
+def _holds(context: RunContext, last: RunRow) -> Holds:
+    """Return the verdict that still holds: PROMOTE if its candidate is champion, by the gate or by a person."""
+    if last.verdict is None or last.verdict == "ERROR":
+        raise TypeError(f"run {last.run_id} has no verdict that could hold")
+    champion = context.registry_state.champion
+    return "PROMOTE" if champion is not None and champion.run_id == last.run_id else last.verdict
+
+
+def _waiting(context: RunContext, last: RunRow) -> list[EventRow]:
+    return [event for event in context.ledger.waiting(context.spec.registry.name) if event.run_id == last.run_id]
