@@ -15,7 +15,7 @@ from schemas.artifacts import ModelRef
 from tests.support.browser import open_browser
 from tests.support.place import empty_store, place, run_context
 from tests.support.postgres import Postgres, running_postgres
-from tests.support.prefect_server import PrefectServer
+from tests.support.prefect_server import OwnServer, PrefectServer
 from tests.support.project import PROJECT
 from tests.support.shared import made_once
 from tests.support.warm import FRESH_WORKER, Warm
@@ -90,6 +90,16 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
     )
     assert server is not None
     yield PrefectServer(server)
+    stop_all(home)
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
+    """A Prefect server of this test, which may kill it."""
+    home = tmp_path_factory.mktemp("own-server")
+    server = OwnServer(home)
+    yield server
+    server.stop()
     stop_all(home)
 
 

@@ -34,7 +34,7 @@ def test_a_retrain_is_forced_until_the_next_verdict(place: Place, monkeypatch: p
     assert len(place.ledger.marked("replies")) == 1
     reason = forced_retrain(session)
     assert "learned directly from 7 examples" in reason
-    assert skip_before_curation(session) is None  # type: ignore[arg-type]
+    assert skip_before_curation(session) is None
     no_arrivals = Arrivals(snapshot_id="s", n_curated=3, n_new=0, n_edited=0, n_held_out=0, n_fresh_held_out=0)
     now = datetime.fromisoformat("2026-07-02T05:00:00+00:00")
     decision = decide(spec.retrain, Situation(now=now, last=now, arrivals=no_arrivals, ordered=reason))

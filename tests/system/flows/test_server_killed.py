@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from flows.workspace.servers import stop_all
 from tests.support.pool_worker import working
 from tests.support.prefect_server import OwnServer, PrefectServer
 from tests.support.processes import wait_for
@@ -26,15 +25,6 @@ pytestmark = [pytest.mark.server, pytest.mark.campaign]
 SIGNS = {"curate": "dedup", "finetune": "encode", "assess": "answers", "release": "gate"}
 """Stage -> the result that exists when it runs, or is about to."""
 GONE = "Prefect no longer answers"
-
-
-@pytest.fixture
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
-    home = tmp_path_factory.mktemp("own-server")
-    server = OwnServer(home)
-    yield server
-    server.stop()
-    stop_all(home)
 
 
 class Run:

@@ -16,7 +16,6 @@ from flows import deployments
 from flows.graph.prefect_runner import SILENT
 from flows.ledger.ledger import Ledger
 from flows.workspace.lock import lock_file
-from flows.workspace.servers import stop_all
 from tests.support.pool_worker import PoolWorker, flow_processes, working
 from tests.support.prefect_server import OwnServer, PrefectServer
 from tests.support.processes import is_running, wait_for
@@ -204,15 +203,6 @@ def test_runs_whose_worker_has_died_are_cancelled_in_training_and_while_they_wai
         assert not deployed.repeats_of(training)
         (row,) = deployed.workplace.json("runs")["runs"]
         assert (row["status"], row["reason"]) == ("INTERRUPTED", "cancelled")
-
-
-@pytest.fixture
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
-    home = tmp_path_factory.mktemp("own-server")
-    server = OwnServer(home)
-    yield server
-    server.stop()
-    stop_all(home)
 
 
 def test_a_run_and_its_successor_survive_a_restart_of_the_server(
