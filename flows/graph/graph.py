@@ -122,7 +122,7 @@ class Node:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Arguments, and members of groups (`arms.champion`), that are handles or artifacts, or tuples of them."""
+        """Arguments, and members of groups (`judged.champion`), that are handles or artifacts, or tuples of them."""
         return {name: value for name, value in members(self.arguments) if is_input(value)}
 
     @property
@@ -370,7 +370,7 @@ class Graph:
 
 
 def members(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the arguments by name, with the members of a group in its place: `arms.champion`."""
+    """Yield the arguments by name, with the members of a group in its place: `judged.champion`."""
     for name, value in arguments.items():
         if isinstance(value, Group):
             yield from ((f"{name}.{member}", each) for member, each in vars(value).items())

@@ -73,7 +73,7 @@ def _run_stage(opened: OpenRun, stage: Stage) -> None:
     pool = context.spec.place.pool_of(stage)
     if pool is not None and first_missing(opened, stage) is not None:
         raise ServiceError(
-            f"stage {stage} is placed on pool {pool!r}, and Prefect does not answer", code="TG0701",
+            f"stage {stage} is placed on pool {pool!r}, which needs Prefect's server", code="TG0701",
             where=f"{context.spec.name}.place.{stage}", hint="start the server, or run without `place`",
         )  # fmt: skip
     if any(node.name not in run.outcomes for node in run.nodes(stage)):
