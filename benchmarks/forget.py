@@ -28,8 +28,8 @@ from flows.privacy.trace import Tracer
 from flows.workspace.settings import Settings, load_settings
 from schemas.artifacts import Artifact, DatasetRef, RowCounts, Splits, TicketTable
 from tasks.curate.rows import TICKETS_ARROW, write_removed, write_tickets
-from tasks.files import sha256_json
-from tasks.warehouse import connect, quote_text
+from tasks.storage.files import sha256_json
+from tasks.storage.warehouse import connect, quote_text
 
 N_ROWS, N_QUICK = 1_000_000, 20_000
 ROWS_PER_CUSTOMER = 10

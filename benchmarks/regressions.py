@@ -26,8 +26,8 @@ from ruamel.yaml import YAML
 from benchmarks import toy
 from benchmarks.measure import PROJECT, Bench, flag, report, table
 from benchmarks.toy import Row
-from flows.context.timings import read_timings
 from flows.graph.execute import run_plainly
+from flows.records.timings import read_timings
 from flows.run.open_run import open_run
 from flows.workspace.settings import load_settings
 from schemas.artifacts import GateDecision

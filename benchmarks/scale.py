@@ -29,7 +29,7 @@ from tasks.cluster.connect import Place
 from tasks.cluster.ray_spread import RaySpread
 from tasks.curate.dedup import drop_duplicates
 from tasks.curate.redact import redact_tickets
-from tasks.files import seal
+from tasks.storage.files import seal
 
 SIZES, QUICK_SIZES, WARM = (200_000, 1_000_000, 5_000_000), (20_000, 100_000), 2_000
 STEPS, ENGINES = ("redact", "dedup"), ("local", "ray")

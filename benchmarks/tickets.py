@@ -201,7 +201,7 @@ def _batches(n_tickets: int, base: Path) -> Iterator[object]:
 
     from schemas.tables import TICKETS
     from tasks.curate.rows import ARROW_TYPES
-    from tasks.warehouse import connect
+    from tasks.storage.warehouse import connect
 
     table = pq.read_table(base)
     names = {column.name: column for column in TICKETS}

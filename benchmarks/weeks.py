@@ -27,13 +27,13 @@ from schemas.evaluation import DecodingSpec
 from schemas.training import AdapterSpec, PromptSpec, TrainSpec
 from tasks.assess.suite import build_suite, is_right
 from tasks.curate.rows import TICKETS_ARROW, write_tickets
-from tasks.files import seal, verify
 from tasks.model.answer_engine import Engine, Item
 from tasks.model.base_model import fetch_base_model, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.chat_format import encode_examples
 from tasks.model.continue_examples import continue_examples
 from tasks.model.generate import read_items
+from tasks.storage.files import seal, verify
 from tasks.train.job import FINAL, ProgressLog, TrainJob
 from tasks.train.launch import check_start
 from tasks.train.part import run_rank

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from flows.context.graph_context import GraphContext
-from flows.context.registry_state import RegistryState
 from flows.effects.pages import show_verdict
 from flows.finetune import Tuned
 from flows.gate_checks import PROMPTING, CheckAdder, Checked
 from flows.graph.graph import Graph
 from flows.model_steps import Arms, ModelSteps, earlier_models, metric_code, metric_libraries
 from flows.prepare import PROMPTING_ARMS, Prepared, PromptingArm
+from flows.registry.state import RegistryState
 from flows.workspace.ray_cluster import answering_of
 from schemas.artifacts import (
     EvalSet,

@@ -25,8 +25,8 @@ from tasks.curate.extract import extract_tickets
 from tasks.curate.publish import publish_warehouse
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
-from tasks.files import sha256_json
 from tasks.sources.registry import place_of
+from tasks.storage.files import sha256_json
 
 
 @dataclass(frozen=True)

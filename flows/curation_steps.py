@@ -16,11 +16,11 @@ from schemas.artifacts import ModelRef, Perplexities, TicketTable
 from schemas.curation_steps import CurateStep, QualityStep, RedactStep
 from schemas.errors import ConfigError, TunegateError
 from schemas.pipeline import PipelineSpec
+from tasks.compute.spread import Spread
 from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.step import kind_of
 from tasks.model.perplexity import measure_perplexity
 from tasks.monitor.learn import learn_from_feedback
-from tasks.spread import Spread
 
 Named = tuple[str, TicketTable]
 """A step's name in the ledger, and the table after it."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from flows.context.graph_context import GraphContext
-from flows.context.registry_state import RegistryState
 from flows.graph.graph import Graph
+from flows.registry.state import RegistryState
 from flows.workspace.ray_cluster import answering_of, training_place
 from schemas.artifacts import (
     Artifact,

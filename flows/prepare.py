@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flows.context.graph_context import GraphContext
-from flows.context.registry_state import RegistryState
 from flows.graph.graph import Graph
 from flows.model_steps import earlier_models, metric_code, metric_libraries
+from flows.registry.state import RegistryState
 from schemas.artifacts import (
     Artifact,
     ChampionRef,
@@ -40,7 +40,7 @@ from tasks.assess.suite import build_suite
 from tasks.corpus.build import cite_as_served
 from tasks.model.base_model import check_same_tokenizer
 from tasks.monitor.label_sources import compare_label_sources
-from tasks.prompts import insert_labels
+from tasks.tickets.prompts import insert_labels
 from tasks.train.base_fit import check_prompts
 
 PromptingArm = Literal["zero_shot", "few_shot", "retrieval", "rag"]

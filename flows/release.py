@@ -12,15 +12,15 @@ from flows.assess import Assessed
 from flows.champion.mlflow_sync import synchronise
 from flows.champion.run_record import Evidence, write_record
 from flows.context.outcome import Outcome, held, outcome_of
-from flows.context.registry_owner import check_registry
 from flows.context.run_context import RunContext
-from flows.context.run_picture import keep_picture
 from flows.curate import Curated
 from flows.effects.pages import show_model, show_report
 from flows.finetune import Tuned
 from flows.graph.graph import Graph
 from flows.graph.keys import digest_of
 from flows.ledger.rows import MOVES, EventRow, RunVerdict
+from flows.records.run_picture import keep_picture
+from flows.registry.owner import check_registry
 from flows.views.report import report_run
 from schemas.artifacts import (
     BundleRef,

@@ -1,6 +1,7 @@
 """A remote model with an OpenAI-compatible API: the arm `endpoint` of `evaluate.arms`.
 
-Used by `schemas/evaluation.py`; `tasks/endpoint.py` calls it. Tickets leave this machine only if that is declared.
+Used by `schemas/evaluation.py`; `tasks/assess/endpoint_client.py` calls it. Tickets leave this machine only if
+that is declared.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class EndpointSpec(Spec):
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether the address is one of this machine by its form; `tasks/endpoint.py` also resolves the name.
+    """Return whether the address is one of this machine by its form; `endpoint_client.py` also resolves the name.
 
     >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("10.0.0.7")
     (True, True, True, False)

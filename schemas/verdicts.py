@@ -1,6 +1,6 @@
 """The result of a gate: a verdict, the finding of each rule, and its number among earlier verdicts.
 
-Created by `tasks/assess/gate.py`; earlier verdicts are counted in the ledger (`flows/context/registry_state.py`).
+Created by `tasks/assess/gate.py`; earlier verdicts are counted in the ledger (`flows/registry/state.py`).
 `GateDecision`, the artefact with them, is in `schemas/artifacts.py`.
 """
 
@@ -45,7 +45,7 @@ class SeenItems(Frozen):
 
     salt: str = ""
     hashes: tuple[str, ...] = ()
-    """`tasks.draw.item_hash` of each, sorted."""
+    """`tasks.tickets.draw.item_hash` of each, sorted."""
 
 
 NOTHING_SEEN = SeenItems()

@@ -1,7 +1,7 @@
 """The storage version of DuckDB files: read it, and rewrite a file in our version.
 
 DuckDB reads more versions than it writes by default, and an older DuckDB reads no newer ones. Called by
-`flows/cli/migration.py`; `tasks/warehouse.py` has the error for an unsupported version.
+`flows/cli/migration.py`; `tasks/storage/warehouse.py` has the error for an unsupported version.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.errors import StorageError
-from tasks.warehouse import STORAGE_VERSION, connect, quote_identifier, quote_text
+from tasks.storage.warehouse import STORAGE_VERSION, connect, quote_identifier, quote_text
 
 if TYPE_CHECKING:
     import duckdb

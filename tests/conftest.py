@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from schemas.artifacts import ModelRef
 from schemas.errors import ServiceError
-from tasks.files import seal, verify
+from tasks.storage.files import seal, verify
 from tests.support.isolation import isolated
 from tests.support.project import PROJECT
 from tests.support.shared import made_once

@@ -37,7 +37,7 @@ def tunegate(_mode: str, corpus: Path, answer: Path) -> None:
     from tasks.curate.similarity.families import decide
     from tasks.curate.similarity.join import MAX_COMPARISONS
     from tasks.curate.similarity.shingles import BATCH_ROWS, shingle_sets
-    from tasks.warehouse import connect, quote_text
+    from tasks.storage.warehouse import connect, quote_text
 
     with connect(readable=(corpus,)) as connection:
         texts = connection.sql(f"SELECT text FROM read_parquet({quote_text(str(corpus))})")

@@ -23,9 +23,9 @@ from train_shared import Clock, Task
 from benchmarks.train.workload import spec_of
 from schemas.artifacts import ModelRef
 from schemas.training import TrainSpec
-from tasks.files import write_json
 from tasks.model.adapter import open_for_training
 from tasks.model.base_model import resolve_dtype
+from tasks.storage.files import write_json
 from tasks.train import worker
 from tasks.train.batches import Batch, Examples
 from tasks.train.engine import train

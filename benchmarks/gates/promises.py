@@ -30,7 +30,7 @@ from tasks.assess.judge import ChangeTest, ValueTest, judge_change, judge_value
 from tasks.assess.labels import fill_equal
 from tasks.assess.looks import levels_of
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
-from tasks.draw import look_ends
+from tasks.tickets.draw import look_ends
 
 AT_MOST: Mapping[str, float] = {
     "p_minus3": 0.005, "p_equal": 0.06, "p_slice": 0.01, "false_pass_max": 0.05,

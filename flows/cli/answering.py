@@ -10,8 +10,8 @@ from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from schemas.regular_file import open_regular
 from tasks.curate.redact import redact_row
-from tasks.files import verify
 from tasks.sources.readers.records import MAX_ROW_BYTES
+from tasks.storage.files import verify
 
 
 def no_champion(spec: PipelineSpec) -> ConfigError:

@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.table import Table
 
 from flows.cli.exit_codes import BROKEN_PIPE
-from tasks.visible import visible
+from tasks.tickets.visible import visible
 
 PIPE_WIDTH = 200
 

@@ -39,8 +39,8 @@ def curate(pipeline: Pipeline, config: Config = CONFIG, wait: Wait = 0.0, as_jso
     Every row's fate is in warehouse.duckdb and in Parquet files; nothing is trained.
     """
     from flows.cli.running import run_and_print
-    from flows.context.published import published_database
     from flows.context.request import RunRequest
+    from flows.records.published import published_database
     from tasks.curate.warehouse_query import funnel_of
 
     code = run_and_print(pipeline, config, RunRequest(until="curate", wait_s=wait))
@@ -326,7 +326,7 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
     """
     from tempfile import TemporaryDirectory
 
-    from flows.context.published import published_database
+    from flows.records.published import published_database
     from flows.views.failed_curation import failed_curation
     from schemas.load import load_file
 

@@ -23,7 +23,7 @@ from flows.workspace.settings import Settings, load_settings
 from schemas.counted import counted
 from schemas.errors import TunegateError
 from schemas.load import load_file
-from tasks.files import verify
+from tasks.storage.files import verify
 
 HISTORY_COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "actor", "run_id", "bundle", "reason")
 

@@ -17,10 +17,10 @@ from starlette.applications import Starlette
 from flows.cli.answering import no_champion
 from flows.cli.listening import listen, run_server
 from flows.cli.output import print_json, talk, warn
-from flows.context.feedback import take_in
 from flows.ledger.history import entries_of
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
+from flows.registry.feedback import take_in
 from flows.views.metrics import exposition
 from flows.views.resolve_candidate import VERIFIED, aliases_of
 from flows.workspace.disk import keep_private, private_folder
@@ -33,10 +33,10 @@ from schemas.pipeline import PipelineSpec
 from schemas.remote_source import LOOPBACK
 from schemas.secrets import know_secret
 from tasks.curate.redact import redact_row
-from tasks.prompts import Message, dump_messages
 from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
 from tasks.release.endpoint import Access, Limits, Tenant, build_endpoint
 from tasks.release.live import LiveModels, Memory, Offer, base_of
+from tasks.tickets.prompts import Message, dump_messages
 
 TOKEN = "TUNEGATE_ENDPOINT_TOKEN"  # noqa: S105  # the variable's name
 MIN_TOKEN_CHARS = 16

@@ -35,7 +35,7 @@ def explain(
     Each rule with its interval, items won and lost, and the worst items side by side.
     """
     from flows.cli.text.gate import print_decision
-    from flows.context.timings import read_timings
+    from flows.records.timings import read_timings
     from flows.views.run_reader import Recorded, shown_finding
     from tasks.assess.worst import WorstItem
 

@@ -243,8 +243,8 @@ def verify(
     """Compare an exported folder with its manifest and signature."""
     import orjson
 
-    from tasks.files import MANIFEST, verify
     from tasks.release.signing import check_signature, signature_of
+    from tasks.storage.files import MANIFEST, verify
 
     if not folder.is_dir():
         raise ConfigError(
@@ -317,7 +317,7 @@ def feedback(
 
     Without a file, it only shows how often each version's suggestions were accepted.
     """
-    from flows.context.feedback import acceptance, take_in_file
+    from flows.registry.feedback import acceptance, take_in_file
     from schemas.load import load_file
 
     spec, settings = load_file(config).get(pipeline), load_settings(config)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import orjson
 
 from schemas.errors import ConfigError, StorageError
-from tasks.visible import visible
+from tasks.tickets.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +52,7 @@ def write_file(path: Path, data: bytes, *, replace: bool) -> None:
         ConfigError: TG0189, it is there already and `replace` is false.
         StorageError: TG0501, the disk is full; TG0554, it cannot be written for another reason, which is named.
     """
-    from tasks.files import write_atomic
+    from tasks.storage.files import write_atomic
 
     if path.exists() and not replace:
         raise ConfigError(f"{path} is there already", code="TG0189", where=str(path), hint="--force replaces it")

@@ -10,12 +10,12 @@ from typing import Any
 from flows.cli.output import note, out, print_rows, warn
 from flows.cli.validation import advice_on, missing_columns, prompt_findings, read_source, time_advice
 from flows.context.ingest import ingested_summary
-from flows.context.registry_state import describe_champion, describe_start
 from flows.finetune import Tuned
 from flows.graph.budget import times
 from flows.graph.execute import Run
 from flows.graph.graph import Node
 from flows.graph.plan import PlannedNode
+from flows.registry.state import describe_champion, describe_start
 from flows.run.planned_run import PlannedRun, causes_of, plan_pipeline
 from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
 from flows.schedule.automatic import where_stages_run

@@ -10,11 +10,11 @@ from flows.cli.output import out
 from flows.cli.text.progress import StepTimes
 from flows.context.graph_context import context_of
 from flows.context.previous_run import find_previous_run
-from flows.context.registry_state import registry_state_of
 from flows.context.run_context import new_run_id
 from flows.effects.contract import judge_checks
 from flows.graph.execute import run_plainly
 from flows.ledger.opened import open_ledger, open_store
+from flows.registry.state import registry_state_of
 from flows.run.quarantine_guard import guarded_run
 from flows.workspace.clock import present
 from flows.workspace.settings import load_settings

@@ -165,7 +165,7 @@ def pin(
 
     A branch moves, so pipelines.yaml names commits. No other command asks the hub for one.
     """
-    from tasks.hub_commit import parse_hub_name, resolve_commit
+    from tasks.model.hub_commit import parse_hub_name, resolve_commit
 
     repo, revision = parse_hub_name(name)
     commit = resolve_commit(repo, revision, kind="dataset" if dataset else "model")
@@ -329,8 +329,8 @@ def runs(
 def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) -> int:
     """Show one run: its steps, what was reused, the gate's findings."""
     from flows.cli.decisions import tick_json, tick_lines
-    from flows.context.timings import memory_sentence, read_timings
     from flows.ledger.opened import open_ledger
+    from flows.records.timings import memory_sentence, read_timings
     from flows.run.console import gate_table
     from flows.views.run_reader import Recorded
     from flows.views.selection_report import choice_json, choice_of, choice_row
@@ -501,8 +501,8 @@ def _recorded_picture(pipeline: str, run_id: str, config: Path) -> GraphPicture:
     Raises:
         ConfigError: TG0139, the run is of another pipeline; TG0151, no such run or several; TG0159, it kept no graph.
     """
-    from flows.context.run_picture import read_picture
     from flows.ledger.opened import open_ledger
+    from flows.records.run_picture import read_picture
     from schemas.load import load_file
 
     name, settings = load_file(config).get(pipeline).name, load_settings(config)

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.context.as_of import end_of
-from flows.context.feedback import feedback_database, state_of
 from flows.context.ingest import landed_folder
 from flows.context.labels import settled_labels
 from flows.context.previous_run import PreviousRun
-from flows.context.registry_state import RegistryState
 from flows.privacy.keys import load_forgotten
+from flows.registry.feedback import feedback_database, state_of
+from flows.registry.state import RegistryState
 from flows.workspace.ray_cluster import place_of
 from flows.workspace.settings import Settings
 from schemas.choice import TrainSection

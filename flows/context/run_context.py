@@ -7,10 +7,10 @@ from pathlib import Path
 
 from flows.context.listener import Listeners
 from flows.context.outcome import Outcome
-from flows.context.registry_state import RegistryState
 from flows.context.request import ANY_CASE, RunRequest
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
+from flows.registry.state import RegistryState
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
 from schemas.graph_picture import GraphPicture

@@ -6,9 +6,9 @@ warehouse's table `raw_tickets`, and in the snapshots' `raw_tickets.parquet`. Re
 
 import time
 
-from flows.context.published import warehouse_folder
 from flows.context.run_context import RunContext
 from flows.privacy.index import index_new_results
+from flows.records.published import warehouse_folder
 from schemas.artifacts import TicketTable, WarehouseRef
 from tasks.privacy.databases import forget_raw, has_raw_texts
 

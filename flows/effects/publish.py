@@ -14,16 +14,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.context.published import warehouse_folder
 from flows.context.run_context import RunContext
 from flows.ledger.rows import RunRow
+from flows.records.published import warehouse_folder
 from flows.workspace.clock import now, present
 from flows.workspace.disk import named_disk_errors, private_folder
 from schemas.artifacts import CheckResults, CurationCard, Splits, TicketTable, WarehouseRef
 from tasks.curate.data_checks import judge_now
 from tasks.curate.publish import SNAPSHOT, write_history
-from tasks.failpoint import reach
-from tasks.files import sha256_json, sync_directory, write_json
+from tasks.storage.failpoint import reach
+from tasks.storage.files import sha256_json, sync_directory, write_json
 
 CARD = ("card.json", "card.html")
 """Files of the curation card, published next to the database."""

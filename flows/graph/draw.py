@@ -11,7 +11,7 @@ from flows.graph.execute import Run
 from flows.graph.graph import Graph, Node
 from flows.graph.plan import PlannedNode
 from schemas.graph_picture import GraphPicture, PictureNode, PictureState
-from tasks.visible import visible
+from tasks.tickets.visible import visible
 
 COLOURS: Mapping[PictureState, tuple[str, str]] = {
     "reused": ("#e8eef7", "#2262a8"),

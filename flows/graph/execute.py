@@ -24,9 +24,9 @@ from flows.graph.store import Obtained, Store
 from flows.workspace.disk import named_disk_errors
 from schemas.artifacts import Artifact, Group
 from schemas.errors import ServiceError, StorageError, TunegateError
-from tasks.children import THIS_PROCESS
-from tasks.files import verify
+from tasks.compute.children import THIS_PROCESS
 from tasks.progress import Progress
+from tasks.storage.files import verify
 
 T = TypeVar("T")
 Future = Any

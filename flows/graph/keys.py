@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from flows.graph.graph import Node
 from schemas.artifacts import Artifact
 from schemas.secrets import masked_value
-from tasks.files import sha256_file, sha256_json
+from tasks.storage.files import sha256_file, sha256_json
 
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("tasks", "schemas")

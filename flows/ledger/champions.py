@@ -17,7 +17,7 @@ from flows.workspace.clock import now
 from schemas.artifacts import ChampionRef
 from schemas.errors import StorageError
 from schemas.verdicts import Verdict
-from tasks.failpoint import reach
+from tasks.storage.failpoint import reach
 
 MAX_DIGITS = 9
 """Of a version; a longer number is not a version."""

@@ -15,7 +15,7 @@ from flows.ledger.journal import FIRST_HASH, check_books
 from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow
 from flows.workspace.clock import now
 from schemas.errors import StorageError
-from tasks.files import sha256_json
+from tasks.storage.files import sha256_json
 
 CLOCKS_DIFFER_S = 5.0
 """The clocks of hosts that share a ledger may differ by this much."""

@@ -16,7 +16,7 @@ from flows.ledger.database import Database
 from flows.ledger.tables import BOOKS
 from flows.workspace.clock import now
 from schemas.errors import StorageError
-from tasks.files import sha256_json
+from tasks.storage.files import sha256_json
 
 FIRST_HASH = "0" * 64
 

@@ -22,7 +22,7 @@ from flows.workspace.clock import present
 from flows.workspace.disk import private_folder
 from flows.workspace.lock import hold
 from schemas.errors import StorageError
-from tasks.files import sha256_json
+from tasks.storage.files import sha256_json
 
 _KEPT = {**BOOKS, "journal": ("seq",)}
 """Table -> the columns that it is ordered by."""

@@ -31,7 +31,7 @@ from flows.workspace.clock import present
 from schemas.artifacts import ChampionRef
 from schemas.errors import ConfigError, GateError, SecurityError
 from schemas.verdicts import Verdict
-from tasks.failpoint import reach
+from tasks.storage.failpoint import reach
 
 
 class Promotions(Champions):

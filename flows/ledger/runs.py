@@ -17,9 +17,9 @@ from flows.workspace.clock import now
 from schemas.artifacts import Artifact, RowCounts
 from schemas.errors import ConfigError, TunegateError
 from schemas.verdicts import NOTHING_SEEN, SeenItems, Verdict
-from tasks.draw import item_hash
-from tasks.failpoint import reach
-from tasks.files import sha256_json
+from tasks.storage.failpoint import reach
+from tasks.storage.files import sha256_json
+from tasks.tickets.draw import item_hash
 
 TYPICAL_RUNS = 5
 _STEP = "run_id, step, key, state, digest, seconds, n_in, n_out, error"

@@ -13,7 +13,7 @@ from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database, Row
 from flows.workspace.clock import now
 from schemas.ticks import Cause, Decision
-from tasks.failpoint import reach
+from tasks.storage.failpoint import reach
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A ledger that was removed, restored to an earlier state, exchanged or forged from its first line contradicts the
 witness, whatever it says itself. It is one small file per home folder in the user's state folder; MLflow's tags are
-another (`flows/context/registry_owner.py`). `flows/ledger/base.py` checks it whenever the ledger is opened, and updates
+another (`flows/registry/owner.py`). `flows/ledger/base.py` checks it whenever the ledger is opened, and updates
 it after each change.
 """
 
@@ -21,7 +21,7 @@ from flows.workspace.clock import now
 from flows.workspace.disk import private_folder
 from flows.workspace.lock import hold
 from schemas.errors import StorageError
-from tasks.files import write_json
+from tasks.storage.files import write_json
 
 log = logging.getLogger("tunegate.ledger")
 

@@ -35,10 +35,10 @@ from flows.workspace.temporary import temporary_folder
 from schemas.errors import SecurityError, StorageError
 from schemas.forget import Certificate, Holdings, LearnedVersion, Removal, Tombstone
 from schemas.pipeline import PipelineSpec
-from tasks.failpoint import reach
-from tasks.files import MANIFEST, seal, sync_directory, write_json
 from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.privacy.results import empty_answers, is_split, rewrite_split
+from tasks.storage.failpoint import reach
+from tasks.storage.files import MANIFEST, seal, sync_directory, write_json
 
 LOCK_NAME = "forget"
 PASSES = 3

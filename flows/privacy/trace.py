@@ -14,10 +14,10 @@ from flows.ledger.rows import CandidateRow
 from flows.privacy.index import COPIED, LANDED, SNAPSHOT, WAREHOUSE, Graph, Indexed, Node, published, update_index
 from flows.workspace.settings import Settings
 from schemas.forget import Fate, Holding, Holdings, LearnedVersion
-from tasks.files import files_below
 from tasks.privacy.hashes import Forgotten
 from tasks.privacy.results import EXAMPLES, has_answers, is_split, look_up, places_of
 from tasks.sources.database_copy import left_by_ended
+from tasks.storage.files import files_below
 
 WITHOUT_ROWS = ("base_model", "bundle", "gate", "card")
 """Results that hold weights and figures but no rows."""

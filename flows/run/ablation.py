@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from flows.build import PipelineGraph, build
 from flows.context.graph_context import context_of
 from flows.context.previous_run import PreviousRun, find_previous_run
-from flows.context.registry_state import RegistryState
 from flows.effects.contract import judge_checks
 from flows.graph.execute import Observer, Outcome, Run, run_plainly
 from flows.graph.graph import Node
 from flows.graph.store import Store
 from flows.ledger.opened import open_ledger, open_store
+from flows.registry.state import RegistryState
 from flows.run.quarantine_guard import guarded_run
 from flows.workspace.clock import present
 from flows.workspace.disk import private_folder
@@ -35,7 +35,7 @@ from schemas.template import template_columns
 from tasks.assess.ablation import AblationRow, AblationTable, answer_of, judge_arm, shared_confidence
 from tasks.assess.contamination import REASONS
 from tasks.assess.judge import ChangeTest
-from tasks.files import sha256_json, write_json
+from tasks.storage.files import sha256_json, write_json
 
 CURATED = "curated"
 Report = Callable[[str, Node, float, bool], None]

@@ -26,14 +26,14 @@ from schemas.gates import GatesSpec
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
 from tasks.assess.economics import find_gpu
+from tasks.assess.endpoint_client import check_key, check_local
 from tasks.assess.llm_judge import check_labels
 from tasks.assess.user_metrics import entry_point_faults, sql_faults
 from tasks.corpus.build import corpus_faults
 from tasks.curate.data_checks import check_faults
-from tasks.endpoint import check_key, check_local
-from tasks.files import sha256_file
 from tasks.model.base_model import different_tokenizers_error
 from tasks.model.model_uri import is_address
+from tasks.storage.files import sha256_file
 from tasks.train.base_fit import FoundBase, base_faults, find_base
 from tasks.train.memory import PAGED, check_device, detect_device
 

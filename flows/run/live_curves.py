@@ -9,11 +9,11 @@ import threading
 import time
 
 from flows.context.listener import Listener
-from flows.context.registry_address import registry_address
-from flows.context.registry_owner import check_registry
 from flows.context.run_context import RunContext
 from flows.graph.execute import Outcome
 from flows.graph.graph import Node
+from flows.registry.address import registry_address
+from flows.registry.owner import check_registry
 from schemas.errors import TunegateError
 from schemas.release import RunRecord
 from schemas.secrets import masked

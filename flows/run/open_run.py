@@ -14,12 +14,8 @@ from flows.context.ingest import ingested_source
 from flows.context.listener import Listener
 from flows.context.outcome import Holds
 from flows.context.previous_run import find_previous_run
-from flows.context.registry_owner import check_registry
-from flows.context.registry_state import describe_champion, describe_start, record_held_out, registry_state_of
 from flows.context.request import ANY_CASE, RunRequest
 from flows.context.run_context import RunContext, new_run_id
-from flows.context.run_picture import keep_picture, picture_now
-from flows.context.timings import TimingsObserver
 from flows.graph.execute import CancelSignal, Outcome, Run, RunEndedError
 from flows.graph.graph import Node
 from flows.graph.keys import digest_of
@@ -28,6 +24,10 @@ from flows.ledger.opened import open_ledger, open_store
 from flows.ledger.rows import config_of_run
 from flows.ledger.runs import Seen
 from flows.privacy.forget import apply_tombstones
+from flows.records.run_picture import keep_picture, picture_now
+from flows.records.timings import TimingsObserver
+from flows.registry.owner import check_registry
+from flows.registry.state import describe_champion, describe_start, record_held_out, registry_state_of
 from flows.run.notify import notify_end
 from flows.run.quarantine_guard import guarded_run
 from flows.workspace.disk import named_disk_errors
@@ -39,7 +39,7 @@ from schemas.artifacts import Artifact, EvalSet
 from schemas.errors import ConfigError, TunegateError
 from schemas.pipeline import PipelineSpec
 from schemas.secrets import masked
-from tasks.children import THIS_PROCESS
+from tasks.compute.children import THIS_PROCESS
 from tasks.monitor.arrivals import newest_time
 
 

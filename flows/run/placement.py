@@ -15,17 +15,17 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.build import build, code_of
-from flows.context.feedback import feedback_database
 from flows.context.graph_context import GraphContext, limits_of, trunks_of
 from flows.context.ingest import landed_folder
 from flows.context.previous_run import PreviousRun
-from flows.context.registry_state import RegistryState, StartingPoint
 from flows.context.request import STAGES
-from flows.context.timings import TimingsObserver
 from flows.graph.execute import Outcome, Run
 from flows.graph.graph import Graph, Node
 from flows.graph.keys import digest_of, installed
 from flows.graph.store import Store
+from flows.records.timings import TimingsObserver
+from flows.registry.feedback import feedback_database
+from flows.registry.state import RegistryState, StartingPoint
 from flows.run.open_run import OpenRun
 from flows.run.quarantine_guard import guarded_run
 from flows.workspace.disk import private_folder
@@ -34,9 +34,9 @@ from schemas.artifacts import Artifact, ChampionRef, CheckResults, CurationCard,
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.pipeline import PipelineSpec
 from schemas.verdicts import NOTHING_SEEN, SeenItems
-from tasks.files import sha256_file, write_json
 from tasks.monitor.feedback import FeedbackState
 from tasks.sources.registry import fingerprint_source
+from tasks.storage.files import sha256_file, write_json
 
 FOLDER = "handover"
 SHOWN = 8

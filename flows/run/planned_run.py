@@ -11,12 +11,12 @@ from flows.context.as_of import check_as_of, check_ingested, end_of
 from flows.context.graph_context import GraphContext, context_of
 from flows.context.ingest import landed_folder
 from flows.context.previous_run import find_previous_run
-from flows.context.registry_state import RegistryState, registry_state_of
 from flows.graph.budget import budget_of
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode, plan
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger, open_store
+from flows.registry.state import RegistryState, registry_state_of
 from flows.run.faults import check_early
 from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.settings import Settings, load_settings

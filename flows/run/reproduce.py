@@ -15,7 +15,6 @@ from flows.build import build
 from flows.context.as_of import end_of
 from flows.context.graph_context import context_of
 from flows.context.previous_run import PreviousRun
-from flows.context.registry_state import RegistryState, StartingPoint, starting_point
 from flows.graph.execute import Observer, Outcome, Run, repeat
 from flows.graph.graph import Node
 from flows.graph.keys import why_changed
@@ -23,13 +22,14 @@ from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
 from flows.ledger.rows import StepRow
+from flows.registry.state import RegistryState, StartingPoint, starting_point
 from flows.views.run_reader import spec_of
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, CheckResults, CurationCard, Splits, TrainedRef, WarehouseRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from tasks.assess.items import select_items
-from tasks.files import MANIFEST
+from tasks.storage.files import MANIFEST
 from tasks.train.base_fit import check_prompts
 
 STAGES = ("curate", "finetune")

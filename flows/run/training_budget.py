@@ -8,11 +8,11 @@ from statistics import median
 
 from flows.build import PipelineGraph, build
 from flows.context.graph_context import GraphContext
-from flows.context.registry_state import StartingPoint, training_size
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode, plan
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
+from flows.registry.state import StartingPoint, training_size
 from flows.run.open_run import OpenRun
 from flows.views.run_reader import spec_of
 from schemas.artifacts import ModelRef, TrainedRef

@@ -31,7 +31,7 @@ from flows.workspace.settings import load_settings
 from flows.workspace.temporary import temporary_files_below
 from schemas.errors import SecurityError, ServiceError
 from schemas.load import load_file
-from tasks.children import THIS_PROCESS
+from tasks.compute.children import THIS_PROCESS
 
 
 def needs_worker(opened: OpenRun, stage: Stage) -> bool:

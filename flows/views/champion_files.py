@@ -5,7 +5,7 @@ import orjson
 from flows.ledger.history import last_move
 from flows.ledger.ledger import Ledger
 from schemas.errors import StorageError
-from tasks.files import verify
+from tasks.storage.files import verify
 
 
 def missing_files(ledger: Ledger, name: str) -> str:

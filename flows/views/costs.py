@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import orjson
 
-from flows.context.timings import read_timings
 from flows.ledger.opened import open_ledger
+from flows.records.timings import read_timings
 from flows.views.run_reader import Recorded, spec_of
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
@@ -16,7 +16,7 @@ from schemas.artifacts import ModelRef, Predictions, PromptSet
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
 from tasks.assess.economics import NO_VOLUME, Measures, PriceBook, Volume, compute_costs, read_prices
-from tasks.files import write_json
+from tasks.storage.files import write_json
 
 RECENT_RUNS = 1000
 PROMPTS = ("tuned", "zero_shot", "few_shot", "retrieval", "rag")

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from flows.context.ingest import ingested_summary, source_fault
-from flows.context.published import warehouse_folder
 from flows.ledger.history import is_before
 from flows.ledger.opened import open_ledger
+from flows.records.published import warehouse_folder
 from flows.views.champion_files import check_champion
 from flows.workspace.clock import VARIABLE, now
 from flows.workspace.disk import named_disk_errors
@@ -37,8 +37,8 @@ from schemas.counted import counted
 from schemas.endpoint import is_loopback
 from schemas.errors import ConfigError, LockedError, StorageError, TunegateError
 from schemas.load import load_file
-from tasks.files import verify
-from tasks.warehouse import connect
+from tasks.storage.files import verify
+from tasks.storage.warehouse import connect
 
 MIN_FREE_GB = 5.0
 OUR_PACKAGES = ("flows", "tasks", "schemas")

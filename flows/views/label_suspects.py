@@ -17,7 +17,7 @@ from flows.workspace.settings import Settings
 from schemas.artifacts import LabelSources
 from schemas.diagnosis import LabelGroup
 from schemas.errors import ConfigError
-from tasks.files import sha256_json
+from tasks.storage.files import sha256_json
 
 NAME_CHARACTERS = 40
 """Of a file's name in that of its step: steps have names of at most 63 characters."""

@@ -30,7 +30,7 @@ from tasks.assess.llm_judge import kappa
 from tasks.assess.power import ASSUMED_DISCORDANCE
 from tasks.assess.questions import rules_without_labels
 from tasks.curate.redact import redact_row
-from tasks.draw import hash_rank
+from tasks.tickets.draw import hash_rank
 
 RECENT_RUNS = 20
 DIFFERING = 1.4

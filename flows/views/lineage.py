@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.context.published import warehouse_folder
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
 from flows.ledger.rows import CandidateRow
 from flows.privacy.index import Graph, Node
 from flows.privacy.keys import hashes_of, load_hashes, names_of
 from flows.privacy.trace import Tracer
+from flows.records.published import warehouse_folder
 from flows.views.run_reader import Recorded
 from flows.workspace.settings import Settings
 from schemas.artifacts import DatasetRef, Splits, WarehouseRef

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from flows.context.published import warehouse_folder
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
+from flows.records.published import warehouse_folder
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
 from schemas.errors import StorageError, TunegateError

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.context.previous_run import PreviousRun
-from flows.context.registry_state import StartingPoint, training_size
-from flows.context.timings import read_timings
 from flows.graph.graph import Node
 from flows.graph.plan import PlannedNode
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import StepRow
+from flows.records.timings import read_timings
+from flows.registry.state import StartingPoint, training_size
 from flows.views.base_model_shapes import dims_of
 from flows.views.costs import newest_run
 from flows.workspace.settings import Settings

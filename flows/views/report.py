@@ -11,9 +11,9 @@ import orjson
 
 from flows.context.outcome import Outcome
 from flows.context.run_context import RunContext
-from flows.context.run_picture import read_picture
-from flows.context.timings import memory_sentence, read_timings
 from flows.graph.draw import as_mermaid
+from flows.records.run_picture import read_picture
+from flows.records.timings import memory_sentence, read_timings
 from flows.views.costs import costs_of
 from flows.views.diff_champion import changes_since, compare_starts, start_of
 from flows.views.labelling import labelling_of

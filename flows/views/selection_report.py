@@ -18,7 +18,7 @@ from flows.workspace.disk import private_folder
 from schemas.choice import Setting
 from schemas.trials import ChoiceRef, TrialRow
 from tasks.assess.trial import write_trials
-from tasks.files import write_json
+from tasks.storage.files import write_json
 
 Costs = dict[str, tuple[float | None, float | None]]
 """Name of a training -> seconds, price."""

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import StorageError, TunegateError
-from tasks.disk_errors import name_disk_error
-from tasks.files import sync_directory
+from tasks.storage.disk_errors import name_disk_error
+from tasks.storage.files import sync_directory
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def named_disk_errors(root: Path) -> Iterator[None]:
     """Turn errors of a full, broken or read-only disk inside the block into one error that says so.
 
     Raises:
-        StorageError: TG0501, TG0554, see `tasks/disk_errors.py`.
+        StorageError: TG0501, TG0554, see `tasks/storage/disk_errors.py`.
     """
     try:
         yield

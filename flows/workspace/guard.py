@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from schemas.secrets import know_secrets, masked
-from tasks.visible import visible
+from tasks.tickets.visible import visible
 
 PRIVATE_UMASK = 0o077
 """Files 0600, folders 0700: no other user may read ticket text, weights or the ledger."""

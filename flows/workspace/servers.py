@@ -41,7 +41,7 @@ from flows.workspace.temporary import TMPDIR
 from schemas.endpoint import is_loopback
 from schemas.errors import ServiceError
 from schemas.secrets import without_secrets
-from tasks.files import write_json
+from tasks.storage.files import write_json
 
 PREFECT_ENVIRONMENT: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",

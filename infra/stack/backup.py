@@ -20,7 +20,7 @@ from flows.workspace.clock import present
 from flows.workspace.disk import private_folder, write_private
 from infra.stack.place import Place
 from infra.stack.services import StackError, ledger_of, start_postgres
-from tasks.files import files_below, seal, sha256_json, verify, write_json
+from tasks.storage.files import files_below, seal, sha256_json, verify, write_json
 
 DUMPED = ("prefect", "mlflow", "mlflow_auth")
 LEFT_OUT = ("stack", "locks", "backups", "tmp", "scratch", "prefect", "mlflow")

@@ -23,7 +23,7 @@ from infra.stack.place import DATABASES, POOL, PORTS, Place
 from schemas.errors import ServiceError
 from schemas.load import load_file
 from schemas.secrets import without_secrets
-from tasks.files import write_json
+from tasks.storage.files import write_json
 
 STARTS_WITHIN_S = 300.0
 LOGINS = Path(__file__).parents[1] / "mlflow_auth.ini"

@@ -12,8 +12,8 @@ from schemas.metrics import MetricTraits
 from schemas.trials import ChoiceKind, ChoiceRef, TrialRef, TrialRow
 from tasks.assess.climb import paired_gain
 from tasks.assess.trial import item_values, write_trials
-from tasks.files import write_json
 from tasks.step import as_step
+from tasks.storage.files import write_json
 
 RUNNER_UP_CONFIDENCE = 0.9
 

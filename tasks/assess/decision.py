@@ -11,8 +11,8 @@ from schemas.counted import counted
 from schemas.diagnosis import Diagnosis
 from schemas.gates import GateRule
 from schemas.verdicts import EvidenceUse, Finding, Verdict
-from tasks.files import write_atomic, write_json
-from tasks.visible import literal
+from tasks.storage.files import write_atomic, write_json
+from tasks.tickets.visible import literal
 
 CUT = 0.1
 """Share of cut replies from which on the reason names it."""

@@ -1,6 +1,6 @@
 """The arm `endpoint`: a remote model answers the held-out items, as a baseline.
 
-Knows nothing of HTTP (`tasks/endpoint.py`) and of verdicts. A step of `flows/assess.py`.
+Knows nothing of HTTP (`tasks/assess/endpoint_client.py`) and of verdicts. A step of `flows/assess.py`.
 """
 
 import math
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from schemas.artifacts import Predictions, PromptSet
 from schemas.endpoint import EndpointSpec
-from tasks.endpoint import Endpoint
+from tasks.assess.endpoint_client import Endpoint
 from tasks.progress import Progress, silent
 from tasks.step import BY_RUNNER, as_step
 
@@ -33,7 +33,7 @@ def answer_by_endpoint(
     Each answer is kept in `scratch`, so that an interruption does not pay for it twice.
 
     Raises:
-        GateError: as `tasks.endpoint.Endpoint`.
+        GateError: as `tasks.assess.endpoint_client.Endpoint`.
     """
     rows: list[dict[str, Any]] = pq.read_table(prompts.root / "prompts.parquet").sort_by("item_id").to_pylist()
     remote = Endpoint(endpoint)

@@ -211,7 +211,7 @@ def run_in_batches(
 
     Args:
         candidate: Right answers of the candidate (runs, items), in the order of answering.
-        looks: Items after each batch, rising (`tasks.draw.look_ends`); the last are all items.
+        looks: Items after each batch, rising (`tasks.tickets.draw.look_ends`); the last are all items.
         effect: Planned gain (`gates.power.effect`).
         discordance: Planned share of items on which two models differ.
         stop_below: 0 never stops.

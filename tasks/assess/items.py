@@ -17,10 +17,10 @@ from schemas.errors import ConfigError, DataError
 from schemas.training import PromptSpec
 from schemas.verdicts import NOTHING_SEEN, SeenItems
 from tasks.curate.row_faults import Entry, FaultLimit
-from tasks.draw import draw_order, hash_rank, item_hash
-from tasks.prompts import dump_messages, messages_for, parse_messages, render_text
-from tasks.row_fault import is_row_fault, row_fault
 from tasks.step import as_step
+from tasks.tickets.draw import draw_order, hash_rank, item_hash
+from tasks.tickets.prompts import dump_messages, messages_for, parse_messages, render_text
+from tasks.tickets.row_fault import is_row_fault, row_fault
 
 EXTRA = "only_for_slices"
 """Column of `items.parquet` that marks the items of `gates.slices.top_up`; absent without them."""

@@ -19,7 +19,7 @@ import orjson
 
 from schemas.errors import ConfigError
 from schemas.regular_file import open_regular
-from tasks.draw import hash_rank
+from tasks.tickets.draw import hash_rank
 
 FileFormat = Literal["csv", "jsonl"]
 RIGHT_COLUMN = "right"

@@ -25,8 +25,8 @@ from schemas.metrics import RANDOM_PART, RIGHT
 from tasks.assess.evidence import LABEL_IDS
 from tasks.assess.fields import FieldPattern, normalised
 from tasks.assess.items import extra_items
-from tasks.draw import hash_rank
 from tasks.step import as_step
+from tasks.tickets.draw import hash_rank
 
 LABELLED = "labelled"
 """The step's name: the scores of an arm with the metric `right`."""

@@ -22,13 +22,13 @@ from schemas.evidence import CheckEvidence
 from schemas.judge import JudgeSpec
 from schemas.regular_file import open_regular
 from tasks.assess.compare import clopper_pearson_interval
+from tasks.assess.endpoint_client import Endpoint
 from tasks.assess.items import extra_items
-from tasks.draw import hash_rank
-from tasks.endpoint import Endpoint
-from tasks.files import inside, sha256_file, write_json
 from tasks.progress import Progress, silent
-from tasks.prompts import Message
 from tasks.step import BY_RUNNER, as_step
+from tasks.storage.files import inside, sha256_file, write_json
+from tasks.tickets.draw import hash_rank
+from tasks.tickets.prompts import Message
 
 Choice = Literal["first", "second", "tie"]
 CHOICES: tuple[Choice, ...] = ("first", "second", "tie")
@@ -64,7 +64,7 @@ def judge_answers(
         root: Folder of pipelines.yaml.
 
     Raises:
-        GateError: TG0616, the labels cannot be read; and as `tasks.endpoint.Endpoint.ask`.
+        GateError: TG0616, the labels cannot be read; and as `tasks.assess.endpoint_client.Endpoint.ask`.
     """
     labels = list(read_labels(inside(spec.labels, root, where=LABELS))) if spec.labels is not None else []
     labels = [row for row in labels if row["first"] != row["second"]]

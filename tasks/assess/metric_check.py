@@ -30,8 +30,8 @@ from tasks.assess.contract import sign_p
 from tasks.assess.items import extra_items
 from tasks.assess.score import score_answers
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
-from tasks.files import write_json
 from tasks.step import as_step
+from tasks.storage.files import write_json
 
 METRIC_CHECK = "metric_check"
 RULE = "the metric of the comparison distinguishes right answers from wrong ones"

@@ -28,7 +28,7 @@ from tasks.assess.power import (
 )
 from tasks.assess.suite import METRIC
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind
-from tasks.draw import look_ends
+from tasks.tickets.draw import look_ends
 
 SIMULATED_RUNS = 1000
 SMALL_SLICE = 100

@@ -18,10 +18,10 @@ from schemas.template import PASSAGES
 from schemas.training import Format, PromptSpec
 from tasks.assess.items import ROW_CODES
 from tasks.assess.retrieval import nearest_examples
-from tasks.draw import hash_rank
-from tasks.prompts import Message, conversation_for, dump_messages, insert_labels, messages_for, render_text
-from tasks.row_fault import is_row_fault
 from tasks.step import as_step
+from tasks.tickets.draw import hash_rank
+from tasks.tickets.prompts import Message, conversation_for, dump_messages, insert_labels, messages_for, render_text
+from tasks.tickets.row_fault import is_row_fault
 
 BLOCK_BREAK = "\n\n"
 """Between the blocks of a prompt of format completion."""

@@ -19,8 +19,8 @@ from schemas.checks import SuiteName
 from schemas.errors import GateError
 from schemas.evaluation import Arm
 from schemas.training import Format
-from tasks.draw import hash_rank
 from tasks.step import as_step
+from tasks.tickets.draw import hash_rank
 
 SUITES: dict[SuiteName, str] = {"general": "tasks.assess.suites.general"}
 """Name -> package with `items.jsonl` (item_id, kind, question, answer, pattern) and `neutral.txt` (a text per line)."""

@@ -89,7 +89,7 @@ def score_by_sql(metric: SqlMetric, answers: Answers) -> dict[str, float]:
         ConfigError: TG0199, it is not one SELECT, DuckDB refuses it, it does not return `item_id` and `value` once per
             item, or it returns different values when run again.
     """
-    from tasks.warehouse import select_from_files
+    from tasks.storage.warehouse import select_from_files
 
     where = f"metric {metric.name}"
     files = {"items": answers.items_file, "predictions": answers.predictions_file}
@@ -103,7 +103,7 @@ def score_by_sql(metric: SqlMetric, answers: Answers) -> dict[str, float]:
 
 def sql_faults(metrics: Iterable[MetricSpec], *, where: str) -> Iterator[TunegateError]:
     """Yield why the SELECT of a metric cannot be computed on any answers, for `tunegate validate`."""
-    from tasks.warehouse import bind_select
+    from tasks.storage.warehouse import bind_select
 
     for each in metrics:
         if not isinstance(each, SqlMetric):

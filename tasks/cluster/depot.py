@@ -23,8 +23,8 @@ import orjson
 
 from schemas.errors import StorageError
 from tasks.cluster.shared import Shared, node_cache
-from tasks.failpoint import reach
-from tasks.files import sha256_json, write_json
+from tasks.storage.failpoint import reach
+from tasks.storage.files import sha256_json, write_json
 from tasks.train.job import ANSWERS, CHECKPOINTS, KEPT
 
 log = logging.getLogger("tunegate.train")

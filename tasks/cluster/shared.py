@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from schemas.errors import ConfigError, StorageError, TunegateError
-from tasks.files import MANIFEST, read_manifest, sha256_file, sha256_json
+from tasks.storage.files import MANIFEST, read_manifest, sha256_file, sha256_json
 
 WHERE = "TUNEGATE_SHARED"
 LISTED = "SHARED.json"

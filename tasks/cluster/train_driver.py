@@ -25,7 +25,7 @@ from tasks.cluster.depot import Depot, clear_marked, folder_of, mark
 from tasks.cluster.nodes import TrainWorkers, check_nodes, workers_for
 from tasks.cluster.shared import Shared
 from tasks.cluster.train_part import RESULT, Mailbox, train_part
-from tasks.files import verify
+from tasks.storage.files import verify
 from tasks.train.job import FINAL, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
 from tasks.train.place import library_settings, our_modules, python_module
 from tasks.train.worker import main

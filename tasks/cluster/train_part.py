@@ -19,7 +19,7 @@ from schemas.errors import TunegateError
 from tasks.cluster.connect import Failed, pack_error
 from tasks.cluster.depot import Depot, NodeFolder
 from tasks.cluster.shared import Shared
-from tasks.files import seal, write_json
+from tasks.storage.files import seal, write_json
 from tasks.train.job import FINAL, ProgressLog, TrainJob
 from tasks.train.memory import check_memory
 

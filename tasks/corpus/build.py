@@ -20,8 +20,8 @@ from tasks.corpus.articles import Passage, article_files, read_passages
 from tasks.corpus.search import PassageIndex, question_of, write_index
 from tasks.curate.redact import redact_strings
 from tasks.curate.similarity.semantic import check_extra
-from tasks.files import sha256_file, sha256_json
 from tasks.step import as_step
+from tasks.storage.files import sha256_file, sha256_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -39,7 +39,7 @@ def _cap_rows(tickets: TicketTable, step: CapStep, out: Path) -> TicketTable:
 
     from tasks.curate.drop import Judged, drop_rows
     from tasks.curate.rows import read_beside
-    from tasks.warehouse import connect, quote_identifier, quote_text
+    from tasks.storage.warehouse import connect, quote_identifier, quote_text
 
     keys = tuple(dict.fromkeys(step.per))
     code = f"cap_{'_'.join(keys)}"

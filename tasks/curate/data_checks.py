@@ -29,12 +29,12 @@ from schemas.data_checks import (
 from schemas.errors import ConfigError, TunegateError
 from schemas.tables import TICKETS, Column
 from tasks.curate.sql.select_sql import check_select, read_text
-from tasks.files import inside, sha256_file, write_json
 from tasks.step import as_step
-from tasks.warehouse import connect, in_bounds, quote_identifier, quote_text
+from tasks.storage.files import inside, sha256_file, write_json
+from tasks.storage.warehouse import connect, in_bounds, quote_identifier, quote_text
 
 if TYPE_CHECKING:
-    from tasks.warehouse import Connection
+    from tasks.storage.warehouse import Connection
 
 TABLES: dict[str, tuple[Column, ...]] = {
     "raw_tickets": TICKETS,

@@ -177,7 +177,7 @@ def _check_sides(splits: Splits) -> dict[str, int]:
     Raises:
         DataError: a value of a grouping column is in two parts.
     """
-    from tasks.warehouse import connect, quote_identifier, quote_text
+    from tasks.storage.warehouse import connect, quote_identifier, quote_text
 
     files = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     notes = {}
@@ -212,7 +212,7 @@ def _check_sides(splits: Splits) -> dict[str, int]:
 
 
 def _late_rows(splits: Splits) -> list[str]:
-    from tasks.warehouse import connect, quote_text
+    from tasks.storage.warehouse import connect, quote_text
 
     if splits.cut is None:
         return []

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import DedupStep, SemanticSpec
 from schemas.errors import DataError
+from tasks.compute.spread import Spread
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.similarity.words import compared_text
 from tasks.curate.step import curation_step
-from tasks.spread import Spread
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _drop_duplicates(
     from tasks.curate.rows import read_beside, write_ordered_tickets, write_removed
     from tasks.curate.similarity.buffers import numpy_column
     from tasks.curate.similarity.join import CrowdedFamilyError
-    from tasks.warehouse import connect, quote_text
+    from tasks.storage.warehouse import connect, quote_text
 
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))}, file_row_number = true)"

@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.curation_steps import DedupStep
+from tasks.compute.spread import Spread
 from tasks.curate.dedup_work import (
     both,
     cells_of_piece,
@@ -44,7 +45,6 @@ from tasks.curate.dedup_work import (
 from tasks.curate.row_groups import cut, packed, row_ranges
 from tasks.curate.similarity.families import Decisions
 from tasks.curate.similarity.join import CrowdedFamilyError, JoinLimits, cell_bits
-from tasks.spread import Spread
 
 LEAST_ROWS = 1 << 10
 MOST_ROWS = 1 << 19

@@ -49,7 +49,7 @@ def find_conflicts(tickets: Path, step: LabelCheckStep, out: Path) -> Findings:
     Raises:
         DataError: TG0250, too many nearly repeated questions to compare.
     """
-    from tasks.warehouse import connect, quote_text
+    from tasks.storage.warehouse import connect, quote_text
 
     with connect(readable=(tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets))}, file_row_number = true)"
@@ -127,7 +127,7 @@ def _compare(connection: duckdb.DuckDBPyConnection, step: LabelCheckStep) -> Non
 def _write_conflicts(connection: duckdb.DuckDBPyConnection, step: LabelCheckStep, out: Path) -> None:
     import pyarrow.parquet as pq
 
-    from tasks.warehouse import quote_text
+    from tasks.storage.warehouse import quote_text
 
     schema = pa.schema(
         [

@@ -107,7 +107,7 @@ def detect_languages(texts: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
 
 def _readable(path: Path) -> pa.ChunkedArray:
     """Return the part of each body that is classified: one line, no URLs or placeholders, not all in capitals."""
-    from tasks.warehouse import connect, quote_text
+    from tasks.storage.warehouse import connect, quote_text
 
     # A regular expression over every text is slow: use it only where there may be something to remove.
     gate = "contains(body, '[') OR contains(body, '{{') OR contains(body, '://') OR contains(body, '@') "

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tasks.compute.threads import in_slices
 from tasks.curate.similarity.kernels.languages import LABEL_MARK, MOST_NODES, classify_texts, learn_words
-from tasks.threads import in_slices
 
 BATCH_ROWS = 16_384
 _MAGIC, _VERSION = 793712314, 12

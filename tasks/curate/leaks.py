@@ -336,7 +336,7 @@ def _columns(batches: Iterable[tuple[pa.Array, pa.Array]]) -> tuple[pa.ChunkedAr
 
 
 def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    from tasks.threads import n_threads
+    from tasks.compute.threads import n_threads
 
     with ThreadPoolExecutor(n_threads()) as pool:
         return list(pool.map(function, items))

@@ -17,9 +17,9 @@ from schemas.artifacts import CheckResults, Splits, TicketTable, WarehouseRef
 from schemas.data_checks import CheckResult
 from schemas.tables import REMOVED_COLUMNS
 from tasks.curate.warehouse_tables import TABLES, add_keys, create_tables
-from tasks.files import sha256_json
 from tasks.step import as_step
-from tasks.warehouse import connect, quote_identifier, quote_text
+from tasks.storage.files import sha256_json
+from tasks.storage.warehouse import connect, quote_identifier, quote_text
 
 if TYPE_CHECKING:
     import duckdb

@@ -23,8 +23,8 @@ from schemas.curation_steps import PythonStep
 from schemas.errors import ConfigError, DataError
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.step import curation_step
-from tasks.row_fault import find_faulty
 from tasks.step import as_step
+from tasks.tickets.row_fault import find_faulty
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,8 +17,8 @@ from schemas.errors import DataError
 from schemas.tables import SCORES_OF
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.step import curation_step
-from tasks.row_fault import CODE
 from tasks.step import as_step
+from tasks.tickets.row_fault import CODE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,9 +137,9 @@ def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
     """Count in one pass over all texts, in independent ranges of rows on threads."""
     import numpy as np
 
+    from tasks.compute.threads import in_slices
     from tasks.curate.quality_characters import character_tables
     from tasks.curate.similarity.kernels.scan import COUNTS, scan_tickets, table_size
-    from tasks.threads import in_slices
 
     classes, lowered = character_tables()
     counts = np.zeros((table.num_rows, len(COUNTS)), np.int64)

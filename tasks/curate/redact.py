@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import RedactStep
+from tasks.compute.spread import Spread
 from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.step import curation_step
-from tasks.row_fault import find_faulty
-from tasks.spread import Spread
 from tasks.step import as_step
+from tasks.tickets.row_fault import find_faulty
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,7 +5,7 @@ by running the step on smaller and smaller slices; then it runs once more withou
 extra, and the other rows come out as if the faulty ones had never been there.
 
 Faults that no row can cause still end the run: a full disk, memory, a missing library, a service, a wrong
-configuration (`tasks/row_fault.py`). Used by every step that examines rows.
+configuration (`tasks/tickets/row_fault.py`). Used by every step that examines rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from schemas.artifacts import DatasetRef, EvalSet, RowCounts, Splits, TicketTable
 from schemas.errors import ConfigError, DataError, SecurityError
-from tasks.row_fault import find_faulty, is_row_fault, raised_by, row_fault
+from tasks.tickets.row_fault import find_faulty, is_row_fault, raised_by, row_fault
 
 if TYPE_CHECKING:
     import pyarrow as pa

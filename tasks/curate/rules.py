@@ -16,8 +16,8 @@ from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.step import curation_step
-from tasks.row_fault import find_faulty
 from tasks.step import as_step
+from tasks.tickets.row_fault import find_faulty
 
 if TYPE_CHECKING:
     import duckdb
@@ -67,7 +67,7 @@ def _apply_rules(tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path) -
     from tasks.curate.drop import Judged, drop_rows
     from tasks.curate.rows import read_beside
     from tasks.curate.sql.predicate import check_predicate
-    from tasks.warehouse import connect, quote_text
+    from tasks.storage.warehouse import connect, quote_text
 
     predicates = [check_predicate(rule.keep, where=f"curate.rule.{rule.name}") for rule in rules]
     for rule in rules:
@@ -90,7 +90,7 @@ def _faulty_rows(path: Path, rules: Sequence[RuleStep]) -> Iterator[tuple[int, E
     """Yield the rows on which a rule fails, with the error."""
     from tasks.curate.rows import read_batches
     from tasks.curate.sql.predicate import check_predicate
-    from tasks.warehouse import connect
+    from tasks.storage.warehouse import connect
 
     predicates = [check_predicate(rule.keep, where=f"curate.rule.{rule.name}") for rule in rules]
     start = 0
@@ -112,7 +112,7 @@ def _first_failed(
     """Return for each ticket the index of the first rule that does not hold, or null; one pass in the file's order."""
     import duckdb
 
-    from tasks.warehouse import in_bounds
+    from tasks.storage.warehouse import in_bounds
 
     # CASE, not AND: rows that an earlier rule dropped must not reach a later predicate.
     cases = [f"WHEN ({predicate}) IS NOT TRUE THEN {place}" for place, predicate in enumerate(predicates)]

@@ -17,7 +17,7 @@ def write_strata(out: Path) -> int:
     """
     from schemas.tables import STRATA
     from tasks.curate.rows import write_rows
-    from tasks.warehouse import connect, quote_identifier, quote_text
+    from tasks.storage.warehouse import connect, quote_identifier, quote_text
 
     parts = {part: out / f"{part}.parquet" for part in ("train", "validation", "test")}
     with connect(readable=tuple(parts.values()), threads=1) as connection:

@@ -65,7 +65,7 @@ def _select_tickets(tickets: TicketTable, step: SqlStep, select: str, out: Path)
     import duckdb
 
     from tasks.curate.drop import write_step
-    from tasks.warehouse import connect, in_bounds, quote_identifier, quote_text
+    from tasks.storage.warehouse import connect, in_bounds, quote_identifier, quote_text
 
     where = f"curate.sql.{step.name}: {step.file}"
     checked = check_select(select, where=where)

@@ -72,7 +72,7 @@ def _scan_triggers(tickets: TicketTable, step: TriggerScanStep, out: Path) -> Ti
 
     from tasks.curate.drop import Judged, drop_rows
     from tasks.curate.rows import read_beside
-    from tasks.warehouse import connect, quote_text
+    from tasks.storage.warehouse import connect, quote_text
 
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))}, file_row_number = true)"

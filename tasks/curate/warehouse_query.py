@@ -20,7 +20,7 @@ from tasks.curate.redact import masked_place, masked_value, redact_row
 from tasks.curate.redaction.personal import ID_COLUMNS, LABEL_COLUMNS, is_personal_id
 from tasks.curate.sql.predicate import check_predicate
 from tasks.curate.warehouse_tables import TABLES, VIEWS
-from tasks.warehouse import QUESTION_MEMORY, QUESTION_TIMEOUT_S, connect, in_bounds, quote_identifier
+from tasks.storage.warehouse import QUESTION_MEMORY, QUESTION_TIMEOUT_S, connect, in_bounds, quote_identifier
 
 if TYPE_CHECKING:
     import duckdb

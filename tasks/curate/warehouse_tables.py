@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from schemas.tables import REMOVED, STRATA, TICKETS, Column
-from tasks.warehouse import quote_identifier, quote_text
+from tasks.storage.warehouse import quote_identifier, quote_text
 
 if TYPE_CHECKING:
     import duckdb

@@ -20,9 +20,9 @@ import orjson
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.errors import ConfigError, StorageError, TrainingError
 from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
-from tasks.files import write_json
 from tasks.model.base_model import load_base, resolve_dtype
 from tasks.model.chat_base import CHAT_FILES, RECORD, trained_ids
+from tasks.storage.files import write_json
 
 if TYPE_CHECKING:
     import torch

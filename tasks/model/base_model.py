@@ -23,7 +23,6 @@ from schemas.chat_template import ChatTemplate
 from schemas.errors import ConfigError, DataError, StorageError
 from schemas.regular_file import open_regular
 from schemas.training import QuantizationSpec
-from tasks.files import sha256_file, sha256_json
 from tasks.model.chat_base import ROWS, add_chat_template, grow_embeddings
 from tasks.model.model_cache import (
     cached_conversion,
@@ -35,6 +34,7 @@ from tasks.model.model_cache import (
 )
 from tasks.model.model_uri import FileUri, HubUri, parse_model_uri
 from tasks.step import as_step
+from tasks.storage.files import sha256_file, sha256_json
 
 if TYPE_CHECKING:
     import torch

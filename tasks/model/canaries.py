@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from schemas.canaries import PlantedSpec
 from schemas.training import Format
 from tasks.model.chat_codec import ChatCodec, Encoded
-from tasks.prompts import Message
+from tasks.tickets.prompts import Message
 
 
 @dataclass(frozen=True)

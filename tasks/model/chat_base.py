@@ -15,7 +15,7 @@ import orjson
 
 from schemas.chat_template import WHERE, ChatTemplate
 from schemas.errors import ConfigError, StorageError
-from tasks.files import write_json
+from tasks.storage.files import write_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, DataError
 from schemas.training import Format, LossOn
-from tasks.limits import memory_limit
+from tasks.compute.limits import memory_limit
 from tasks.model.base_model import named_panics
-from tasks.prompts import Message
+from tasks.tickets.prompts import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

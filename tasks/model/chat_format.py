@@ -18,14 +18,14 @@ from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.canaries import PlantedSpec
 from schemas.errors import ConfigError, DataError, GateError
 from schemas.training import DrawSpec, EncodeSpec
-from tasks.draw import draw_order
-from tasks.files import write_json
 from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import planted_examples
 from tasks.model.chat_codec import ChatCodec, Encoded
 from tasks.progress import Progress, silent
-from tasks.prompts import conversation_for, render_text
 from tasks.step import as_step
+from tasks.storage.files import write_json
+from tasks.tickets.draw import draw_order
+from tasks.tickets.prompts import conversation_for, render_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +54,7 @@ def encode_examples(
     or an error) are quarantined, those over `max_length` are dropped.
 
     Train takes up to `max_examples` tickets: the newest, and among those of equal time or without one a stratified
-    draw (`tasks/draw.py`). Both splits are stored in the order of ticket_id. `encoding.json` has the template's
+    draw (`tasks/tickets/draw.py`). Both splits are stored in the order of ticket_id. `encoding.json` has the template's
     sha256, the end token, the number of neutralised control texts and a histogram of lengths.
 
     Raises:
@@ -233,7 +233,7 @@ def _encode(row: Row, codec: ChatCodec, encoding: EncodeSpec, *, cut: int) -> En
 
 def _quarantined(row: Row, error: Exception) -> dict[str, object]:
     """The ticket as a quarantined row; re-raises an error that is not the ticket's fault."""
-    from tasks.row_fault import is_row_fault, row_fault
+    from tasks.tickets.row_fault import is_row_fault, row_fault
 
     if not is_row_fault(error, ROW_CODES):
         raise error

@@ -14,8 +14,8 @@ from pathlib import Path
 from schemas.artifacts import DatasetRef, Splits
 from schemas.errors import DataError, GateError
 from schemas.training import ReplaySpec
-from tasks.files import write_json
 from tasks.step import as_step
+from tasks.storage.files import write_json
 
 LEARNED = "learned.parquet"
 """Ids of all tickets that the trained weights have seen, over the whole chain of trainings."""

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from schemas.errors import DataError
-from tasks.files import sha256_file, write_json
 from tasks.model.gguf import Floats, GgufFile
+from tasks.storage.files import sha256_file, write_json
 
 CONVERTER = 1
 """Part of the cache's key: increase it when the same GGUF would give different files."""

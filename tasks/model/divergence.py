@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import ModelRef, PromptSet, TrainedRef
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
-from tasks.files import write_json
 from tasks.model.adapter import load_trained
 from tasks.model.base_model import load_tokenizer, named_panics
 from tasks.step import as_step
+from tasks.storage.files import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -16,13 +16,13 @@ from schemas.artifacts import ModelRef, TrainedRef
 from schemas.canaries import PlantedSpec
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
-from tasks.files import write_json
 from tasks.model.answer_engine import Engine
 from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import Canary, draw_alternatives, make_canaries
 from tasks.model.chat_codec import ChatCodec
 from tasks.progress import Progress, silent
 from tasks.step import as_step
+from tasks.storage.files import write_json
 
 
 @as_step("canaries", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True, memory_gb=2.0)

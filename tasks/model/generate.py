@@ -21,14 +21,14 @@ from schemas.artifacts import ModelRef, Predictions, PromptSet, TrainedRef
 from schemas.errors import DataError
 from schemas.evaluation import DecodingSpec
 from schemas.training import Format
-from tasks.draw import group_ends, hash_rank
-from tasks.failpoint import reach
-from tasks.files import sha256_json, write_json
 from tasks.model.answer_engine import Answer, Engine, Item
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.progress import Progress, silent
 from tasks.step import BY_RUNNER, as_step
+from tasks.storage.failpoint import reach
+from tasks.storage.files import sha256_json, write_json
+from tasks.tickets.draw import group_ends, hash_rank
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -201,7 +201,7 @@ def answer_in_groups(
 ) -> Generator[list[Answer], None, None]:
     """Yield all answers so far, each time that one more group of items is answered. Closing it ends running batches.
 
-    Groups are the first items by the hash of their ids, then the next (`tasks.draw.group_ends`). They do not
+    Groups are the first items by the hash of their ids, then the next (`tasks.tickets.draw.group_ends`). They do not
     depend on how many of them a caller looks at, so that the answers are the same to the last bit.
 
     Args:

@@ -17,7 +17,6 @@ from schemas.gates import GatesSpec
 from schemas.verdicts import InterimLook, InterimUse
 from tasks.assess.gate import NO_CONTEXT, GateContext, arms_of, look
 from tasks.assess.score import score_answers
-from tasks.draw import look_ends
 from tasks.model.answer_engine import Answer
 from tasks.model.generate import (
     IN_THIS_PROCESS,
@@ -28,6 +27,7 @@ from tasks.model.generate import (
 )
 from tasks.progress import Progress, silent
 from tasks.step import BY_RUNNER, as_step
+from tasks.tickets.draw import look_ends
 
 
 @as_step(

@@ -16,13 +16,13 @@ from schemas.checks import LatencySpec
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
 from tasks.assess.economics import hosted_usd_per_query
-from tasks.files import write_json
 from tasks.model.answer_engine import Engine, greedy
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.generate import read_items
 from tasks.progress import Progress, silent
 from tasks.step import as_step
+from tasks.storage.files import write_json
 
 Timing = tuple[float, int]
 """Seconds and new tokens of one answer, or of one batch."""

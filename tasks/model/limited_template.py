@@ -18,7 +18,7 @@ from jinja2.runtime import LoopContext
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from tasks.prompts import Message
+from tasks.tickets.prompts import Message
 
 MAX_CHARS = 50_000_000
 """Characters that all operations of one rendering may make together, and `PER_CHAR` more per character of its turns."""

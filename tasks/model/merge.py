@@ -17,13 +17,13 @@ import orjson
 
 from schemas.artifacts import ModelRef, PromptSet, TrainedRef
 from schemas.errors import TrainingError
-from tasks.files import MANIFEST, write_json
 from tasks.model.adapter import load_trained, put_adapter_on, quantization_of
 from tasks.model.answer_engine import stops_of
 from tasks.model.base_model import load_base, load_tokenizer, resolve_dtype
 from tasks.model.chat_codec import ChatCodec, training_template
 from tasks.model.generate import read_items
 from tasks.progress import silent_report
+from tasks.storage.files import MANIFEST, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

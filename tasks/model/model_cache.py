@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import ConfigError, SecurityError, ServiceError, StorageError
-from tasks.children import THIS_PROCESS
-from tasks.files import MANIFEST, seal, sha256_file, verify
+from tasks.compute.children import THIS_PROCESS
 from tasks.model.model_uri import HubUri, PypiUri
+from tasks.storage.files import MANIFEST, seal, sha256_file, verify
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 MODEL_FILES = (

@@ -151,7 +151,7 @@ def _each_valid(
     Raises:
         Exception: an error of `work` that no single item causes.
     """
-    from tasks.row_fault import is_row_fault
+    from tasks.tickets.row_fault import is_row_fault
 
     made: dict[K, V] = {}
     faults: dict[K, str] = {}
@@ -173,7 +173,7 @@ def _each_valid(
 
 
 def _faulty(items: Sequence[K], work: Callable[[Sequence[K]], object]) -> dict[K, str]:
-    from tasks.row_fault import find_faulty
+    from tasks.tickets.row_fault import find_faulty
 
     found = find_faulty(lambda start, stop: work(items[start:stop]), 0, len(items), _ROW_CODES)
     return {

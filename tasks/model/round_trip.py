@@ -25,9 +25,9 @@ from schemas.artifacts import Artifact, ModelRef, Predictions, PromptSet, Traine
 from schemas.errors import GateError, StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
-from tasks.children import THIS_PROCESS, die_with
-from tasks.files import sha256_file, verify, write_json
+from tasks.compute.children import THIS_PROCESS, die_with
 from tasks.step import as_step
+from tasks.storage.files import sha256_file, verify, write_json
 from tasks.train.place import python_module, worker_environment
 
 NOT_RELEASED = frozenset({"MANIFEST.json", "artifact.json", "curves.parquet"})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from schemas.errors import ConfigError
 from tasks.model.chat_codec import ChatCodec
-from tasks.prompts import Message
+from tasks.tickets.prompts import Message
 
 _SYSTEM, _USER, _ASSISTANT, _AGAIN = "Zsystemq", "Zuserq", "Zassistantq", "Zagainq"
 _TALKS = (("user",), ("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user"),

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from schemas.artifacts import Splits, WarehouseRef
 from schemas.ticks import Arrivals
 from tasks.monitor.drift import Window
-from tasks.warehouse import select_from_files
+from tasks.storage.warehouse import select_from_files
 
 _PARTS = ("train", "validation", "test")
 _CONTENT = ("product", "channel", "subject", "body", "reply", "category", "priority", "reference", "messages")

@@ -2,7 +2,7 @@
 
 Ingesting a line again changes nothing. A later decision on the same suggestion is a new row that replaces the earlier
 one in all counts; rows are numbered, so a run can name the state it has seen. Refused lines are recorded with their
-place, reason and sha256, but without their text. Called by `flows/context/feedback.py`.
+place, reason and sha256, but without their text. Called by `flows/registry/feedback.py`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.feedback import Acceptance, FeedbackLine, FeedbackSpec
 from tasks.curate.redact import redact_row
-from tasks.files import sha256_json
 from tasks.privacy.hashes import Forgotten
-from tasks.row_fault import is_row_fault, row_fault
-from tasks.warehouse import connect
+from tasks.storage.files import sha256_json
+from tasks.storage.warehouse import connect
+from tasks.tickets.row_fault import is_row_fault, row_fault
 
 if TYPE_CHECKING:
-    from tasks.warehouse import Connection
+    from tasks.storage.warehouse import Connection
 
 MAX_LINE = 1_000_000
 """Bytes of the longest line that is accepted."""

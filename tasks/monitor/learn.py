@@ -1,7 +1,7 @@
 """Learn from feedback: an agent's edited text replaces the ticket's reply; accepted suggestions may be dropped.
 
 Runs after redaction, so that texts and ids match the feedback, which was redacted when it was ingested. Called by
-`flows/context/feedback.py`.
+`flows/registry/feedback.py`.
 """
 
 from pathlib import Path

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from schemas.tables import TICKETS
 from tasks.curate.warehouse_tables import TABLES, add_keys, create_tables
-from tasks.files import sha256_json, sync_directory
 from tasks.monitor.feedback import TABLES as FEEDBACK_TABLES
 from tasks.privacy.hashes import Forgotten, Kind
-from tasks.warehouse import connect, quote_identifier, quote_text
+from tasks.storage.files import sha256_json, sync_directory
+from tasks.storage.warehouse import connect, quote_identifier, quote_text
 
 if TYPE_CHECKING:
-    from tasks.warehouse import Connection
+    from tasks.storage.warehouse import Connection
 
 _WITHOUT = {
     "raw_tickets": "SELECT * FROM old.raw_tickets WHERE (source, source_line) NOT IN (SELECT * FROM places)",

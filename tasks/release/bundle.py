@@ -16,9 +16,9 @@ from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import PromptSpec
 from tasks.corpus.search import index_files
-from tasks.files import MANIFEST, sha256_file, verify, write_json
 from tasks.model.chat_base import CHAT_FILES, RECORD
 from tasks.step import as_step
+from tasks.storage.files import MANIFEST, sha256_file, verify, write_json
 
 STORE_FILES = frozenset({MANIFEST, "artifact.json"})
 NOT_SERVED = STORE_FILES | {"curves.parquet", "validation_answers.parquet"}

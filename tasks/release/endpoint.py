@@ -33,12 +33,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.errors import ConfigError, DataError, LockedError, TunegateError
 from schemas.openai_api import ChatRequest, CompletionRequest, TextRequest
-from tasks.prompts import Message
 from tasks.release.answering import Answering, Form
 from tasks.release.endpoint_metrics import EndpointMetrics
 from tasks.release.live import LiveModel, LiveModels, Offer
 from tasks.release.rates import Rate
 from tasks.release.refusals import Refused, as_error, as_refused, malformed, refuse_foreign_page, refuse_other_types
+from tasks.tickets.prompts import Message
 
 log = logging.getLogger("tunegate.endpoint")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")

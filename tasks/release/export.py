@@ -14,10 +14,10 @@ from pathlib import Path
 import tasks.release.export_formats  # noqa: F401  registers them
 from schemas.errors import ConfigError, StorageError
 from schemas.export import ExportOrigin
-from tasks.files import MANIFEST, seal, sync_directory, verify
 from tasks.release.bundle import check_evaluated
 from tasks.release.export_adapter import Module, write_vllm_together
 from tasks.release.export_format import Exported, ExportFormat, format_names, format_of
+from tasks.storage.files import MANIFEST, seal, sync_directory, verify
 
 __all__ = ["Export", "Exported", "export_candidate", "export_together", "format_names", "format_of"]
 

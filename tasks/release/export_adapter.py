@@ -18,7 +18,6 @@ from typing import Any
 
 from schemas.errors import ConfigError
 from schemas.release import ServingSpec
-from tasks.files import write_json
 from tasks.model.adapter import CONFIG
 from tasks.model.chat_base import RECORD
 from tasks.model.model_cache import link_files
@@ -26,6 +25,7 @@ from tasks.model.model_uri import HubUri, parse_model_uri
 from tasks.release.bundle import STORE_FILES
 from tasks.release.export_format import Exported, export_format
 from tasks.release.serve import read_serving
+from tasks.storage.files import write_json
 
 BASE = "base"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

@@ -12,11 +12,11 @@ from pathlib import Path
 from schemas.errors import ConfigError
 from schemas.release import ServingSpec
 from schemas.template import template_columns
-from tasks.files import verify
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.turn_texts import TurnTexts, read_turn_texts
 from tasks.release.export_format import Exported, export_format, gone
 from tasks.release.serve import read_serving
+from tasks.storage.files import verify
 
 _ABOUT = (
     "# Ollama converts the weights in this folder itself: ollama create NAME -f Modelfile",

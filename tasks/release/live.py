@@ -16,9 +16,9 @@ from schemas.artifacts import BundleRef, ModelRef
 from schemas.errors import ConfigError, StorageError
 from schemas.release import ServingSpec
 from schemas.template import PASSAGES, template_columns
-from tasks.files import verify
-from tasks.prompts import Message, frame_passages, render_text
 from tasks.release.serve import open_index, read_serving
+from tasks.storage.files import verify
+from tasks.tickets.prompts import Message, frame_passages, render_text
 
 if TYPE_CHECKING:
     from tasks.corpus.search import PassageIndex

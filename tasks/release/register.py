@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import BundleRef
 from schemas.errors import StorageError
-from tasks.failpoint import reach
 from tasks.release.bundle import check_digest
 from tasks.release.tracking import as_service_error
+from tasks.storage.failpoint import reach
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -18,8 +18,8 @@ from schemas.release import ServingSpec
 from schemas.tables import TICKET_COLUMNS
 from schemas.template import PASSAGES, template_columns
 from tasks.corpus.search import PassageIndex, question_of
-from tasks.files import sha256_file, verify
-from tasks.prompts import conversation_for, messages_for, render_text
+from tasks.storage.files import sha256_file, verify
+from tasks.tickets.prompts import conversation_for, messages_for, render_text
 
 if TYPE_CHECKING:
     from tasks.model.answer_engine import Answer, Engine

@@ -17,9 +17,9 @@ import orjson
 from schemas.errors import DataError, LockedError
 from schemas.file_reading import CsvSpec
 from schemas.remote_source import RemoteFilesSource
-from tasks.failpoint import reach
-from tasks.files import sha256_file, sha256_json, sync_directory, write_atomic, write_json
 from tasks.sources.formats import SourceFile, ending_of
+from tasks.storage.failpoint import reach
+from tasks.storage.files import sha256_file, sha256_json, sync_directory, write_atomic, write_json
 
 SNAPSHOT, FETCHED, READING, LOCK = "snapshot.json", "fetched.jsonl", "reading.json", ".lock"
 FILES = "files"

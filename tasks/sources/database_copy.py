@@ -12,7 +12,7 @@ from pathlib import Path
 
 from schemas.errors import DataError, LockedError, StorageError
 from tasks.sources.formats import SourceFile, fingerprint_files
-from tasks.warehouse import connect
+from tasks.storage.warehouse import connect
 
 ATTEMPTS = 20
 DELAY_S = 0.1

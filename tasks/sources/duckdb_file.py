@@ -25,7 +25,7 @@ from tasks.sources.kind import Ingested, Ingestion, Part, Place, SourceKind
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import arrow_batches
 from tasks.sources.readers.records import BATCH_ROWS, Batch
-from tasks.warehouse import connect, in_bounds, quote_identifier
+from tasks.storage.warehouse import connect, in_bounds, quote_identifier
 
 LAKE = "ducklake_snapshot"
 """A table that every catalog of a DuckLake has."""

@@ -11,11 +11,11 @@ from typing import Literal
 
 from schemas.errors import ConfigError
 from schemas.file_reading import CsvSpec, FileReading
-from tasks.files import sha256_file, sha256_json
 from tasks.sources.kind import Part
 from tasks.sources.readers.records import Batch
 from tasks.sources.readers.streams import COMPRESSED
 from tasks.sources.readers.values import ValueForms
+from tasks.storage.files import sha256_file, sha256_json
 
 FileFormat = Literal["csv", "jsonl", "json", "parquet"]
 DeclaredFormat = Literal["auto", "csv", "jsonl", "parquet"]

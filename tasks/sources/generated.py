@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from schemas.file_reading import RowReading
 from schemas.source import GeneratedSource
-from tasks.files import sha256_json
 from tasks.sources.kind import Part, Place, SourceKind
+from tasks.storage.files import sha256_json
 
 
 class Generated(SourceKind[GeneratedSource]):

@@ -10,12 +10,12 @@ from typing import Any
 
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.source import HuggingFaceSource
-from tasks.files import sha256_json
 from tasks.sources.formats import SourceFile, fingerprint_files
 from tasks.sources.kind import Part, Place, SourceKind
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import arrow_batches, parquet_batches
 from tasks.sources.readers.records import BATCH_ROWS, Batch
+from tasks.storage.files import sha256_json
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

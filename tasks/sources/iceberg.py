@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 from schemas.errors import ConfigError, DataError, SecurityError, TunegateError
 from schemas.regular_file import open_regular
 from schemas.source import IcebergSource
-from tasks.files import sha256_json
 from tasks.sources.kind import Part, Place, SourceKind, need_package
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import arrow_batches
 from tasks.sources.readers.records import Batch
+from tasks.storage.files import sha256_json
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO

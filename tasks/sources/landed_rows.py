@@ -13,12 +13,12 @@ from pathlib import Path
 import orjson
 
 from schemas.errors import DataError
-from tasks.files import sha256_json
 from tasks.progress import Progress
 from tasks.sources.kind import Ingested, Ingestion, Part, Place, S, SourceKind
 from tasks.sources.landing import Landing, open_landing, read_landing, rewrite_if_replaced
 from tasks.sources.readers.records import Batch, Fault, Record, in_batches
 from tasks.sources.row_owner import RowOwner, note_owner
+from tasks.storage.files import sha256_json
 
 DELETED = Fault("deleted_upstream", "The source says that it was deleted or redacted.", outcome="dropped")
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.failpoint import reach
-from tasks.files import sync_directory
-from tasks.row_fault import is_row_fault, row_fault
-from tasks.warehouse import connect, quote_text
+from tasks.storage.failpoint import reach
+from tasks.storage.files import sync_directory
+from tasks.storage.warehouse import connect, quote_text
+from tasks.tickets.row_fault import is_row_fault, row_fault
 
 if TYPE_CHECKING:
     import duckdb

@@ -19,7 +19,6 @@ import orjson
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import PostgresSource
 from schemas.secret import secret_value
-from tasks.failpoint import reach
 from tasks.progress import Progress
 from tasks.sources.kind import Ingested, Ingestion, need_package
 from tasks.sources.landed_rows import DELETED, LandedRows, faulty_records
@@ -27,6 +26,7 @@ from tasks.sources.landing import FAULTY, FILE, Landing, Row, open_landing, reas
 from tasks.sources.postgres_sql import Statements, check_query
 from tasks.sources.readers.records import BATCH_ROWS, Fault, Record
 from tasks.sources.row_owner import RowOwner
+from tasks.storage.failpoint import reach
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 - a class under a lower-case name

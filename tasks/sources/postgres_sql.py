@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from schemas.errors import ConfigError, SecurityError
 from schemas.remote_source import PostgresSource
-from tasks.warehouse import quote_identifier
+from tasks.storage.warehouse import quote_identifier
 
 _TIMES = (1082, 1114, 1184)
 """Postgres' type numbers of date, timestamp and timestamptz."""

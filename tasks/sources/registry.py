@@ -10,10 +10,10 @@ from typing import Any
 
 from schemas.file_reading import Source
 from schemas.source import SOURCES
-from tasks.files import sha256_json
 from tasks.privacy.hashes import Forgotten
 from tasks.progress import Progress, silent
 from tasks.sources.kind import Ingested, Ingestion, Place, SourceKind
+from tasks.storage.files import sha256_json
 
 _MODULES = {
     "files": "tasks.sources.files",

@@ -24,7 +24,6 @@ from httpx import Response
 from schemas.errors import DataError
 from schemas.remote_source import S3, RemoteFilesSource, in_pattern, is_pattern
 from schemas.secret import secret_value
-from tasks.failpoint import reach
 from tasks.progress import Progress, silent
 from tasks.sources.copies import (
     Copy,
@@ -41,6 +40,7 @@ from tasks.sources.copies import (
 )
 from tasks.sources.s3 import Listed, Storage, described
 from tasks.sources.web import PassingError, StoppedError, Web, unusable
+from tasks.storage.failpoint import reach
 
 _MEGABYTE = 1 << 20
 _PACKED = {"gzip": ".gz", "x-gzip": ".gz", "zstd": ".zst"}

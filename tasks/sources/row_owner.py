@@ -14,7 +14,6 @@ import orjson
 
 from schemas.errors import TunegateError
 from schemas.file_reading import FileReading
-from tasks.files import sha256_file
 from tasks.privacy.hashes import Forgotten
 from tasks.sources.copies import FILES, READING
 from tasks.sources.landing import Landing, Row, open_landing, read_landing, rewrite_if_replaced
@@ -22,6 +21,7 @@ from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.records import Batch
 from tasks.sources.readers.values import to_text
 from tasks.sources.zendesk_conversation import AGENTS
+from tasks.storage.files import sha256_file
 
 MARK = "whose"  # in the files of existing homes
 UNREAD = "\0unread"

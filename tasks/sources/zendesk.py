@@ -17,7 +17,6 @@ import orjson
 from schemas.errors import ServiceError
 from schemas.file_reading import RowReading
 from schemas.remote_source import ZendeskSource
-from tasks.failpoint import reach
 from tasks.progress import Progress
 from tasks.sources.kind import need_package
 from tasks.sources.landed_rows import DELETED, LandedRows, faulty_records
@@ -26,6 +25,7 @@ from tasks.sources.readers.records import BATCH_ROWS, Fault, Record, fault_of
 from tasks.sources.row_owner import REQUESTER, RowOwner
 from tasks.sources.zendesk_api import Page, ZendeskApi, with_restarts
 from tasks.sources.zendesk_conversation import Comment, ticket_row
+from tasks.storage.failpoint import reach
 
 _GONE = "deleted"
 _KEPT = (

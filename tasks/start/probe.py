@@ -6,7 +6,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from tasks.threads import n_threads
+from tasks.compute.threads import n_threads
 
 PROBE_S = 0.2
 SIDE = 64

@@ -11,7 +11,7 @@ from functools import reduce
 from schemas.artifacts import TicketTable
 from schemas.template import template_columns
 from schemas.training import PromptSpec
-from tasks.prompts import messages_for, render_text
+from tasks.tickets.prompts import messages_for, render_text
 
 SAMPLE = 400
 """Tickets whose prompt and answer are filled in."""

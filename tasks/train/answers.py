@@ -18,11 +18,11 @@ import orjson
 from schemas.artifacts import ModelRef
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
-from tasks.files import write_json
 from tasks.model.answer_engine import Engine, Item, stop_ids
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.plain_decoder import PlainDecoder
+from tasks.storage.files import write_json
 
 if TYPE_CHECKING:
     from torch import nn

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from schemas.errors import StorageError
-from tasks.failpoint import reach
-from tasks.files import seal, sync_directory, verify, write_json
+from tasks.storage.failpoint import reach
+from tasks.storage.files import seal, sync_directory, verify, write_json
 from tasks.train.early_stopping import Best, BestWeights
 from tasks.train.job import KEPT
 from tasks.train.optimizer import moments_of, restore_moments

@@ -29,9 +29,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
-from tasks.failpoint import reach
 from tasks.model.adapter import trainable_tensors
 from tasks.model.decoding.decoder import language_model
+from tasks.storage.failpoint import reach
 from tasks.train.batches import Batch, Examples
 from tasks.train.checkpoint import State, load_newest, save_checkpoint
 from tasks.train.forward import Losses, losses_of, plain_losses

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from schemas.errors import TrainingError
 from schemas.training import EarlyStoppingSpec
-from tasks.failpoint import reach
-from tasks.files import sha256_file
+from tasks.storage.failpoint import reach
+from tasks.storage.files import sha256_file
 
 BEST = "best.safetensors"
 

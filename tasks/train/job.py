@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.training import TrainSpec
-from tasks.files import sha256_json
+from tasks.storage.files import sha256_json
 from tasks.train.memory import Workload, smaller_batches, workload_of
 
 JOB = "job.json"

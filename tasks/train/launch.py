@@ -23,10 +23,10 @@ from schemas import errors
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import OutOfMemoryError, ProcessLostError, StorageError, TrainingError, TunegateError
 from schemas.training import TrainSpec
-from tasks.children import THIS_PROCESS, Children, start_group
-from tasks.files import MANIFEST, verify, write_json
+from tasks.compute.children import THIS_PROCESS, Children, start_group
 from tasks.progress import Progress, silent
 from tasks.step import BY_RUNNER, as_step
+from tasks.storage.files import MANIFEST, verify, write_json
 from tasks.train.job import (
     CHECKPOINTS,
     ERROR,

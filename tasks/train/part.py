@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from tasks.files import seal, write_json
+from tasks.storage.files import seal, write_json
 from tasks.train.job import ANSWERS, CHECKPOINTS, FINAL, INTERRUPTED, MEMORY_FIGURES, ProgressLog, TrainJob
 from tasks.train.memory import detect_device, predict_parts
 

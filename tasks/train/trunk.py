@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from schemas.errors import StorageError, TrainingError
-from tasks.failpoint import reach
-from tasks.files import seal, sha256_json, verify, write_json
+from tasks.storage.failpoint import reach
+from tasks.storage.files import seal, sha256_json, verify, write_json
 from tasks.train.batches import Batch, Examples, LayerOutput, shared_prefix, steps_per_epoch
 from tasks.train.fast.decoder import FastDecoder, is_fast
 from tasks.train.job import ProgressLog, TrainJob

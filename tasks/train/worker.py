@@ -19,9 +19,9 @@ from pathlib import Path
 import orjson
 
 from schemas.errors import LockedError, OutOfMemoryError, TunegateError
-from tasks.children import die_with
-from tasks.disk_errors import name_disk_error
-from tasks.files import write_json
+from tasks.compute.children import die_with
+from tasks.storage.disk_errors import name_disk_error
+from tasks.storage.files import write_json
 from tasks.train.job import ERROR, PROGRESS, ProgressLog, TrainJob
 from tasks.train.memory import memory_advice
 from tasks.train.part import predicted_memory, run_rank

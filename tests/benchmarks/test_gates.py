@@ -46,7 +46,7 @@ from schemas.gates import ChangeThreshold, GateRule, GatesSpec, SliceGuard
 from tasks.assess.contract import BLOCK, PROMOTE
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.interim import PairedRule, run_in_batches
-from tasks.draw import look_ends
+from tasks.tickets.draw import look_ends
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 

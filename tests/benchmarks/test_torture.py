@@ -3,7 +3,7 @@
 from benchmarks.torture.__main__ import FAULTS
 from benchmarks.torture.kills import ELSEWHERE, REACHED
 from benchmarks.torture.trial import Tried, as_table, totals
-from tasks.failpoint import PLACES
+from tasks.storage.failpoint import PLACES
 
 
 def test_every_failpoint_is_in_the_campaign_or_listed_with_its_test() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from flows.build import build
 from flows.context.graph_context import GraphContext
-from flows.context.registry_state import registry_state_of
 from flows.graph.graph import Graph
+from flows.registry.state import registry_state_of
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec

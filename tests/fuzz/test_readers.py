@@ -102,7 +102,7 @@ def test_compressed(named: tuple[str, bytes]) -> None:
 @fuzz(st.binary(max_size=4096), st.integers(0, 4000), examples=10)
 def test_duckdb(noise: bytes, place: int) -> None:
     """A database with bytes overwritten in one place."""
-    from tasks.warehouse import connect
+    from tasks.storage.warehouse import connect
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -10,7 +10,7 @@ from schemas.errors import ConfigError, SecurityError
 from schemas.tables import TICKETS
 from tasks.curate.sql.predicate import check_predicate
 from tasks.curate.sql.select_sql import check_select
-from tasks.warehouse import connect, quote_identifier, quote_text
+from tasks.storage.warehouse import connect, quote_identifier, quote_text
 from tests.fuzz.fuzzing import fuzz, mutated_text
 
 COLUMNS = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in TICKETS)

@@ -18,7 +18,7 @@ from tasks.sources.readers.read_jsonl import parse_lines
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.streams import Line
 from tasks.sources.readers.turns import read_turns, to_json
-from tasks.warehouse import connect
+from tasks.storage.warehouse import connect
 from tests.fuzz.fuzzing import JSON, LEAK, fuzz, mutated
 
 ROLES = st.sampled_from(["system", "user", "assistant", "human", "gpt", "tool", "developer", "USER", "", "x"]) | JSON

@@ -33,9 +33,9 @@ from schemas.tables import TICKET_COLUMNS
 from schemas.training import Method, TrainSpec
 from schemas.verdicts import Verdict
 from tasks.assess.prompts import build_prompts
-from tasks.files import sha256_json
 from tasks.model.chat_format import encode_examples
 from tasks.release.bundle import bundle_candidate
+from tasks.storage.files import sha256_json
 
 A = TypeVar("A", bound=Artifact)
 TICKETS = [

@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.context.feedback import feedback_database
 from flows.graph.keys import KeyParts
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
 from flows.ledger.rows import RunVerdict
+from flows.registry.feedback import feedback_database
 from flows.workspace.settings import Settings, load_settings
 from schemas.artifacts import (
     Artifact,
@@ -37,8 +37,8 @@ from schemas.training import PromptSpec
 from tasks.curate.redaction.pseudonyms import Pseudonyms
 from tasks.curate.rows import ticket_table, write_removed, write_tickets
 from tasks.curate.split import write_assignments
-from tasks.files import sha256_json
 from tasks.monitor.feedback import FeedbackRules, ingest_feedback
+from tasks.storage.files import sha256_json
 from tests.support.refs import trained_ref
 
 KEY = "a key for pseudonyms of tests"

@@ -2,8 +2,8 @@
 
 import multiprocessing
 
-from tasks.failpoint import VARIABLE
-from tasks.files import write_json
+from tasks.storage.failpoint import VARIABLE
+from tasks.storage.files import write_json
 from tasks.train.job import TrainJob
 
 FORKED = """

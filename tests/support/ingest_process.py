@@ -65,8 +65,8 @@ def _main() -> None:
     from schemas.errors import TunegateError
     from schemas.remote_source import ZendeskSource
     from schemas.source import SourceSpec
-    from tasks.failpoint import VARIABLE
     from tasks.sources.registry import ingest_source
+    from tasks.storage.failpoint import VARIABLE
 
     os.environ.update(api.QUIET)
     for name in ("duckdb", "httpx", "psycopg2", "pyarrow"):

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.context.registry_state import RegistryState
 from flows.context.run_context import RunContext
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger, open_store
 from flows.ledger.rows import RunVerdict
+from flows.registry.state import RegistryState
 from flows.workspace.settings import Settings
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef
 from schemas.release import RunRecord
 from schemas.training import PromptSpec
 from schemas.verdicts import Verdict
-from tasks.files import seal, write_json
 from tasks.release.register import VERDICTS, VERSION_TAG, read_aliases
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
+from tasks.storage.files import seal, write_json
 from tests.support.refs import trained_ref
 from tests.support.shared import made_once
 from tests.support.specs import pipeline_spec

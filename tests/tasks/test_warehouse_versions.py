@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from schemas.errors import StorageError
-from tasks.warehouse import connect, create_database
+from tasks.storage.warehouse import connect, create_database
 from tasks.warehouse_versions import OURS, rewrite, storage_version
 
 

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.visible import visible
+from tasks.tickets.visible import visible
 
 MAX_TEXT = 48
 """Characters of a value that are shown."""

@@ -64,7 +64,7 @@ def count_all(*, steps: Sequence[Step], clean: Splits, reference: CardNumbers | 
         clean: The splits that are trained and tested on.
         reference: The last card's numbers, to compare with.
     """
-    from tasks.warehouse import connect
+    from tasks.storage.warehouse import connect
 
     files = {"train": clean.train, "validation": clean.validation, "test": clean.test}
     readable = (*files.values(), *(step.removed for _, step in steps))
@@ -210,7 +210,7 @@ def _found_by_redaction(values: list[str]) -> list[bool]:
 
 def _load(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], *, files: dict[str, str]) -> None:
     """Tables `facts` (a row per ticket of the splits, without its texts) and `removed` (all steps')."""
-    from tasks.warehouse import quote_text
+    from tasks.storage.warehouse import quote_text
 
     scores = ", ".join(f"CASE WHEN isfinite({name}::DOUBLE) THEN {name}::DOUBLE END AS {name}" for name in _SCORES)
     rows = " UNION ALL ".join(

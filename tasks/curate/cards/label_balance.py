@@ -14,7 +14,7 @@ from schemas.artifacts import Splits
 from schemas.label_balance import FEW, LabelBalance, LabelCounts
 from schemas.training import DrawSpec
 from tasks.curate.cards.card_numbers import MAX_VALUE, MAX_VALUES, PARTS, is_personal
-from tasks.draw import draw_order
+from tasks.tickets.draw import draw_order
 
 MAX_UNSEEN = 5
 """Unseen labels that are named."""

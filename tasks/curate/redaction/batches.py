@@ -28,12 +28,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.curation_steps import NamesSpec, RedactStep
+from tasks.compute.spread import Spread
 from tasks.curate.redaction.gates import bits_of, ticket_bits
 from tasks.curate.redaction.personal import LABEL_COLUMNS, PERSONAL_ID, is_personal_id
 from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
 from tasks.curate.row_groups import GROUP_ROWS, cut, packed, row_ranges, unpacked
 from tasks.curate.rows import count_rows, read_batches
-from tasks.spread import Spread
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.errors import DataError
+from tasks.compute.threads import in_slices, n_threads
 from tasks.curate.similarity.kernels import comparing
 from tasks.curate.similarity.kernels import prefixes as prefix_kernels
 from tasks.curate.similarity.kernels.comparing import ADD, EMIT, LOOK, WORDS, sketch_sets
 from tasks.curate.similarity.shingles import ShingleSets, power_of_two, shingles_of_texts, starts_of
-from tasks.threads import in_slices, n_threads
 
 MAX_COMPARISONS = 200_000_000
 SLICED_FROM = 10_000

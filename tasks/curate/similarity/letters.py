@@ -16,7 +16,7 @@ import pyarrow as pa
 from tasks.curate.similarity.buffers import numpy_column, text_buffers
 from tasks.curate.similarity.kernels.tokenise import HARD, fold_texts
 from tasks.curate.similarity.words import INVISIBLE, UNSPACED, WORD, folded
-from tasks.warehouse import connect
+from tasks.storage.warehouse import connect
 
 N_CODE_POINTS = 0x110000
 # Elsewhere no character is a letter, a mark or invisible, except the tags and variation selectors of plane 14.

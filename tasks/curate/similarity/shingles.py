@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from tasks.compute.threads import n_threads
 from tasks.curate.similarity.buffers import text_buffers
 from tasks.curate.similarity.kernels.tokenise import shingle_texts
 from tasks.curate.similarity.letters import ascii_classes, character_classes, fold_batch
-from tasks.threads import n_threads
 
 B = TypeVar("B")
 BATCH_ROWS = 16_384

@@ -18,7 +18,7 @@ from tasks.curate.sql.functions import (
     refused_by_duckdb,
     refused_call,
 )
-from tasks.warehouse import connect, quote_identifier
+from tasks.storage.warehouse import connect, quote_identifier
 
 if TYPE_CHECKING:
     from sqlglot import exp

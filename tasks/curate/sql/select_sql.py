@@ -20,8 +20,8 @@ from tasks.curate.sql.functions import (
     refused_by_duckdb,
     refused_call,
 )
-from tasks.files import inside
-from tasks.warehouse import connect, quote_identifier
+from tasks.storage.files import inside
+from tasks.storage.warehouse import connect, quote_identifier
 
 if TYPE_CHECKING:
     from sqlglot import exp

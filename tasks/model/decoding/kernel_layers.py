@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tasks.compute.threads import n_threads
 from tasks.model.decoding.fused_layer import FusedLayer, Norm
 from tasks.model.decoding.kernels import add_and_norm_rows, attend_columns, gate_rows, largest_of_rows, norm_rows
-from tasks.threads import n_threads
 
 Flat = NDArray[Any]
 """A tensor's memory as kernels take it."""

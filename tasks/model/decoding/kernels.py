@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels import kernel, part, prefetch
+from tasks.compute.kernels import kernel, part, prefetch
 
 _F = np.float32
 _U = np.uint32

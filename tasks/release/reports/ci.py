@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from schemas.report import RunReport
 from tasks.release.reports.rendering import figure, signed
-from tasks.visible import literal, visible
+from tasks.tickets.visible import literal, visible
 
 
 def write_markdown(report: RunReport, *, graph: str = "") -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from schemas.graph_picture import Edge, GraphPicture, PictureNode
-from tasks.visible import visible
+from tasks.tickets.visible import visible
 
 COLUMN = 268
 """Width of a stage, in pixels; four fit the page."""

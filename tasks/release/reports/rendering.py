@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tasks.visible import visible
+from tasks.tickets.visible import visible
 
 HERE = Path(__file__).parent
 

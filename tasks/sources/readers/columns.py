@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from schemas.errors import DataError
 from schemas.file_reading import RowReading
-from tasks.row_fault import find_faulty, is_row_fault, row_fault
 from tasks.sources.formats import forms_of
 from tasks.sources.readers.headers import did_you_mean, is_plain, listing, shown
 from tasks.sources.readers.layouts import CANONICAL, Mapping, Reading
@@ -24,6 +23,7 @@ from tasks.sources.readers.rows_read import Layout, RowsRead, Values
 from tasks.sources.readers.shapes import RowShape, fill_ticket
 from tasks.sources.readers.typed import typed_column
 from tasks.sources.readers.values import to_text
+from tasks.tickets.row_fault import find_faulty, is_row_fault, row_fault
 
 _MAX_NOTED = 20
 _MAX_LAYOUTS = 1000

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas.errors import DataError
-from tasks.row_fault import find_faulty
 from tasks.sources.readers.headers import check_header
 from tasks.sources.readers.records import BATCH_ROWS, Batch, Fault, Record
+from tasks.tickets.row_fault import find_faulty
 
 NOT_UTF8 = Fault("TG0241", "A text of the row is not UTF-8.")
 

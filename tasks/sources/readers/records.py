@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tasks.row_fault import is_row_fault, row_fault
+from tasks.tickets.row_fault import is_row_fault, row_fault
 
 if TYPE_CHECKING:
     from tasks.sources.readers.rows_read import RowsRead

@@ -17,9 +17,9 @@ from benchmarks.train.trainers import CONTESTANTS, Result, Run, plan, training_t
 from benchmarks.train.workload import WORKLOADS, Prepared, prepare, spec_of
 from schemas.artifacts import ModelRef
 from schemas.training import AdapterSpec
-from tasks.files import write_json
 from tasks.model.adapter import open_for_training
 from tasks.model.base_model import load_base
+from tasks.storage.files import write_json
 from tasks.train.batches import Examples
 from tasks.train.forward import losses_of
 from tests.support.trained import shake

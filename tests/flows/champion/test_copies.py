@@ -13,8 +13,8 @@ import pytest
 
 from flows.champion.approvals import Answer, answer
 from flows.champion.mlflow_sync import SyncResult, decide, reconcile, synchronise
-from flows.context.registry_owner import check_model
 from flows.ledger.rows import RunVerdict
+from flows.registry.owner import check_model
 from schemas.errors import StorageError
 from tasks.release.register import OWNER_TAG
 from tests.flows.champion.test_mlflow_sync import NOWHERE

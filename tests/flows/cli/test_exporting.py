@@ -13,7 +13,7 @@ from flows.cli.app import app
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.forget import LearnedVersion
-from tasks.files import MANIFEST, seal, sha256_file, verify
+from tasks.storage.files import MANIFEST, seal, sha256_file, verify
 from tests.support.candidates import TICKETS, Candidates
 from tests.support.workplace import small_document
 

@@ -14,9 +14,9 @@ import pytest
 
 from flows.ledger.opened import open_ledger
 from flows.workspace.settings import load_settings
-from tasks.draw import item_hash
 from tasks.model.answer_engine import Answer
 from tasks.model.generate import AnswerJob, Batch, InThisProcess
+from tasks.tickets.draw import item_hash
 from tests.support.workplace import Workplace
 
 N_DIFFERING = 6

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.views.report import report_folder
-from tasks.files import seal
+from tasks.storage.files import seal
 from tests.support.workplace import Workplace
 
 NOWHERE = "http://127.0.0.1:9"

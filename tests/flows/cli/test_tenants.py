@@ -19,9 +19,9 @@ from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, StorageError
 from schemas.load import load_file
 from schemas.secrets import masked
-from tasks.files import seal
 from tasks.release.endpoint import Access, Limits, Tenant, build_endpoint
 from tasks.release.live import LiveModels
+from tasks.storage.files import seal
 from tests.support.candidates import Candidates
 from tests.support.workplace import small_document
 

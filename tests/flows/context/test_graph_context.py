@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from flows.context.graph_context import context_of
 from flows.context.labels import add_votes
 from flows.context.previous_run import PreviousRun
-from flows.context.registry_state import RegistryState
+from flows.registry.state import RegistryState
 from flows.workspace.settings import load_settings
 from schemas.artifacts import ModelRef
 from schemas.load import load_file

@@ -57,7 +57,7 @@ def parts(**changes):
         "function": "tasks.curate.dedup.drop_duplicates",
         "inputs": {"tickets": "aa"},
         "params": {"step": {"threshold": 0.8, "near": True}},
-        "code": {"tasks.curate.dedup": "11", "tasks.files": "22"},
+        "code": {"tasks.curate.dedup": "11", "tasks.storage.files": "22"},
         "libraries": {"duckdb": "2.0.1"},
     }
     return KeyParts.model_validate({**fields, **changes})
@@ -69,8 +69,8 @@ def parts(**changes):
         ({"params": {"step": {"threshold": 0.7, "near": True}}}, "params.step.threshold: 0.8 -> 0.7"),
         ({"params": {"step": {"threshold": 0.8}}}, "params.step.near: True -> absent"),
         ({"inputs": {"tickets": "bb"}}, "input tickets changed"),
-        ({"code": {"tasks.curate.dedup": "12", "tasks.files": "22"}}, "code of tasks.curate.dedup changed"),
-        ({"code": {"tasks.curate.dedup": "11"}}, "code of tasks.files is no longer used"),
+        ({"code": {"tasks.curate.dedup": "12", "tasks.storage.files": "22"}}, "code of tasks.curate.dedup changed"),
+        ({"code": {"tasks.curate.dedup": "11"}}, "code of tasks.storage.files is no longer used"),
         (
             {"inputs": {"tickets": "aa", "near": "cc"}, "params": {"step": {"threshold": 0.8, "near": True}}},
             "input near is used now",

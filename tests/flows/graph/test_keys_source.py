@@ -7,7 +7,7 @@ from flows.graph.keys import code_digests, module_digests
 DEDUP = '''"""Drop duplicates."""
 
 from schemas.curation_steps import DedupStep
-from tasks import files
+from tasks.storage import files
 
 
 def drop(step: DedupStep) -> int:
@@ -33,7 +33,7 @@ def source_tree(tmp_path):
 
     source_tree = SourceTree()
     source_tree.write("tasks/__init__.py", "")
-    source_tree.write("tasks/files.py", "SIZE = 1\n")
+    source_tree.write("tasks/storage/files.py", "SIZE = 1\n")
     source_tree.write("tasks/unrelated.py", "X = 1\n")
     source_tree.write("tasks/curate/__init__.py", "")
     source_tree.write("tasks/curate/dedup.py", DEDUP)
@@ -46,7 +46,7 @@ def source_tree(tmp_path):
 def test_exactly_the_imported_modules_count(source_tree):
     assert list(source_tree.digests()) == [
         "schemas", "schemas.curation_steps",
-        "tasks", "tasks.curate", "tasks.curate.dedup", "tasks.curate.shingles", "tasks.files",
+        "tasks", "tasks.curate", "tasks.curate.dedup", "tasks.curate.shingles", "tasks.storage.files",
     ]  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_code_counts(source_tree, other):
 @pytest.mark.parametrize(
     ("path", "text", "module"),
     [
-        ("tasks/files.py", "SIZE = 2\n", "tasks.files"),
+        ("tasks/storage/files.py", "SIZE = 2\n", "tasks.storage.files"),
         ("tasks/curate/shingles.py", "def shingles(n):\n    return n + 1\n", "tasks.curate.shingles"),
         ("schemas/curation_steps.py", "class DedupStep:\n    words: int = 4\n", "schemas.curation_steps"),
         ("tasks/curate/__init__.py", "import os\n", "tasks.curate"),
@@ -134,7 +134,7 @@ def test_prose_that_mentions_a_module_is_not_followed(source_tree):
 
 
 def test_circular_imports_end(source_tree):
-    source_tree.write("tasks/files.py", "import tasks.curate.dedup\nSIZE = 1\n")
+    source_tree.write("tasks/storage/files.py", "import tasks.curate.dedup\nSIZE = 1\n")
     assert len(source_tree.digests()) == 7
 
 
@@ -150,6 +150,6 @@ def test_word_lists_next_to_a_task_count_by_their_bytes(source_tree):
 
 
 def test_a_function_of_the_users_project_counts_with_its_modules():
-    from tasks.files import seal
+    from tasks.storage.files import seal
 
-    assert {"tasks", "tasks.files", "schemas.errors"} <= code_digests(seal).keys()
+    assert {"tasks", "tasks.storage.files", "schemas.errors"} <= code_digests(seal).keys()

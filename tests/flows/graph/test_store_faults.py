@@ -16,9 +16,9 @@ from flows.ledger.ledger import Ledger
 from flows.workspace.disk import named_disk_errors
 from schemas.artifacts import Artifact, TicketTable
 from schemas.errors import StorageError
-from tasks.disk_errors import name_disk_error
-from tasks.files import MANIFEST, seal, verify
 from tasks.step import as_step
+from tasks.storage.disk_errors import name_disk_error
+from tasks.storage.files import MANIFEST, seal, verify
 
 
 def flip(path):

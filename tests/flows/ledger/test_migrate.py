@@ -12,7 +12,7 @@ from flows.ledger.migrate import copy_ledger, ledger_digest, upgrade_file
 from flows.ledger.postgres import LedgerPostgres
 from flows.ledger.tables import VERSION
 from schemas.errors import GateError, StorageError
-from tasks.files import sha256_json
+from tasks.storage.files import sha256_json
 from tests.support.filled_ledger import fill
 
 INTEGRITY = (sqlite3.IntegrityError, psycopg2.IntegrityError)

@@ -12,7 +12,7 @@ from flows.ledger.runs import Seen
 from flows.ledger.ticks import set_mark
 from schemas.artifacts import Artifact, RowCounts, TicketTable
 from schemas.errors import ConfigError, DataError, StorageError
-from tasks.draw import item_hash
+from tasks.tickets.draw import item_hash
 
 
 def begin(ledger, run_id, *, pipeline="support", inputs="in-1"):

@@ -8,20 +8,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.cli.data import forget as command
-from flows.context.feedback import feedback_database
 from flows.graph.store import Store
 from flows.ledger.rows import RunVerdict
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.index import index_new_results
 from flows.privacy.keys import KEY_FILE, TOMBSTONES, VARIABLE, load_forgotten, load_hashes
+from flows.registry.feedback import feedback_database
 from flows.workspace.lock import pipeline_lock
 from schemas.artifacts import Splits, TrainedRef
 from schemas.errors import LockedError, SecurityError, StorageError
 from schemas.forget import Certificate
 from tasks.cluster.depot import mark
 from tasks.cluster.shared import Shared
-from tasks.files import seal, verify
 from tasks.monitor.feedback import FeedbackRules, feedback_state, ingest_feedback, latest_decisions
+from tasks.storage.files import seal, verify
 from tests.support.forgetful_workspace import CUSTOMER, OTHER, TEXT, WORDS, Workspace, pseudonym
 from tests.support.traces import traces
 

@@ -6,7 +6,7 @@ from typing import Any
 from flows.privacy.forget import forget, plan_forgetting
 from tasks.curate.rows import ticket_table, write_tickets
 from tasks.curate.warehouse_tables import TABLES, create_tables
-from tasks.warehouse import connect
+from tasks.storage.warehouse import connect
 from tests.support.forgetful_workspace import CUSTOMER, TEXT, WORDS, Workspace, pseudonym, rows
 from tests.support.traces import traces
 

@@ -246,7 +246,7 @@ def test_the_same_work_has_the_same_name_after_the_ledger_moved_on(opened: OpenR
 
 def forge(opened: OpenRun, stage: str, change: Callable[[dict[str, Any]], object]) -> str:
     """Change the handover; return the sha256 of the changed file."""
-    from tasks.files import sha256_file
+    from tasks.storage.files import sha256_file
 
     hand_over(opened, stage)
     file = opened.context.settings.home / "handover" / f"{opened.context.run_id}-{stage}.json"

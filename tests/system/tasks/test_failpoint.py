@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from tasks.failpoint import VARIABLE
+from tasks.storage.failpoint import VARIABLE
 from tests.support.project import PROJECT
 
 
 @pytest.mark.parametrize(("value", "printed"), [("store.sealed", ""), ("store.sealed:3", "1\n2\n")])
 def test_the_process_dies_at_the_nth_time(value, printed):
     code = (
-        "from tasks.failpoint import reach\n"
+        "from tasks.storage.failpoint import reach\n"
         "for n in range(1, 6): reach('store.produced'); reach('store.sealed'); print(n, flush=True)"
     )
     done = subprocess.run(

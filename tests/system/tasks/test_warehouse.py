@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import LockedError
-from tasks.warehouse import connect, create_database
+from tasks.storage.warehouse import connect, create_database
 
 
 def test_a_locked_database_is_reported_with_its_holder(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_locked_database_is_reported_with_its_holder(tmp_path: Path) -> None:
 def test_a_signal_ends_endless_sql(number: signal.Signals, code: int) -> None:
     script = """
 import signal, sys
-from tasks.warehouse import connect, in_bounds
+from tasks.storage.warehouse import connect, in_bounds
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 endless = "with recursive r as (select 1 as i union all select i + 1 from r) select count(*) from r"

@@ -21,7 +21,7 @@ from tasks.assess.interim import (
     stops,
 )
 from tasks.assess.weigh import Kind, weigh_change
-from tasks.draw import look_ends
+from tasks.tickets.draw import look_ends
 
 ALPHA, STOP_BELOW, POWER = 0.05, 0.2, 0.8
 Answers = NDArray[np.bool_]

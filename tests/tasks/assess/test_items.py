@@ -18,7 +18,7 @@ from schemas.verdicts import SeenItems
 from tasks.assess import items
 from tasks.assess.items import EXTRA, extra_items, select_items
 from tasks.curate.rows import read_rows
-from tasks.draw import hash_rank, item_hash
+from tasks.tickets.draw import hash_rank, item_hash
 from tests.support.plant import raise_on
 
 NewFolder = Callable[[], Path]

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.cluster.depot import Depot, NodeFolder, Notes, clear_marked, mark
 from tasks.cluster.shared import Shared
-from tasks.files import seal, verify, write_json
+from tasks.storage.files import seal, verify, write_json
 from tasks.train.job import ANSWERS, CHECKPOINTS
 
 

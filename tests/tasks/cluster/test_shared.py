@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import ConfigError, StorageError
 from tasks.cluster.shared import LISTED, Shared
-from tasks.files import seal, verify
+from tasks.storage.files import seal, verify
 
 URLS = ("file://{}", "memory://{}")
 """A mounted folder, and an object store without folders or renames."""

@@ -22,7 +22,7 @@ from tasks.curate.redaction import batches
 from tasks.curate.rows import ticket_table
 from tasks.curate.similarity.families import decide
 from tasks.curate.similarity.shingles import shingles_of_texts
-from tasks.files import seal
+from tasks.storage.files import seal
 from tests.support.plain_spread import PlainSpread
 
 START = datetime(2026, 6, 1)

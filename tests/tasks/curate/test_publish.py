@@ -27,7 +27,7 @@ from tasks.curate.warehouse_query import (
 )
 from tasks.curate.warehouse_tables import TABLES, VIEWS
 from tasks.privacy.databases import forget_raw, has_raw_texts
-from tasks.warehouse import connect
+from tasks.storage.warehouse import connect
 
 CHECK = CheckResult(
     name="few", uses="volume", checked_table="curated", severity="warn", status="failed", observed=1.0, n_rows=1,

@@ -150,7 +150,7 @@ def test_a_module_of_the_same_name_elsewhere_is_not_taken_and_comes_back(
         ("own_steps.clean:keep", "def keep(batch:\n", "own_steps/clean.py:1 cannot be read: SyntaxError"),
         ("os.path:join", KEEP_ODD, "`os` is taken"),
         ("numpy.linalg:norm", KEEP_ODD, "there is no numpy/linalg.py in the folder"),
-        ("tasks.files:seal", KEEP_ODD, "`tasks` is taken"),
+        ("tasks.storage.files:seal", KEEP_ODD, "`tasks` is taken"),
         ("own_steps..clean:keep", KEEP_ODD, "there is no own_steps//clean.py"),
     ],
 )

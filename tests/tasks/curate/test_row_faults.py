@@ -43,7 +43,7 @@ from tasks.curate.split import split_tickets
 from tasks.curate.sql_step import select_tickets
 from tasks.curate.trigger_scan import scan_triggers
 from tasks.curate.validate import validate_tickets
-from tasks.row_fault import find_faulty, is_row_fault
+from tasks.tickets.row_fault import find_faulty, is_row_fault
 from tests.support.plant import raise_on
 
 N_ROWS = 24

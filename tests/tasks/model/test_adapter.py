@@ -17,9 +17,9 @@ from torch import nn
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.errors import ConfigError, StorageError, TrainingError
 from schemas.training import TrainSpec
-from tasks.files import sha256_file
 from tasks.model.adapter import load_trained, open_for_training, save_trained, trainable_tensors
 from tasks.model.base_model import load_base
+from tasks.storage.files import sha256_file
 from tests.support.project import PROJECT
 from tests.support.trained import perturb, save
 

@@ -16,13 +16,13 @@ from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from schemas.training import TrainSpec
 from tasks.assess.check import check_findings
-from tasks.files import seal
 from tasks.model import exposure as measuring
 from tasks.model.adapter import open_for_training
 from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import draw_alternatives, make_canaries, planted_examples, planted_ids
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.exposure import exposure, measure_exposure
+from tasks.storage.files import seal
 from tests.support.trained import save
 
 Measure = Callable[..., CheckEvidence]

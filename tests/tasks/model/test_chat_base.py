@@ -11,7 +11,6 @@ from schemas.chat_template import families, resolve_template
 from schemas.errors import ConfigError
 from schemas.evaluation import DecodingSpec
 from schemas.training import AdapterSpec, Method, PromptSpec, TrainSpec
-from tasks.files import seal
 from tasks.model.adapter import load_trained, open_for_training
 from tasks.model.base_model import fetch_base_model, load_base, load_tokenizer
 from tasks.model.chat_base import CHAT_FILES, trained_ids
@@ -20,6 +19,7 @@ from tasks.model.merge import check_parity, merge_adapter
 from tasks.release.bundle import bundle_candidate
 from tasks.release.export_adapter import check_servable
 from tasks.release.serve import load_bundle
+from tasks.storage.files import seal
 from tasks.train.fast.decoder import is_fast
 from tests.support.trained import save_perturbed
 

@@ -10,7 +10,7 @@ from schemas.errors import ConfigError, DataError
 from schemas.training import LossOn
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
-from tasks.prompts import Message
+from tasks.tickets.prompts import Message
 
 SYSTEM: Message = {"role": "system", "content": "Be kind."}
 USER: Message = {"role": "user", "content": "Where is NB-10234?"}

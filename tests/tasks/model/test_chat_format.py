@@ -15,13 +15,13 @@ from schemas.errors import ConfigError, DataError, GateError
 from schemas.training import DrawSpec, EncodeSpec, PromptSpec
 from tasks.curate.row_faults import count_faulty
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
-from tasks.files import seal
 from tasks.model import chat_format
 from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import planted_ids
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.chat_format import encode_examples
-from tasks.prompts import conversation_for, dump_messages
+from tasks.storage.files import seal
+from tasks.tickets.prompts import conversation_for, dump_messages
 
 PROMPT = PromptSpec(system="Be kind.", user="{body}", answer="{reply}")
 SPEC = EncodeSpec(format="instruction", prompt=PROMPT, max_length=200, overflow="drop", max_examples=None)

@@ -16,7 +16,6 @@ from schemas.artifacts import ModelRef, Predictions, PromptSet
 from schemas.errors import DataError, TrainingError
 from schemas.evaluation import DecodingSpec
 from schemas.training import AdapterSpec
-from tasks.files import seal
 from tasks.model.adapter import attach_adapter
 from tasks.model.answer_engine import CancelledError, Engine, greedy
 from tasks.model.base_model import load_base, load_tokenizer
@@ -26,7 +25,8 @@ from tasks.model.decoding.fused_decoder import FusedDecoder, is_fusable, open_de
 from tasks.model.decoding.fused_layer import JoinedLinear, packs
 from tasks.model.decoding.plain_decoder import PlainDecoder
 from tasks.model.generate import AnswerJob, each_batch, generate_answers, shared_prefix
-from tasks.prompts import dump_messages
+from tasks.storage.files import seal
+from tasks.tickets.prompts import dump_messages
 from tests.support.trained import shake
 
 BODIES = (

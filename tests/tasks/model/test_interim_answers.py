@@ -28,12 +28,12 @@ from schemas.evaluation import DecodingSpec, EvaluateSpec
 from schemas.gates import GatesSpec
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.score import score_answers
-from tasks.draw import hash_rank, look_ends
-from tasks.failpoint import VARIABLE
 from tasks.model.answer_engine import Answer
 from tasks.model.generate import AnsweredBefore, AnswerJob, Batch, generate_answers
 from tasks.model.interim_answers import answer_until_futile, take_answers
-from tasks.prompts import dump_messages
+from tasks.storage.failpoint import VARIABLE
+from tasks.tickets.draw import hash_rank, look_ends
+from tasks.tickets.prompts import dump_messages
 from tests.support.refs import trained_ref
 from tests.tasks.assess.conftest import ticket_table
 

@@ -12,9 +12,9 @@ from schemas.checks import LatencySpec
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import LATENCY_FIGURES
 from schemas.training import TrainSpec
-from tasks.files import seal
 from tasks.model.adapter import open_for_training
 from tasks.model.latency import measure_latency, summarise_rounds, take_rounds
+from tasks.storage.files import seal
 from tests.support.trained import save
 
 SINGLE = {figure for figure in LATENCY_FIGURES if not figure.startswith("batch_")}

@@ -12,7 +12,7 @@ from schemas.errors import TunegateError
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.limited_template import MAX_CHARS, TemplateTooCostly, render_limited
-from tasks.prompts import Message
+from tasks.tickets.prompts import Message
 from tests.support.project import PROJECT
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}

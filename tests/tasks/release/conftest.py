@@ -10,8 +10,8 @@ import pytest
 
 from schemas.artifacts import BundleRef
 from schemas.release import DatasetRecord, RunRecord
-from tasks.files import seal
 from tasks.release.tracking import choose_uri, open_client
+from tasks.storage.files import seal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,8 +9,8 @@ from schemas.artifacts import BundleRef, ModelRef, TrainedRef
 from schemas.errors import StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.training import PromptSpec
-from tasks.files import seal, sha256_file
 from tasks.release.bundle import bundle_candidate, check_evaluated
+from tasks.storage.files import seal, sha256_file
 from tests.support.refs import trained_ref
 
 

@@ -10,8 +10,8 @@ from schemas.errors import StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import PromptSpec
-from tasks.files import seal, write_json
 from tasks.release.live import LiveModels, Offer
+from tasks.storage.files import seal, write_json
 from tests.support.refs import trained_ref
 
 

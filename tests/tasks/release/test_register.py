@@ -12,7 +12,6 @@ import pytest
 from schemas.artifacts import BundleRef
 from schemas.errors import ServiceError, StorageError
 from schemas.release import RunRecord
-from tasks.files import verify
 from tasks.release.register import (
     BUNDLE_TAG,
     EVENT_TAG,
@@ -28,6 +27,7 @@ from tasks.release.register import (
     tag_version,
 )
 from tasks.release.tracking import begin_run, open_client
+from tasks.storage.files import verify
 from tests.support.place import alias_version, verdicts_of
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from schemas.errors import DataError, SecurityError, StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import AdapterSpec, Format, Method, PromptSpec, TrainSpec
-from tasks.files import seal
 from tasks.model.tunegate_loader import BASE_VARIABLE, Answers
-from tasks.prompts import dump_messages, messages_for, render_text
 from tasks.release.bundle import bundle_candidate
 from tasks.release.serve import ServedModel, load_bundle
+from tasks.storage.files import seal
+from tasks.tickets.prompts import dump_messages, messages_for, render_text
 from tests.support.trained import save_perturbed
 
 MARKER = "zyxmarker"

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from schemas.errors import ConfigError, SecurityError
-from tasks.files import seal
 from tasks.release.signing import PASSWORD, check_signature, check_signing_key, sign_folder, signature_of
+from tasks.storage.files import seal
 
 MakeKey = Callable[..., tuple[Path, Path]]
 

@@ -10,8 +10,8 @@ import pytest
 
 from schemas.artifacts import DatasetRef
 from schemas.training import AdapterSpec, TrainSpec
-from tasks.failpoint import VARIABLE
-from tasks.files import seal, write_json
+from tasks.storage.failpoint import VARIABLE
+from tasks.storage.files import seal, write_json
 from tasks.train.job import TrainJob
 
 MakeDataset = Callable[..., DatasetRef]

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import TrainingError
 from schemas.training import AdapterSpec, TrainSpec
-from tasks.files import seal
 from tasks.model.adapter import WEIGHTS
+from tasks.storage.files import seal
 from tasks.train.job import ProgressLog, TrainJob
 from tasks.train.launch import check_start
 from tasks.train.part import run_rank

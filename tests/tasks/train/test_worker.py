@@ -9,7 +9,7 @@ import pytest
 
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import TrainSpec
-from tasks.files import write_json
+from tasks.storage.files import write_json
 from tasks.train.job import ERROR, JOB, TrainJob
 from tasks.train.worker import main
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from ruamel.yaml import YAML
 
 from schemas.spec import Spec
-from tasks.files import write_atomic
+from tasks.storage.files import write_atomic
 
 Item = tuple[str, str, str]
 """Question, reference answer, pattern of a right answer (ignoring case)."""

@@ -1,1 +1,1 @@
-"""Loops over arrays of hashes and bytes, compiled by `tasks/kernels.py`; no file here imports from another."""
+"""Loops over arrays of hashes and bytes, compiled by `tasks/compute/kernels.py`; no file here imports from another."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels import kernel, part
+from tasks.compute.kernels import kernel, part
 
 _U = np.uint64
 WORDS = 4

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels import kernel, part
+from tasks.compute.kernels import kernel, part
 
 LABEL_MARK = b"__label__"
 """A token with this prefix is not a word."""

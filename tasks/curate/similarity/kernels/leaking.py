@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels import kernel
+from tasks.compute.kernels import kernel
 
 _SLACK = 1e-9  # as in `tasks/curate/similarity/kernels/comparing.py`
 

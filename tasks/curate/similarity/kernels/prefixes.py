@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels import kernel, part
+from tasks.compute.kernels import kernel, part
 
 _U = np.uint64
 _SLACK = 1e-9  # products such as 0.7 * 10 may exceed the integer they stand for by a rounding error

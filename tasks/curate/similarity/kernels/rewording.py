@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.kernels import kernel, part
+from tasks.compute.kernels import kernel, part
 
 _SLACK = 1e-9  # as in `tasks/curate/similarity/kernels/comparing.py`
 _MIN_WORDS = 3

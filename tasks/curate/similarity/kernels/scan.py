@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels import kernel, part
+from tasks.compute.kernels import kernel, part
 
 N_LISTED = 0x20000
 """Code points with an entry in the tables of `tasks/curate/quality_characters.py`."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.kernels import kernel, part
+from tasks.compute.kernels import kernel, part
 
 SEPARATOR, LETTER, LONE, INVISIBLE = 0, 1, 2, 3
 """Classes of characters: between words, part of a word, a word of its own, not there at all."""

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from flows.champion.mlflow_sync import reconcile, synchronise
-from flows.context.registry_address import registry_address
 from flows.ledger.rows import RunVerdict
+from flows.registry.address import registry_address
 from flows.workspace.login import read_login
 from flows.workspace.servers import ensure_mlflow, stop_all
-from tasks.failpoint import PLACES
 from tasks.release.tracking import open_client
+from tasks.storage.failpoint import PLACES
 from tests.support.place import Place, alias_version
 
 KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.synced:2"]

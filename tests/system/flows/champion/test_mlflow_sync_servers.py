@@ -22,8 +22,8 @@ from flows.champion.mlflow_sync import synchronise
 from flows.ledger.rows import RunVerdict
 from flows.workspace.servers import MLFLOW_ENVIRONMENT, free_port
 from schemas.errors import ServiceError
-from tasks.files import verify
 from tasks.release.tracking import open_client
+from tasks.storage.files import verify
 from tests.support.place import Place, alias_version
 from tests.support.postgres import Postgres
 

@@ -18,8 +18,8 @@ from ruamel.yaml import YAML
 
 from flows.cli.app import app
 from flows.cli.endpoint import TOKEN, offers, token_file
-from flows.context.feedback import feedback_database
 from flows.ledger.ledger import Ledger
+from flows.registry.feedback import feedback_database
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, StorageError
 from tasks.monitor.feedback import latest_decisions

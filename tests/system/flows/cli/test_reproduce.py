@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tasks.files import sha256_json
+from tasks.storage.files import sha256_json
 from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks.files import sha256_file
+from tasks.storage.files import sha256_file
 from tests.support.prefect_server import PrefectServer
 from tests.support.processes import processes_of, wait_for
 from tests.support.workplace import ForkedWorkplace

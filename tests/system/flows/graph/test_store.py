@@ -7,8 +7,8 @@ import pytest
 from flows.graph.keys import step_key
 from flows.graph.store import Damage, Store
 from schemas.artifacts import TicketTable
-from tasks.failpoint import PLACES
-from tasks.files import verify
+from tasks.storage.failpoint import PLACES
+from tasks.storage.files import verify
 
 STORE_PLACES = [place for place in PLACES if place.startswith("store.")]
 

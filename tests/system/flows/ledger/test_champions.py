@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tasks.failpoint import PLACES
+from tasks.storage.failpoint import PLACES
 from tests.flows.ledger.test_champions import promote
 
 LEDGER_PLACES = [place for place in PLACES if place.startswith(("ledger.candidate", "ledger.promote"))]

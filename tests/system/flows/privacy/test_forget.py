@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from flows.privacy.forget import apply_tombstones
-from tasks.failpoint import VARIABLE as FAILPOINT
+from tasks.storage.failpoint import VARIABLE as FAILPOINT
 from tests.flows.privacy.test_forget import forget_customer, traces_left
 from tests.support.forgetful_workspace import Workspace
 

@@ -23,13 +23,13 @@ from typing import Any
 
 import pytest
 
-from flows.context.registry_address import registry_address
+from flows.registry.address import registry_address
 from flows.workspace.login import login_file, read_login
 from flows.workspace.servers import Server, ensure_mlflow, free_port, read_state, running, start_time, stop_all
 from flows.workspace.settings import Settings, load_settings
 from schemas.secrets import masked
-from tasks.files import write_json
 from tasks.release.tracking import choose_uri, open_client
+from tasks.storage.files import write_json
 from tests.support.attackers import NOBODY, ForeignPage, ask_as_another_user, may_read_as_another_user
 from tests.support.browser import open_browser
 from tests.support.commands import run_here

@@ -35,7 +35,7 @@ from flows.workspace.settings import load_settings
 from schemas.artifacts import ModelRef
 from schemas.errors import ServiceError
 from schemas.load import load_file
-from tasks.files import write_json
+from tasks.storage.files import write_json
 from tests.support.commands import run_here
 from tests.support.desk_server import send, serving
 from tests.support.processes import wait_for

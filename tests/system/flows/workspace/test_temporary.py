@@ -17,7 +17,7 @@ SPILLING = """
 import sys
 from pathlib import Path
 from flows.workspace.temporary import temporary_files_below
-from tasks.warehouse import connect
+from tasks.storage.warehouse import connect
 with temporary_files_below(Path(sys.argv[1]), make=True):
     with connect(memory_limit="60MB", threads=1) as connection:
         text = "md5(i::varchar) || ' a ticket of amber@ibis.example'"
@@ -67,7 +67,7 @@ def test_forgetting_a_customer_removes_spilled_files(tmp_path: Path, monkeypatch
 WRITING = """
 import os, sys
 from pathlib import Path
-from tasks.files import write_json
+from tasks.storage.files import write_json
 os.fsync = lambda _descriptor: os.kill(os.getpid(), 9)
 write_json(Path(sys.argv[1]), {"text": "a ticket of amber@ibis.example"})
 """

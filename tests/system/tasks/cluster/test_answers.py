@@ -11,8 +11,8 @@ from schemas.errors import DataError, TrainingError
 from schemas.evaluation import DecodingSpec
 from schemas.training import TrainSpec
 from tasks.cluster.answers import AnsweringOnRay
-from tasks.files import seal, sha256_file
 from tasks.model.generate import IN_THIS_PROCESS, Answering, generate_answers
+from tasks.storage.files import seal, sha256_file
 from tests.support.processes import processes_of
 from tests.support.ray_cluster import TwoNodes
 from tests.support.refs import trained_ref

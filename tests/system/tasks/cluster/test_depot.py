@@ -8,7 +8,7 @@ import pytest
 
 from tasks.cluster.depot import Depot
 from tasks.cluster.shared import Shared
-from tasks.failpoint import VARIABLE
+from tasks.storage.failpoint import VARIABLE
 from tests.tasks.cluster.test_depot import bring, checkpoint
 
 

@@ -5,7 +5,7 @@ import pytest
 from schemas.artifacts import ModelRef
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
-from tasks.prompts import Message
+from tasks.tickets.prompts import Message
 
 SYSTEM: Message = {"role": "system", "content": "Be kind."}
 USER: Message = {"role": "user", "content": "Where is NB-10234?"}

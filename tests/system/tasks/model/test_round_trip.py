@@ -17,10 +17,10 @@ from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from schemas.training import TrainSpec
 from tasks.assess.check import check_findings
-from tasks.files import seal
 from tasks.model.divergence import measure_divergence
 from tasks.model.generate import generate_answers
 from tasks.model.round_trip import check_round_trip, is_intact
+from tasks.storage.files import seal
 from tests.support.trained import save_perturbed
 
 Trip = Callable[..., CheckEvidence]

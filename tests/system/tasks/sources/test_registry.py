@@ -19,7 +19,7 @@ KIND = '''
 from typing import Literal
 
 from schemas.file_reading import FileReading
-from tasks.files import sha256_file
+from tasks.storage.files import sha256_file
 from tasks.sources.kind import Ingested, Part, SourceKind
 from tasks.sources.readers.records import Record, in_batches
 

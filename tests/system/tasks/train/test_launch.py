@@ -15,9 +15,9 @@ import pytest
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.errors import ConfigError, ProcessLostError, TrainingError
 from schemas.training import AdapterSpec, BudgetSpec
-from tasks.children import Children
-from tasks.failpoint import VARIABLE
-from tasks.files import MANIFEST, write_json
+from tasks.compute.children import Children
+from tasks.storage.failpoint import VARIABLE
+from tasks.storage.files import MANIFEST, write_json
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.limits import TrainingLimits, Use
 from tasks.train.place import ThisMachine, worker_environment

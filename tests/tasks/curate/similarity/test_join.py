@@ -18,7 +18,7 @@ from tasks.curate.similarity.families import decide
 from tasks.curate.similarity.join import CrowdedFamilyError, choose_prefixes, connect_components, similar_pairs
 from tasks.curate.similarity.shingles import shingles_of_texts
 from tasks.curate.similarity.words import normal_form, word_runs, words_of
-from tasks.warehouse import connect
+from tasks.storage.warehouse import connect
 
 Pair = tuple[int, int, float]
 THRESHOLDS = (0.5, 0.6, 2 / 3, 0.7, 0.75, 0.8, 0.9, 1.0)

@@ -21,7 +21,7 @@ from schemas.curation_steps import (
     RedactStep,
     RuleStep,
 )
-from tasks import threads, warehouse
+from tasks.compute import threads
 from tasks.curate import language_model, leaks, quality
 from tasks.curate.cap import cap_rows
 from tasks.curate.decontaminate import decontaminate
@@ -36,6 +36,7 @@ from tasks.curate.rules import apply_rules
 from tasks.curate.similarity import join, shingles
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
+from tasks.storage import warehouse
 
 Slices = list[tuple[str, int]]
 RULES = (

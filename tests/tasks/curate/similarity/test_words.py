@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.curate.similarity.words import normal_form, word_runs, words_of
-from tasks.warehouse import connect
+from tasks.storage.warehouse import connect
 
 
 def evaluate(expression: str, text: str) -> object:

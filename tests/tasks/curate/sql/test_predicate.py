@@ -10,7 +10,7 @@ from schemas.errors import ConfigError, SecurityError
 from tasks.curate.sql.functions import ALL_FUNCTIONS, ROW_FUNCTIONS
 from tasks.curate.sql.predicate import advise_on_predicate, check_predicate
 from tasks.curate.sql.select_sql import advise_on_select, check_select
-from tasks.warehouse import connect, quote_text
+from tasks.storage.warehouse import connect, quote_text
 
 ALLOWED = (
     "length(reply) between 40 and 2000",

@@ -5,7 +5,7 @@ import pytest
 from schemas.errors import ConfigError, SecurityError
 from schemas.tables import TICKETS
 from tasks.curate.sql.select_sql import check_select
-from tasks.warehouse import connect, quote_identifier
+from tasks.storage.warehouse import connect, quote_identifier
 
 ALLOWED = (
     "select * from tickets where length(body) > 8",

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from schemas.report import RunReport
 from tasks.release.reports.ci import write_markdown
-from tasks.visible import literal
+from tasks.tickets.visible import literal
 from tests.tasks.release.reports.test_page import finding, report
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])

@@ -15,7 +15,7 @@ from tasks.curate.similarity import shingles as shingles_module
 from tasks.curate.similarity.letters import ascii_classes, character_classes, fold_batch, simple_folds
 from tasks.curate.similarity.shingles import ShingleSets, shingle_sets, shingles_of_texts
 from tasks.curate.similarity.words import INVISIBLE, UNSPACED, WORD, folded, normal_form, words_of
-from tasks.warehouse import connect
+from tasks.storage.warehouse import connect
 
 ODD = (
     "aZ09 _-.,\t\n\0éÉßẞıİKﬁ中の〇สวัлд́\u0301\u00ad\u200b\u200d\ufeff\u00a0\u3000’“😀👩\u200d👩ǅ᾿"

@@ -10,7 +10,7 @@ from flows.graph.graph import Node
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.evidence import LATENCY_FIGURES
-from tasks.files import write_json
+from tasks.storage.files import write_json
 from tasks.train.job import MEMORY_FIGURES
 
 

@@ -11,20 +11,20 @@ from itertools import pairwise
 
 import pyarrow.parquet as pq
 
-from flows.context.champion_past import NO_PAST, ChampionPast, past_of
-from flows.context.feedback import feedback_database, state_of
 from flows.graph.keys import digest_of
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
+from flows.registry.champion_past import NO_PAST, ChampionPast, past_of
+from flows.registry.feedback import feedback_database, state_of
 from schemas.artifacts import Artifact, ChampionRef, DatasetRef, EvalSet, Splits
 from schemas.errors import ConfigError, StorageError
 from schemas.feedback import LiveQuality
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec, TrainSpec
 from schemas.verdicts import NOTHING_SEEN, SeenItems, UsedBudget
-from tasks.draw import item_hash
 from tasks.model.continue_examples import count_examples, learned_ids
 from tasks.monitor.feedback import acceptance_of
+from tasks.tickets.draw import item_hash
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What ledger and store still know of the champion's earlier verdicts: its scores, and the tickets of its own.
 
 The gate compares them with its scores now: if the champion falls on fresh items, tickets or labels have changed. Called
-by `flows/context/registry_state.py`.
+by `flows/registry/state.py`.
 """
 
 from collections.abc import Iterable, Iterator

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from schemas.errors import ConfigError, LockedError, SecurityError, StorageError
-from tasks.limits import machine_memory
-from tasks.limits import memory_limit as limited_memory
+from tasks.compute.limits import machine_memory
+from tasks.compute.limits import memory_limit as limited_memory
 
 if TYPE_CHECKING:
     import duckdb

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 from schemas.endpoint import EndpointSpec
 from schemas.errors import GateError
-from tasks.files import sha256_json, write_json
-from tasks.prompts import Message
+from tasks.storage.files import sha256_json, write_json
+from tasks.tickets.prompts import Message
 
 MAX_BYTES = 4_000_000
 """Maximum size of one answer's JSON."""

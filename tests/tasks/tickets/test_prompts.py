@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError, DataError
 from schemas.training import PromptSpec
-from tasks.prompts import check_template, conversation_for, dump_messages, messages_for, parse_messages, render_text
+from tasks.tickets.prompts import (
+    check_template,
+    conversation_for,
+    dump_messages,
+    messages_for,
+    parse_messages,
+    render_text,
+)
 
 TURNS = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "On its way."}]
 

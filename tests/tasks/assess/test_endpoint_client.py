@@ -16,9 +16,9 @@ from schemas.artifacts import ModelRef, PromptSet
 from schemas.endpoint import EndpointSpec
 from schemas.errors import GateError
 from schemas.pipeline import PipelineSpec
-from tasks import endpoint as client
+from tasks.assess import endpoint_client as client
 from tasks.assess.endpoint_arm import answer_by_endpoint
-from tasks.endpoint import Endpoint
+from tasks.assess.endpoint_client import Endpoint
 from tests.support.openai_desk import Desk
 
 SECRET = "sk-very-secret"

@@ -1,7 +1,7 @@
 """The feedback on a registered model: where it is stored, and how it is ingested.
 
 It arrives by `tunegate model feedback` and at the endpoint's `/v1/feedback`. Curation uses it in a step after redaction
-(`flows/curation_steps.py`), the gate as a parameter (`flows/context/registry_state.py`). A run uses the state at its
+(`flows/curation_steps.py`), the gate as a parameter (`flows/registry/state.py`). A run uses the state at its
 beginning; what arrives meanwhile belongs to the next run.
 """
 

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.errors import ConfigError
-from tasks.failpoint import PLACES, VARIABLE, reach
+from tasks.storage.failpoint import PLACES, VARIABLE, reach
 
 
 def test_without_the_variable_nothing_happens(monkeypatch):

@@ -10,7 +10,7 @@ from schemas.curation_steps import SqlStep
 from schemas.errors import SecurityError, StorageError
 from schemas.judge import JudgeSpec
 from tasks.assess.llm_judge import labels_digest
-from tasks.files import files_below, inside, verify
+from tasks.storage.files import files_below, inside, verify
 
 
 @pytest.fixture

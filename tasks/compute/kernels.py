@@ -3,9 +3,9 @@
 A kernel is compiled at its first call, which takes seconds, and cached: in `NUMBA_CACHE_DIR`, else in `__pycache__`
 next to its source, else in the user's cache folder. numba recompiles only when the kernel's own file has changed,
 although it compiles constants and parts of other files into the kernel: so a kernel, its parts and its constants must
-be in one file (`tests/tasks/test_kernels.py`). After changing the options here, remove the cached files.
+be in one file (`tests/tasks/compute/test_kernels.py`). After changing the options here, remove the cached files.
 
-Kernels are serial and release the GIL while they run; `tasks/threads.py` runs one on several threads. They allocate
+Kernels are serial and release the GIL while they run; `threads.py` runs one on several threads. They allocate
 nothing and check no bounds: the caller provides the work arrays. Import this module late: numba takes a second.
 """
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import TrainingError
-from tasks import children as module
-from tasks.children import Children, start_group
+from tasks.compute import children as module
+from tasks.compute.children import Children, start_group
 from tests.support.processes import is_running
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from flows.context.registry_state import RegistryState, describe_champion, registry_state_of
 from flows.graph.store import Obtained
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import RunVerdict
+from flows.registry.state import RegistryState, describe_champion, registry_state_of
 from schemas.artifacts import Artifact, BundleRef, ChampionRef, ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec

@@ -1,6 +1,6 @@
 """Slices cover all of the work, whatever the number of threads."""
 
-from tasks.threads import in_slices, n_threads
+from tasks.compute.threads import in_slices, n_threads
 
 
 def test_slices_cover_everything_in_order() -> None:

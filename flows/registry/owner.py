@@ -8,8 +8,8 @@ from pathlib import Path
 
 import orjson
 
-from flows.context.registry_address import registry_address
 from flows.ledger.ledger import Ledger
+from flows.registry.address import registry_address
 from flows.workspace.settings import Settings
 from schemas.errors import ServiceError
 from schemas.pipeline import PipelineSpec

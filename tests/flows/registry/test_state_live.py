@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from flows.build import build
-from flows.context.feedback import feedback_database, state_of
 from flows.context.graph_context import GraphContext
-from flows.context.registry_state import registry_state_of
 from flows.graph.graph import Graph
+from flows.registry.feedback import feedback_database, state_of
+from flows.registry.state import registry_state_of
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec

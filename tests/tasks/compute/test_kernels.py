@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.kernels import kernel, prefetch
+from tasks.compute.kernels import kernel, prefetch
 
 SOURCE = """
 import numpy as np
-from tasks.kernels import kernel, part
+from tasks.compute.kernels import kernel, part
 
 @part()
 def times(value):
@@ -64,12 +64,14 @@ def test_a_folder_that_cannot_be_written_is_skipped(tmp_path: Path, monkeypatch:
 
 def test_a_kernel_its_parts_and_its_constants_are_in_one_file(project: Path) -> None:
     """numba notices only changes in the kernel's own file and would keep old constants of another."""
-    files = [path for path in (project / "tasks").rglob("*.py") if "from tasks.kernels import" in path.read_text()]
+    files = [
+        path for path in (project / "tasks").rglob("*.py") if "from tasks.compute.kernels import" in path.read_text()
+    ]
     assert len(files) >= 5
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
-                assert node.module in ("__future__", "typing", "tasks.kernels"), path
+                assert node.module in ("__future__", "typing", "tasks.compute.kernels"), path
             elif isinstance(node, ast.Import):
                 assert {name.name for name in node.names} <= {"math", "numpy"}, path
 

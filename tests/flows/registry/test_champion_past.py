@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from flows.context.champion_past import NEWEST, ChampionPast, PastVerdict, past_of
 from flows.graph.store import Obtained, Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import config_of_run
+from flows.registry.champion_past import NEWEST, ChampionPast, PastVerdict, past_of
 from schemas.artifacts import Artifact, BundleRef, ChampionRef, GateDecision, ModelRef, Scores
 from schemas.ticks import Decision
 from schemas.training import PromptSpec

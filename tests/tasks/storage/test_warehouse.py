@@ -10,7 +10,7 @@ import pytest
 
 from schemas.errors import LockedError, SecurityError, StorageError
 from tasks.curate.rows import ticket_table
-from tasks.warehouse import connect, create_database, in_bounds, quote_identifier
+from tasks.storage.warehouse import connect, create_database, in_bounds, quote_identifier
 
 
 @pytest.fixture

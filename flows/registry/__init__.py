@@ -1,0 +1,1 @@
+"""What a pipeline's registry says, by ledger and MLflow: address, owner, champion, and the feedback on its models."""
