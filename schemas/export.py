@@ -15,7 +15,7 @@ class ExportOrigin(Frozen):
     has the same bytes."""
 
     format: str
-    """As in `tunegate model export --format`; earlier versions also wrote `gguf`."""
+    """As in `tunegate model export --format`."""
     name: str
     """Registered model name."""
     version: str

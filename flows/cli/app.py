@@ -23,32 +23,13 @@ import flows.cli.study as study
 import flows.cli.weekly as weekly
 from flows.cli.command import CtrlCError, group
 from flows.cli.exit_codes import ABORTED, BROKEN_PIPE, TERMINATED
-from flows.cli.old_names import GROUP_OF, refuse_removed
 from flows.cli.output import to_json, write
 from flows.workspace.guard import guard_process, print_traceback
 from schemas.errors import TunegateError
 
 
 class TopLevel(TyperGroup):
-    """The top level: old names lead to their groups, and its help fits a terminal of 24 lines."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command of the first word.
-
-        Raises:
-            ConfigError: TG0100, it was removed.
-        """
-        completes = ctx.resilient_parsing  # a shell shows what is written to stderr in the middle of the line
-        if not completes:
-            refuse_removed(args[0])
-        if args[0] in GROUP_OF:
-            new = [GROUP_OF[args[0]], args[0]]
-            if not completes:
-                # With --json too: stdout has the object alone, and a script is what breaks when the old name goes.
-                now = f"`tunegate {args[0]}` is now `tunegate {' '.join(new)}`"
-                write(f"note {now}; the next version drops the old name\n", sys.stderr)
-            args = [*new, *args[1:]]
-        return super().resolve_command(ctx, args)
+    """The top level: its help fits a terminal of 24 lines."""
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """The summary without the blank line above it."""

@@ -35,21 +35,12 @@ def export_model(
         stored: Type of the weights of `merged` and `ollama`.
 
     Raises:
-        ConfigError: TG0139, several candidates for another program than vLLM; TG0100, GGUF files are written by
-            llama.cpp alone; TG0159, there is nothing verified of that name; TG0185, there is no such format, or its
-            training set was never redacted; TG0159, its run was configured as this version does not read; and as
-            `tasks.release.export.export_candidate` and `export_together`.
+        ConfigError: TG0139, several candidates for another program than vLLM; TG0159, there is nothing verified of
+            that name, or its run's configuration cannot be read; TG0185, there is no such format, or its training set
+            was never redacted; and as `tasks.release.export.export_candidate` and `export_together`.
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
         SecurityError: TG0824, and ConfigError: TG0112, it cannot be signed; raised before anything is written.
     """
-    if form == "gguf":
-        raise ConfigError(
-            "GGUF files are not written here any more; llama.cpp's own converter writes them from a merged export",
-            code="TG0100",
-            where="export --format",
-            hint=f"`tunegate model export {what[0]} --format merged --out DIR`, then llama.cpp's "
-            "`python convert_hf_to_gguf.py DIR --outfile model.gguf`",
-        )
     chosen = format_of(form)
     if len(what) > 1 and form != "vllm":
         raise ConfigError(

@@ -23,10 +23,10 @@ app = group("Champions: decide, roll back, export, serve.")
 
 
 def complete_format(incomplete: str) -> list[str]:
-    """Names of formats for the shell; `gguf` names llama.cpp's converter."""
+    """Names of formats for the shell."""
     from tasks.release.export import format_names
 
-    return [name for name in (*format_names(), "gguf") if name.startswith(incomplete)]
+    return [name for name in format_names() if name.startswith(incomplete)]
 
 
 @command(app, example="tunegate model champion support-replies")
@@ -202,12 +202,9 @@ def export(
             help="What to write, such as peft or vllm; an unknown word lists all.",
         ),
     ] = "peft",
-    # In the version before, `-f` was short for `--format` here and for `--file` in `predict`.
-    _form: Annotated[str | None, typer.Option("-f", hidden=True, help="Use `--format`.")] = None,
     stored: Annotated[
         Literal["bfloat16", "float32"], typer.Option(help="Weights of `merged` and `ollama`.")
     ] = "bfloat16",
-    _gguf_type: Annotated[str | None, typer.Option("--gguf-type", hidden=True, help="Removed with `gguf`.")] = None,
     sign: Annotated[
         Path | None, typer.Option(metavar="KEY.pem", help="Sign the folder with this private EC key (extra `signing`).")
     ] = None,
@@ -220,7 +217,7 @@ def export(
     """
     from flows.cli.exporting import export_model, print_export, warn_if_unpromoted
 
-    done, signature = export_model(tuple(runs), _form or form, to, config=config, stored=stored, sign=sign)
+    done, signature = export_model(tuple(runs), form, to, config=config, stored=stored, sign=sign)
     for origin in done.origins:
         warn_if_unpromoted(origin)
     if as_json:

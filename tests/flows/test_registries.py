@@ -116,7 +116,7 @@ def test_each_new_kind_works_in_a_real_run(added: Workplace) -> None:
     done = added.run("run", "small")
     assert done.returncode == 0, done.stderr
 
-    funnel = added.json("funnel", "small", "--reasons")
+    funnel = added.json("data", "funnel", "small", "--reasons")
     (step,) = [row for row in funnel["funnel"] if row["step"] == "mentions"]
     assert 0 < step["n_dropped"] < step["n_in"]
     assert [(row["code"], row["n_rows"]) for row in funnel["reasons"] if row["step"] == "mentions"] == [
@@ -130,7 +130,7 @@ def test_each_new_kind_works_in_a_real_run(added: Workplace) -> None:
     assert explained["verdict"] == "PROMOTE"
     assert {"short", "check"} <= {finding["metric"] for finding in explained["findings"]}
 
-    exported = added.json("export", "small@champion", "--format", "card", "--out", "card")
+    exported = added.json("model", "export", "small@champion", "--format", "card", "--out", "card")
     assert set(exported["files"]) == {"CARD.md"}
     assert (added.folder / "card" / "CARD.md").read_text() == "version 1, trained by lora\n"
     assert exported["checked"]["n_steps"] == 6
@@ -174,7 +174,7 @@ def test_a_step_in_the_wrong_place_is_refused_with_a_reason(added: Workplace) ->
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones(added: Workplace) -> None:
-    done = added.run("export", "small@champion", "--format", "crad", "--out", "card")
+    done = added.run("model", "export", "small@champion", "--format", "crad", "--out", "card")
     assert done.returncode == 2
     [allowed] = re.findall("no export format 'crad'; allowed: (.+)", done.stderr)
     # In the order in which this process imported their modules.

@@ -65,8 +65,9 @@ def test_files_of_another_version_are_not_served_as_the_champion(workplace: Work
         other = {**json.loads(second), "bundle": json.loads(first)["bundle"], "trained": json.loads(first)["trained"]}
         db.execute("UPDATE candidates SET ref_json = ? WHERE version = 2", (json.dumps(other),))
     for command in (
-        ("history", "small"), ("export", "small@champion", "--format", "peft", "--out", str(tmp_path / "out")),
-        ("run", "small"), ("rollback", "small", "--reason", "r"),
+        ("model", "history", "small"),
+        ("model", "export", "small@champion", "--format", "peft", "--out", str(tmp_path / "out")),
+        ("run", "small"), ("model", "rollback", "small", "--reason", "r"),
     ):  # fmt: skip
         done = workplace.run(*command)
         assert (done.returncode, "TG0580" in done.stderr) == (1, True), (command, done.stderr)
@@ -94,12 +95,12 @@ def test_promoting_a_candidate_that_other_gates_blocked_is_noted(workplace: Work
     assert outcome["verdict"] == "PROMOTE"
     note = f"these weights were BLOCKed under other gates by run {run_id}"
     assert note in outcome["reason"]
-    shown = workplace.json("history", "small")
+    shown = workplace.json("model", "history", "small")
     assert note in shown["events"][-1]["note"]
     assert set(json.loads(shown["events"][-1]["evidence"])) == {
         "model", "trained", "bundle", "gates", "items", "answers", "scores", "decision",
     }  # fmt: skip
-    assert note in workplace.run("history", "small").stdout.replace("\n", " ")
+    assert note in workplace.run("model", "history", "small").stdout.replace("\n", " ")
     assert note in (workplace.home / "reports" / outcome["run_id"] / "report.md").read_text()
 
 
@@ -168,7 +169,7 @@ def test_a_run_does_not_replace_a_lost_ledger(workplace: Workplace) -> None:
     assert workplace.run("run", "small", "--new-ledger").returncode == 2
     outcome = workplace.json("run", "small", "--new-ledger", "--reason", "the disk is gone")
     assert (outcome["verdict"], outcome["mlflow_pending"]) == ("PROMOTE", 0)
-    shown = workplace.json("history", "small")
+    shown = workplace.json("model", "history", "small")
     assert [(row["kind"], row["reason"]) for row in shown["accepted"][-1:]] == [("new", "the disk is gone")]
     assert "a new ledger was begun" in workplace.run("model", "history", "small").stdout
 

@@ -125,7 +125,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_costs_use_the_runs_own_tokens_and_seconds_and_list_the_cheap_api(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = world.json(capsys, "cost", "desk", "--queries", "1000")
+    result = world.json(capsys, "study", "cost", "desk", "--queries", "1000")
     assert result["machine"] == "l4"  # from gates.cost
     assert result["saved_tokens"] == pytest.approx(
         result["prompt_tokens"]["few_shot"] - result["prompt_tokens"]["tuned"]
@@ -141,17 +141,17 @@ def test_costs_use_the_runs_own_tokens_and_seconds_and_list_the_cheap_api(
     assert alone["usd"] == pytest.approx(0.80 * alone["seconds"] / 3600)
     assert result["training_seconds"] > 0
     assert {line["api"]: line["days"] for line in result["payback"]} == {"small": None, "large": None}
-    text = world.run(capsys, "cost", "--run", world.runs["desk"])
+    text = world.run(capsys, "study", "cost", "--run", world.runs["desk"])
     assert "API small, few_shot prompt" in text
     assert "\x1b[" not in text
 
 
 def test_costs_need_a_run_or_a_known_base_and_a_known_card(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "TG0159" in world.run(capsys, "cost", "fresh", code=2)
-    assert "TG0159" in world.run(capsys, "cost", code=2)
-    assert "TG0103" in world.run(capsys, "cost", "desk", "--machine", "mainframe", code=2)
-    assert "TG0171" in world.run(capsys, "cost", "--base", "nobodys-7b", code=2)
-    result = world.json(capsys, "cost", "--base", "llama-2-7b")
+    assert "TG0159" in world.run(capsys, "study", "cost", "fresh", code=2)
+    assert "TG0159" in world.run(capsys, "study", "cost", code=2)
+    assert "TG0103" in world.run(capsys, "study", "cost", "desk", "--machine", "mainframe", code=2)
+    assert "TG0171" in world.run(capsys, "study", "cost", "--base", "nobodys-7b", code=2)
+    result = world.json(capsys, "study", "cost", "--base", "llama-2-7b")
     assert [round(card["least_seconds"], 1) for card in result["cards"]] == [9.0, 4.5, 1.3, 0.8]
     assert result["queries"][0]["usd"] == pytest.approx(0.000195)
 
@@ -159,7 +159,7 @@ def test_costs_need_a_run_or_a_known_base_and_a_known_card(world: World, capsys:
 def test_compare_shows_what_differs_and_intervals_on_common_items(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = world.json(capsys, "compare", world.runs["desk"], world.runs["short"])
+    result = world.json(capsys, "study", "compare", world.runs["desk"], world.runs["short"])
     assert {each["what"] for each in result["settings"]} == {"name", "train.max_steps"}
     assert result["runs"][0]["snapshot"] == result["runs"][1]["snapshot"] is not None
     taken = {each["code"]: (each["first"], each["second"]) for each in result["data"]["reasons"]}
@@ -176,11 +176,11 @@ def test_compare_shows_what_differs_and_intervals_on_common_items(
     differ = {each["step"] for each in result["digests"] if not each["same"]}
     assert {"train", "answers_tuned"} <= differ
     assert {"extract", "decontaminate", "encode", "answers_zero_shot"}.isdisjoint(differ)
-    text = world.run(capsys, "compare", world.runs["desk"], world.runs["short"])
+    text = world.run(capsys, "study", "compare", world.runs["desk"], world.runs["short"])
     assert "train.max_steps" in text
     ticket = toy.tickets(1)[0]
     assert ticket["body"] not in text
-    assert "TG0151" in world.run(capsys, "compare", world.runs["desk"], "nobody", code=2)
+    assert "TG0151" in world.run(capsys, "study", "compare", world.runs["desk"], "nobody", code=2)
 
 
 def test_the_report_shows_cost_latency_and_break_even(world: World) -> None:
@@ -193,7 +193,7 @@ def test_the_report_shows_cost_latency_and_break_even(world: World) -> None:
 
 
 def test_advice_uses_the_run_and_names_what_is_missing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    result = world.json(capsys, "advise", "desk", "--queries", "1000")
+    result = world.json(capsys, "study", "advise", "desk", "--queries", "1000")
     assert result["answer"] == "lora"
     conclusions = {reason["rule"]: reason["says"] for reason in result["reasons"]}
     assert conclusions["tuned"] == "tuning"
@@ -201,10 +201,10 @@ def test_advice_uses_the_run_and_names_what_is_missing(world: World, capsys: pyt
     assert result["means"]["tuned"] > result["means"]["zero_shot"]
     missing = {reason["rule"]: reason["get"] for reason in result["missing"]}
     assert missing["retrieval"] == "add both to evaluate.arms, then run"
-    text = world.run(capsys, "advise", "desk")
+    text = world.run(capsys, "study", "advise", "desk")
     assert "would change it" in text
     assert "--queries N" in text
-    without_run = world.json(capsys, "advise", "fresh", code=8)
+    without_run = world.json(capsys, "study", "advise", "fresh", code=8)
     assert (without_run["answer"], without_run["run_id"]) == ("not known", None)
     assert {reason["rule"]: reason["get"] for reason in without_run["missing"]}["tuned"] == "tunegate run fresh"
 

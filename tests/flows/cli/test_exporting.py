@@ -180,29 +180,6 @@ def test_ollama_gets_checked_weights_and_a_modelfile(export: Export) -> None:
     assert export("small@champion", "ollama")["sha256"] == done["sha256"]  # reproducible byte for byte
 
 
-def test_gguf_is_refused_with_the_converter_to_use(candidates: Candidates, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    for options in ([], ["--gguf-type", "q8_0"]):
-        with pytest.raises(ConfigError, match=r"TG0100.*not written here any more") as caught:
-            app(
-                [
-                    "model",
-                    "export",
-                    "small@champion",
-                    "-f",
-                    "gguf",
-                    *options,
-                    "-o",
-                    str(out),
-                    "-c",
-                    str(candidates.config),
-                ],
-                standalone_mode=False,
-            )
-        assert "convert_hf_to_gguf.py DIR --outfile model.gguf" in str(caught.value.hint)
-    assert not out.exists()
-
-
 def test_vllm_gets_the_adapter_under_its_alias_and_its_version(candidates: Candidates, export: Export) -> None:
     done = export("small@champion", "vllm")
     script = (done["out"] / "serve.sh").read_text()

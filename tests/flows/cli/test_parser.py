@@ -13,8 +13,6 @@ import pytest
 import typer
 
 from flows.cli.app import app
-from flows.cli.old_names import GROUP_OF, REMOVED_COMMANDS, refuse_removed
-from schemas.errors import ConfigError
 from tests.support.commands import run_here
 
 WITHOUT_JSON = {"ops metrics": "its output is Prometheus' own format"}
@@ -66,7 +64,6 @@ def test_the_top_level_has_weekly_commands_and_the_rest_is_in_groups() -> None:
         "init", "try", "validate", "pin", "plan", "run", "status", "runs", "show", "report", "predict", "graph",
         "explain",
     ]  # fmt: skip
-    assert not {name.split()[0] for name in ALL} & (GROUP_OF.keys() | REMOVED_COMMANDS.keys())
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -134,45 +131,12 @@ def test_the_top_level_help_fits_a_terminal_and_imports_nothing_heavy(tmp_path: 
     assert not heavy & set(done.stderr.translate(str.maketrans("[],'", "    ")).split())
 
 
-@pytest.mark.parametrize("name", GROUP_OF)
-def test_an_old_name_is_a_hidden_alias_that_names_the_new_one(name: str, tmp_path: Path) -> None:
-    new = [GROUP_OF[name], name]
-    assert " ".join(new) in ALL
-    assert name not in PARSER.commands
-    helps = [run_here([*words, "--help"], cwd=tmp_path, environ=dict(os.environ)) for words in ([name], new)]
-    assert helps[0].stdout == helps[1].stdout
-    # Without arguments, the parser refuses some; others fail without a pipelines.yaml.
-    words = [] if name not in ("up", "down", "metrics", "schema", "migrate", "doctor", "reconcile") else ["--nothing"]
-    old, today = (run_here([*each, *words, "--json"], cwd=tmp_path, environ=dict(os.environ)) for each in ([name], new))
-    assert (old.returncode, old.stdout) == (today.returncode, today.stdout)
-    line, _, rest = old.stderr.partition("\n")
-    assert line == f"note `tunegate {name}` is now `tunegate {' '.join(new)}`; the next version drops the old name"
-    assert rest == today.stderr
-
-
-def test_an_old_spelling_of_an_option_still_parses() -> None:
-    given = ALL["model export"].make_context("export", ["x", "-f", "merged", "--out", "there"]).params
-    assert given["_form"] == "merged"
-
-
-def test_a_removed_command_names_its_replacement(tmp_path: Path) -> None:
-    for name, hint in REMOVED_COMMANDS.items():
-        with pytest.raises(ConfigError, match=f"`tunegate {name}` was removed") as error:
-            refuse_removed(name)
-        assert (error.value.code, error.value.hint) == ("TG0100", hint)
-        done = run_here(["--debug", name, "--json"], cwd=tmp_path, environ=dict(os.environ))
-        assert done.returncode == 2
-        assert "error[TG0100]" in done.stderr
-    refuse_removed("report")
-
-
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
         ("tunegate pre", ["predict"]),
         ("tunegate cha", []),
         ("tunegate model cha", ["champion"]),
-        ("tunegate champion support-replies-m", ["support-replies-mislabelled"]),
         ("tunegate model champion support-replies-m", ["support-replies-mislabelled"]),
         ("tunegate run support-replies-m", ["support-replies-mislabelled"]),
         ("tunegate runs -c other.yaml ", ["alpha", "beta"]),
@@ -180,7 +144,7 @@ def test_a_removed_command_names_its_replacement(tmp_path: Path) -> None:
         ("tunegate report -c other.yaml --last ", ["alpha", "beta"]),
         ("tunegate runs -c absent.yaml ", []),
         ("tunegate run --unt", ["--until"]),
-        ("tunegate model export x --format g", ["gguf"]),
+        ("tunegate model export x --format ol", ["ollama"]),
         ("tunegate gate ", ["explain", "label"]),
         ("tunegate gate explain --met", ["--metric"]),
         ("tunegate init --from tick", []),

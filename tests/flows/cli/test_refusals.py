@@ -42,7 +42,7 @@ def test_feedback_from_a_pipe_or_device_is_refused_at_once(refusal: Callable[...
         assert "it is a pipe, a device or a socket, not a file" in error
 
 
-@pytest.mark.parametrize("words", [("funnel",), ("sample",), ("quarantine", "--sql", "SELECT 1")])
+@pytest.mark.parametrize("words", [("data", "funnel"), ("data", "sample"), ("data", "quarantine", "--sql", "SELECT 1")])
 def test_a_warehouse_that_is_no_database_is_refused_with_the_command_that_writes_it(
     refusal: Callable[..., str], tmp_path: Path, words: tuple[str, ...]
 ) -> None:

@@ -173,9 +173,9 @@ def test_a_file_removed_from_a_bucket_is_removed_with_its_rows(workplace: Workpl
         first = workplace.json("data", "curate", "small")["funnel"][0]
         assert (first["n_in"], first["n_out"]) == (30, 30)
         del remote.files["/desk/b.jsonl"]
-        done = workplace.run("curate", "small")
+        done = workplace.run("data", "curate", "small")
         assert "remote_files: 2 files ingested, 1 of them deleted upstream" in done.stdout + done.stderr
-        again = workplace.json("curate", "small")["funnel"][0]
+        again = workplace.json("data", "curate", "small")["funnel"][0]
         assert (again["n_in"], again["n_out"]) == (20, 20)
         assert len(remote.gets("/desk/a.jsonl")) == 1
     for path in filter(Path.is_file, workplace.home.rglob("*")):

@@ -70,5 +70,5 @@ def test_an_ablation_resumes_after_a_kill_shows_the_lever_and_does_not_change_th
     assert toy.tickets(1)[0]["body"] not in again.out + again.err
     made = [tuple(line.split()[:2]) for line in again.err.splitlines() if line.endswith(" s")]
     assert made == [("without-has_body", "rules")]  # its texts before redaction are not kept
-    advice = world.json(capsys, "advise", "desk")
+    advice = world.json(capsys, "study", "advise", "desk")
     assert {reason["rule"]: reason["says"] for reason in advice["reasons"]}["quality"] == "curate"

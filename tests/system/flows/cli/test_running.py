@@ -171,7 +171,7 @@ def test_a_run_that_ended_after_its_promotion_is_not_judged_again(
     outcome = workplace.json("run", "small")
     assert outcome["verdict"] == "PROMOTE"
     assert "interrupted after its promotion" in outcome["reason"]
-    assert [event["action"] for event in workplace.json("champion", "small")["history"]] == ["promote"]
+    assert [event["action"] for event in workplace.json("model", "champion", "small")["history"]] == ["promote"]
     assert aliases(workplace.home) == {"champion": 1}
 
 

@@ -51,8 +51,9 @@ def test_a_person_decides_on_the_command_line_and_everything_is_recorded(empty_w
     assert again["verdict"] == "SKIP"
     assert "waits for approval" in again["reason"]
 
-    assert empty_workplace.run("approve", waits["run_id"]).returncode == 2  # without a name
-    assert empty_workplace.json("approve", waits["run_id"], "--by", "ada", "--reason", "read them")["champion"] == "1"
+    assert empty_workplace.run("model", "approve", waits["run_id"]).returncode == 2  # without a name
+    approved = empty_workplace.json("model", "approve", waits["run_id"], "--by", "ada", "--reason", "read them")
+    assert approved["champion"] == "1"
 
     empty_workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=5))  # without approval
     assert empty_workplace.json("run", "small")["champion"] == "2"
@@ -70,7 +71,7 @@ def test_a_person_decides_on_the_command_line_and_everything_is_recorded(empty_w
     )
     assert (forced["champion"], forced["event"]["forced"], forced["mlflow_pending"]) == ("2", True, False)
 
-    history = empty_workplace.json("history", "small")
+    history = empty_workplace.json("model", "history", "small")
     assert [(event["action"], event["actor"]) for event in history["events"]] == [
         ("wait", "pipeline"), ("approve", "ada"), ("promote", "pipeline"), ("rollback", "bob"), ("wait", "pipeline"),
         ("force", "eve"),

@@ -44,7 +44,7 @@ class Deployment:
             document["pipelines"]["small"]["train"] |= {"max_steps": max_steps, "epochs": max_steps}
 
         workplace.declare(declare)
-        done = workplace.run("deploy", "--pool", self.pool)
+        done = workplace.run("ops", "deploy", "--pool", self.pool)
         assert done.returncode == 0, done.stderr
         self.id = self.ask("/deployments/name/tunegate/small")["id"]
 

@@ -99,7 +99,7 @@ def test_a_new_kind_of_source_is_ingested_fingerprinted_and_curated(folder: Path
     declare(folder)
     for n_rows in (30, 40):
         publish(folder, n_rows)
-        done = tunegate(folder, "curate", "small", "--json")
+        done = tunegate(folder, "data", "curate", "small", "--json")
         assert done.returncode == 0, done.stderr
         assert f"feed: {n_rows} rows ingested, as of today" in done.stderr
         first = json.loads(done.stdout)["funnel"][0]
@@ -117,6 +117,6 @@ def test_a_wrong_key_of_a_new_kind_is_shown_in_its_place(folder: Path) -> None:
 
 
 def test_the_json_schema_has_the_keys_of_a_new_kind(folder: Path) -> None:
-    done = tunegate(folder, "schema")
+    done = tunegate(folder, "ops", "schema")
     keys = json.loads(done.stdout)["$defs"]["FeedSource"]["properties"]
     assert keys["server"]["description"] == "Folder with `feed.txt`."
