@@ -63,15 +63,6 @@ _SHOULD_BE = {
 }
 
 
-_OTHER_DESKS = (
-    'load the desk into DuckDB, Parquet or Postgres and read that: docs/how-to/connect-a-source.md, "Other help desks"'
-)
-REMOVED_VALUES: dict[tuple[Key, ...], dict[str, str]] = {
-    ("source", "kind"): dict.fromkeys(("freshdesk", "intercom", "jira"), _OTHER_DESKS)
-}
-"""Path of a key -> value that earlier versions had -> hint on what to use instead."""
-
-
 @dataclass(frozen=True)
 class Finding:
     """A fault of one pipeline.
@@ -224,9 +215,7 @@ class PipelineCheck:
         elif kind == "union_tag_invalid":
             key = str(context["discriminator"]).strip("'")
             tag, _ = _find(entry, (key,))
-            if instead := REMOVED_VALUES.get((*path, key), {}).get(str(tag.value)):
-                self._add("TG0100", f"`{tag.path}: {tag.value}` was removed", _place(tag), instead)
-            elif tag.span not in self.use.failed:
+            if tag.span not in self.use.failed:
                 expected = f"should be one of {', '.join(place.known)}"
                 self._add("TG0103", f"`{tag.path}` {expected}, got {_got(tag)}", _place(tag), _near(tag, place.known))
         elif rest:  # the name of the pipeline, its key

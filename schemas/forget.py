@@ -5,7 +5,7 @@ A keyed hash identifies the customer, never the id in plain text.
 
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 
 from schemas.spec import Frozen
 
@@ -41,8 +41,8 @@ class Holding(Frozen):
     n_rows: int = Field(default=0, ge=0)
     """Rows of the customer; 0 for a result made from such rows that has none with their id."""
     fate: Fate
-    note: str = Field(default="", validation_alias=AliasChoices("note", "told"))
-    """What happens to it. `told` in what earlier versions wrote."""
+    note: str = ""
+    """What happens to it."""
 
 
 class LearnedVersion(Frozen):

@@ -5,7 +5,7 @@ Created by `tasks/assess/trial.py` and `tasks/assess/choose.py`; declared traini
 
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 
 from schemas.artifacts import Artifact
 from schemas.choice import Setting
@@ -36,8 +36,8 @@ class TrialRow(Frozen):
     """Improvement on the previous rung, on the same items; positive is better."""
     gain_lower: float | None = None
     gain_upper: float | None = None
-    summary: str = Field(default="", validation_alias=AliasChoices("summary", "told"))
-    """The verdict on a rung. `told` in what earlier versions wrote."""
+    summary: str = ""
+    """The verdict on a rung."""
     advice: str = ""
     """Set if another round of curation is more promising than the next rung."""
     method: str = ""

@@ -13,7 +13,6 @@ from schemas.names import nearest
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "reference" / "errors.md"
 _ROW = re.compile(r"\| (?P<code>TG\d{4}) \| (?P<meaning>[^|]+) \| (?P<what_to_do>[^|]+) \|")
-_EARLIER = re.compile(r"^\| (?P<codes>TG\d{4}(?:, TG\d{4})*) \| (?P<now>TG\d{4}) \|$", re.MULTILINE)
 _EXIT = re.compile(r"\| (?P<exit_code>\d) \| .*\((?P<ranges>TG[^)]*)\) \|")
 _SHORTEST = 4
 """Characters that name a range: `TG02` prints all of its codes."""
@@ -39,19 +38,11 @@ def rows_of(code: str) -> list[Row]:
     """
     wanted = code.strip().upper()
     rows = list(documented(DOCUMENTATION))
-    # Codes are kept in ledgers and warehouses: one that is now part of a family leads to it.
-    wanted = earlier_codes(DOCUMENTATION).get(wanted, wanted)
     found = [row for row in rows if row.code.startswith(wanted)] if len(wanted) >= _SHORTEST else []
     if not found:
         hint = nearest(wanted, [row.code for row in rows]) or f"all codes are in {DOCUMENTATION}"
         raise ConfigError(f"no error code {code!r}", code="TG0103", where="explain", hint=hint)
     return found
-
-
-def earlier_codes(path: Path) -> dict[str, str]:
-    """Code of an earlier version -> code of its family today."""
-    rows = _EARLIER.finditer(path.read_text(encoding="utf-8"))
-    return {code: row["now"] for row in rows for code in row["codes"].split(", ")}
 
 
 def documented(path: Path) -> Iterator[Row]:

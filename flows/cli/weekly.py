@@ -514,7 +514,7 @@ def _recorded_picture(pipeline: str, run_id: str, config: Path) -> GraphPicture:
         )  # fmt: skip
     picture = read_picture(settings.home, row.run_id)
     if picture is None:
-        why = "it has not come so far" if row.status == "RUNNING" else "it was killed, or an earlier version made it"
+        why = "it has not come so far" if row.status == "RUNNING" else "it was killed"
         raise ConfigError(
             f"run {row.run_id} kept no graph: {why}", code="TG0159", where="--run",
             hint=f"`tunegate show {row.run_id}` lists its steps; `tunegate graph {name}` draws what a run would do now",

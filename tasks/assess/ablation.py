@@ -7,7 +7,7 @@ nothing of curation, training or stores; `flows/run/ablation.py` runs the arms.
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import BaseModel
 
 from schemas.artifacts import EvalSet, Scores
 from schemas.errors import GateError
@@ -33,8 +33,8 @@ class AblationRow(BaseModel, frozen=True, extra="forbid"):
 
     arm: str
     """`curated`, `raw`, `raw-k`, `without-STEP`."""
-    description: str = Field(validation_alias=AliasChoices("description", "told"))
-    """How its tickets were curated. `told` in what earlier versions wrote."""
+    description: str
+    """How its tickets were curated."""
     n_rows: int | None = None
     """Train tickets after its curation."""
     n_examples: int | None = None

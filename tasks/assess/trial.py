@@ -103,12 +103,11 @@ def write_trials(
     Args:
         costs: Name -> seconds of its training and answers, and their price; None writes no such columns.
     """
-    fields = [pa.field("told" if name == "summary" else name, _type(name)) for name in TrialRow.model_fields]
+    fields = [pa.field(name, _type(name)) for name in TrialRow.model_fields]
     records = [
         {
-            **row.model_dump(mode="json", exclude={"summary"}),
+            **row.model_dump(mode="json"),
             "changes": orjson.dumps(row.changes, option=orjson.OPT_SORT_KEYS).decode(),
-            "told": row.summary,  # the column's name in the tables of all versions
         }
         for row in rows
     ]

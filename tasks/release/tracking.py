@@ -319,7 +319,7 @@ def _log_trial(client: MlflowClient, experiment: str, mlflow_run: str, row: dict
         for name, value in figures.items()
         if math.isfinite(value) and name not in run.data.metrics
     ]
-    notes = [RunTag("tunegate.told", row["told"][:PARAM_CHARS])] if row["told"] else []
+    notes = [RunTag("tunegate.summary", row["summary"][:PARAM_CHARS])] if row["summary"] else []
     client.log_batch(run.info.run_id, metrics=metrics, params=missing[:100], tags=notes)
     if run.info.status not in STATUSES.values():  # repeating it would change the end time
         client.set_terminated(run.info.run_id, status=STATUSES[row["state"]])

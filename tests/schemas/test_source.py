@@ -148,21 +148,6 @@ def test_the_codes_of_a_wrong_scheme_and_of_a_written_credential_are_told_with_t
     assert "TG0106" in explain(text.replace("CHANGE", "s3://desk/x.csv").replace("SECRET", "'${env:A}'"), {})
 
 
-@pytest.mark.parametrize("kind", ["freshdesk", "intercom", "jira"])
-def test_a_help_desk_that_is_not_read_any_more_names_the_page_that_says_how(explain: Explain, kind: str) -> None:
-    declared = f"{{kind: {kind}, subdomain: acme, api_key: '${{env:A}}', start: 2026-01-01}}"
-    told = explain(re.sub(r"\{kind: zendesk.*\}", declared, TEXT), {"A": "s3cret"})
-    assert (
-        f"""\
-error[TG0100]: `pipelines.demo.source.kind: {kind}` was removed
-  --> pipelines.yaml:4:20
-"""
-        in told
-    )
-    assert 'docs/how-to/connect-a-source.md, "Other help desks"' in told
-    assert "s3cret" not in told
-
-
 def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
     blocks = (project / "docs" / "how-to" / "connect-a-source.md").read_text().split("```yaml\n")[1:]
     kinds = []

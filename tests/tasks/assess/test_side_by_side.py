@@ -99,12 +99,6 @@ def test_other_items_or_broken_scores_are_not_judged(tmp_path: Path, arm: Mappin
     assert answer_of({"raw": row}).startswith("Not known:")
 
 
-def test_a_table_of_an_earlier_version_is_read() -> None:
-    row = AblationRow.model_validate_json('{"arm": "raw", "told": "all tickets"}')
-    assert row == AblationRow(arm="raw", description="all tickets")
-    assert "told" not in row.model_dump()
-
-
 def test_several_comparisons_share_the_error_probability() -> None:
     gates = GatesSpec(rules=(GateRule(metric="exact", value_threshold=0.5),))
     assert shared_confidence(gates, 1) == pytest.approx(0.95)
