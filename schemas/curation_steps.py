@@ -3,7 +3,7 @@
 A step of `tasks/curate` may have its settings in its own file instead: `tasks.curate.step.curation_step` adds them.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -239,8 +239,7 @@ class LabelCheckStep(CurationStepSpec):
     before_dedup = "dedup keeps one ticket of each question, so no contradiction is left to find"
     mode: Literal["confidence", "contradiction"] = "confidence"
     """`confidence`: labels that a classifier trained on the other tickets finds unlikely. `contradiction`: equal or
-    nearly equal questions with different labels; also meant where `threshold`, `drop_minority`, `drop_all` or
-    `field: reply` is set and `mode` is not."""
+    nearly equal questions with different labels."""
     field: Literal["category", "priority", "reply"] = "category"
     """Column whose values are checked; `reply` needs `contradiction`."""
     threshold: float = Field(default=1.0, gt=0, le=1)
@@ -249,30 +248,14 @@ class LabelCheckStep(CurationStepSpec):
     """`flag` lists what is found. With `confidence`, `drop` drops the suspects. With `contradiction`, `drop_minority`
     keeps the label of most tickets (on a tie none stays) and `drop_all` drops all that contradict."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _mode_of_settings(cls, values: Any) -> Any:
-        """The settings of `contradiction` were the only ones before there was a `mode`."""
-        if isinstance(values, dict) and "mode" not in values and _compares_questions(values):
-            return {**values, "mode": "contradiction"}
-        return values
-
     @model_validator(mode="after")
     def _settings_fit_mode(self) -> Self:
         if self.mode == "contradiction" and self.action == "drop":
             raise ValueError("`action: drop` needs `mode: confidence`; `contradiction` has drop_minority and drop_all")
-        compares_questions = self.threshold < 1 or _compares_questions({"action": self.action, "field": self.field})
+        compares_questions = self.threshold < 1 or self.field == "reply" or self.action in ("drop_minority", "drop_all")
         if self.mode == "confidence" and compares_questions:
             raise ValueError("`threshold`, drop_minority, drop_all and `field: reply` need `mode: contradiction`")
         return self
-
-
-def _compares_questions(settings: dict[str, Any]) -> bool:
-    return (
-        "threshold" in settings
-        or settings.get("action") in ("drop_minority", "drop_all")
-        or settings.get("field") == "reply"
-    )
 
 
 class TriggerScanStep(CurationStepSpec):

@@ -50,9 +50,9 @@ def path_fault(path: str) -> tuple[str, str | None] | None:
 
 
 def number_kind(path: str) -> type[int] | type[float] | None:
-    """int or float for the path of a number; None for any other."""
-    kinds = {_plain(member) for member in _members(train_paths()[path])} - {type(None)}
-    return int if kinds == {int} else float if kinds <= {int, float} and kinds else None
+    """int or float for the path of a setting that may be a number; None for any other."""
+    numbers = {_plain(member) for member in _members(train_paths()[path])} & {int, float}
+    return float if float in numbers else int if numbers else None
 
 
 def with_value(data: dict[str, Any], path: str, value: Any) -> None:

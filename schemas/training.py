@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.canaries import PlantedSpec
 from schemas.chat_template import SUFFIX, families
 from schemas.columns import TicketColumn
+from schemas.errors import ConfigError
 from schemas.learning_rate import FAR, describe_unusual_rate, is_far_off
 from schemas.names import nearest
 from schemas.spec import Fault, Spec, UnfitError
@@ -18,7 +19,9 @@ from schemas.template import PASSAGES, template_columns, text_around
 Method = Literal["full", "lora", "qlora"]
 Format = Literal["instruction", "completion"]
 LossOn = Literal["all_assistant", "last", "flagged"]
-Layers = tuple[Annotated[int, Field(ge=0)], ...] | Annotated[str, Field(pattern=r"^\d+-\d+$")]
+Layers = (
+    Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...] | Annotated[str, Field(pattern=r"^\d+-\d+$")]
+)
 CacheTrunk = Literal["auto", "on", "off"]
 
 
@@ -119,23 +122,39 @@ class AdapterSpec(Spec):
     """Share of the adapter's inputs dropped at random in training."""
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """`all-linear`, or module names; each must exist in the model."""
-    top_layers: int | None = Field(default=None, ge=1)
-    """Adapt only the last this many transformer layers; null adapts all."""
     layers: Layers | None = None
-    """Adapt only these transformer layers, counted from 0: a list, or a range such as 10-29 with both ends."""
+    """Adapt only these transformer layers: the top 10 with `10`, or by their numbers from 0 as a list, or a range such
+    as 10-29 with both ends; null adapts all."""
 
     def layers_of(self, n_layers: int) -> tuple[int, ...]:
-        """Numbers of the adapted layers in a model with `n_layers`; they may exceed it.
+        """Numbers of the adapted layers in a model with `n_layers`; they may lie outside 0 to `n_layers - 1`.
 
-        >>> AdapterSpec(top_layers=2).layers_of(30), AdapterSpec(layers="0-2").layers_of(30)
+        >>> AdapterSpec(layers=2).layers_of(30), AdapterSpec(layers="0-2").layers_of(30)
         ((28, 29), (0, 1, 2))
         """
-        if self.layers is None:
-            return tuple(range(n_layers - (self.top_layers or n_layers), n_layers))
         if isinstance(self.layers, str):
             first, last = map(int, self.layers.split("-"))
             return tuple(range(first, last + 1))
-        return tuple(sorted(set(self.layers)))
+        if isinstance(self.layers, tuple):
+            return tuple(sorted(set(self.layers)))
+        return tuple(range(n_layers - (self.layers or n_layers), n_layers))
+
+    def layers_within(self, n_layers: int) -> tuple[int, ...]:
+        """Numbers of the adapted layers in a model with `n_layers`.
+
+        Raises:
+            ConfigError: TG0181, the model has fewer layers than `layers`, or no layer of a given number.
+        """
+        found = self.layers_of(n_layers)
+        if not 0 <= found[0] <= found[-1] < n_layers:
+            lacks = f"are no {self.layers} layers" if isinstance(self.layers, int) else f"is no layer {found[-1]}"
+            raise ConfigError(
+                f"there {lacks}, the model has layers 0 to {n_layers - 1}",
+                code="TG0181",
+                where="train.adapter.layers",
+                hint=f"a number up to {n_layers} adapts that many of the top ones, a list or range those, null all",
+            )
+        return found
 
     @field_validator("layers")
     @classmethod
@@ -215,10 +234,8 @@ class TrainSpec(Spec):
     """How the learning rate falls after the warm-up."""
     min_lr_ratio: float = Field(default=0.0, ge=0, lt=1)
     """Final learning rate of linear and cosine, as a share of learning_rate."""
-    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the optimiser steps in which the learning rate rises from 0."""
-    warmup_steps: int | None = Field(default=None, ge=0)
-    """Optimiser steps of the warm-up, instead of warmup_ratio."""
+    warmup: float = Field(default=0.05, ge=0)
+    """Optimiser steps in which the learning rate rises from 0: below 1 their share of all steps, else their number."""
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     """The 8-bit ones need a quarter of the memory for moments; paged needs CUDA."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -254,7 +271,7 @@ class TrainSpec(Spec):
     """Recompute activations in the backward pass: less memory, more time."""
     cache_trunk: CacheTrunk = "auto"
     """Compute the layers below the lowest adapted one once for all epochs, and keep the result on disk
-    (`adapter.top_layers`, CPU); `auto` does so if there are several epochs and the disk has space."""
+    (`adapter.layers`, CPU); `auto` does so if there are several epochs and the disk has space."""
     save_every: int = Field(default=20, ge=1)
     """Optimiser steps between checkpoints."""
     validate_every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
@@ -346,12 +363,6 @@ def _training_faults(train: TrainSpec) -> Iterator[Fault]:
             at=("prompt", "added_tokens"),
             hint="set prompt.chat_template to the file that writes them",
         )
-    if train.adapter.top_layers is not None and train.adapter.layers is not None:
-        yield Fault(
-            "adapter.layers and adapter.top_layers both choose layers",
-            at=("adapter", "top_layers"),
-            hint="keep one of them",
-        )
     yield from _sharding_faults(train)
     if train.start == "champion" and train.method == "full":
         yield Fault(
@@ -395,11 +406,11 @@ def _trunk_faults(train: TrainSpec) -> Iterator[Fault]:
         yield Fault(
             "method full trains every layer: there is no frozen trunk to cache",
             at=("cache_trunk",),
-            hint="use method: lora with adapter.top_layers, or cache_trunk: auto",
+            hint="use method: lora with adapter.layers, or cache_trunk: auto",
         )
-    elif train.adapter.top_layers is None and 0 in train.adapter.layers_of(1):
+    elif not isinstance(train.adapter.layers, int) and 0 in train.adapter.layers_of(1):
         yield Fault(
             "all layers are adapted: there is no frozen trunk to cache",
             at=("cache_trunk",),
-            hint="set adapter.top_layers, e.g. 10, or cache_trunk: auto",
+            hint="set adapter.layers, e.g. 10 for the top ten, or cache_trunk: auto",
         )

@@ -75,7 +75,7 @@ def _pipeline(base_model: str, *, max_length: int) -> Document:
             "base_model": base_model, "dtype": "float32", "threads": 1, "max_length": max_length, "batch_size": 8,
             "epochs": 2, "max_examples": 64, "save_every": 3, "validate_every": 5,
             "early_stopping": {"patience": 9}, "lr_scheduler": "constant", "allow_unusual_learning_rate": True,
-            "adapter": {"rank": 4, "alpha": 8, "top_layers": 1},
+            "adapter": {"rank": 4, "alpha": 8, "layers": 1},
         },
         "evaluate": {
             "max_items": 12, "max_new_tokens": 2, "arms": ["zero_shot"], "threads": 1,

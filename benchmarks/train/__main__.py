@@ -185,7 +185,7 @@ def run_sweep(model: ModelRef, place: Place, *, n_batches: int, uncached: bool) 
 
     Of Trainer only the steps count. `uncached`: also ours without a cached trunk, which no headline figure needs.
     """
-    folder, adapter = _made(place.scratch / "sweep"), AdapterSpec(rank=16, alpha=32, top_layers=TOP_LAYERS)
+    folder, adapter = _made(place.scratch / "sweep"), AdapterSpec(rank=16, alpha=32, layers=TOP_LAYERS)
     prepared = prepare(
         WORKLOADS["routing"], model, folder, dtype=place.dtype, n_steps=n_batches, n_validation=BATCH_SIZE,
         adapter=adapter, epochs=EPOCHS,

@@ -74,7 +74,7 @@ def spec_of(*, dtype: str, threads: int = 1, **settings: Any) -> TrainSpec:
     """Our settings; every contestant gets the same."""
     settings = {"adapter": ADAPTER, "batch_size": BATCH_SIZE, **settings}
     return TrainSpec(
-        base_model="pypi://", dtype=dtype, learning_rate=LEARNING_RATE, lr_scheduler="constant", warmup_ratio=0.0,
+        base_model="pypi://", dtype=dtype, learning_rate=LEARNING_RATE, lr_scheduler="constant", warmup=0.0,
         max_grad_norm=UNCLIPPED, save_every=10_000, seed=SEED, threads=threads, **settings,
     )  # fmt: skip
 

@@ -260,7 +260,7 @@ def _ensure(kind: str, folder: Path, launch: Callable[[int], Launch], *, health:
 
 
 def _has_our_login(server: Server, folder: Path) -> bool:
-    """False for a server that answers anyone (a release without logins started it), or that has another login."""
+    """False for a server that answers anyone, or that has another login."""
     login, protected = read_login(folder), server.url + _PROTECTED[server.kind]
     if login is None or answer_code(protected) == 200:
         return False

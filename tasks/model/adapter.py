@@ -52,7 +52,7 @@ def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
     trains, in float32, because a step of 1e-5 vanishes in a bfloat16 weight.
 
     Raises:
-        ConfigError: the model lacks a target module, or has fewer layers than `top_layers`.
+        ConfigError: the model lacks a target module, or a layer.
         TrainingError: the 4-bit load left linear layers in full precision.
     """
     import torch
@@ -404,33 +404,8 @@ def layer_numbers(base: PreTrainedModel, adapter: AdapterSpec) -> list[int] | No
     """The transformer layers to adapt, from 0; None for all.
 
     Raises:
-        ConfigError: TG0181, as `layers_within`.
+        ConfigError: TG0181, as `AdapterSpec.layers_within`.
     """
     n_layers = int(base.config.num_hidden_layers)
-    chosen = layers_within(adapter, n_layers)
-    return None if len(chosen) == n_layers else chosen
-
-
-def layers_within(adapter: AdapterSpec, n_layers: int) -> list[int]:
-    """The numbers of the adapted layers in a model with `n_layers`.
-
-    Raises:
-        ConfigError: TG0181, the model has fewer layers than `top_layers`, or no layer of a given number.
-    """
-    if adapter.top_layers is not None and adapter.top_layers > n_layers:
-        raise ConfigError(
-            f"top_layers is {adapter.top_layers}, the model has {n_layers} layers",
-            code="TG0181",
-            where="train.adapter.top_layers",
-            hint=f"set top_layers to at most {n_layers}; null adapts all",
-        )
-    chosen = list(adapter.layers_of(n_layers))
-    beyond = [number for number in chosen if number >= n_layers]
-    if beyond:
-        raise ConfigError(
-            f"there is no layer {beyond[0]}, the model has layers 0 to {n_layers - 1}",
-            code="TG0181",
-            where="train.adapter.layers",
-            hint="layers are counted from 0; top_layers counts from the end",
-        )
-    return chosen
+    chosen = adapter.layers_within(n_layers)
+    return None if len(chosen) == n_layers else list(chosen)

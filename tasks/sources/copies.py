@@ -71,8 +71,7 @@ def read_snapshot(folder: Path) -> Snapshot | None:
     try:
         stored = orjson.loads((folder / SNAPSHOT).read_bytes())
         copies = tuple(Copy(**each) for each in stored["copies"])
-        digest = stored["urls_digest"] if "urls_digest" in stored else stored["asked"]  # name in earlier homes
-        return Snapshot(str(digest), copies, tuple(stored["gone"]), str(stored["finished_at"]))
+        return Snapshot(str(stored["urls_digest"]), copies, tuple(stored["gone"]), str(stored["finished_at"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -61,7 +61,7 @@ def small_budget(proposal: Proposal) -> SmallBudget:
             f"train.epochs={EPOCHS}",
             f"train.batch_size={BATCH_SIZE}",
             f"train.validate_every={VALIDATE_EVERY}",
-            f"train.adapter.top_layers={TOP_LAYERS}",
+            f"train.adapter.layers={TOP_LAYERS}",
             f"evaluate.max_items={n_items}",
             f"evaluate.max_new_tokens={n_new}",
         ),

@@ -18,7 +18,7 @@ from schemas.artifacts import Artifact, DatasetRef, ModelRef, PromptSet
 from schemas.chat_template import WHERE, ChatTemplate
 from schemas.errors import ConfigError, DataError, StorageError, TrainingError, TunegateError
 from schemas.training import TrainSpec
-from tasks.model.adapter import check_targets, check_whole_rows, layers_within
+from tasks.model.adapter import check_targets, check_whole_rows
 from tasks.model.base_model import check_not_quantized, local_place, read_config, sizes_in
 from tasks.model.chat_codec import ChatCodec, no_template_error
 from tasks.model.chat_format import check_max_length
@@ -147,7 +147,7 @@ def _checks(
         yield lambda: _check_chat(base, train, chat)
     if train.method != "full":
         if (n_layers := base.config.get("num_hidden_layers")) is not None:
-            yield lambda: layers_within(train.adapter, n_layers)
+            yield lambda: train.adapter.layers_within(n_layers)
         wanted = train.adapter.target_modules
         if wanted != "all-linear" and base.matrices:
             yield lambda: check_targets(_linear(base.matrices), wanted)

@@ -179,7 +179,7 @@ def _diverged(step: int, loss: float, norm: float, batches: Sequence[Batch], rat
         f"{len(names)} examples: {shown}",
         code="TG0401",
         where=f"step {step}",
-        hint="lower train.learning_rate, or raise train.warmup_ratio; nothing of this training is kept as a result",
+        hint="lower train.learning_rate, or raise train.warmup; nothing of this training is kept as a result",
     )
 
 

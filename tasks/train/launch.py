@@ -47,7 +47,7 @@ from tasks.train.place import ThisMachine, TrainingPlace
 _POLL_S = 0.2
 _KEEP_S = 5.0
 """Seconds between two writes of the time used: what a killed run loses at most."""
-ADAPTER_FORM = ("rank", "alpha", "rslora", "dora", "target_modules", "top_layers", "layers")
+ADAPTER_FORM = ("rank", "alpha", "rslora", "dora", "target_modules", "layers")
 """Settings of an adapter that a training which continues from it must share."""
 THIS_MACHINE = ThisMachine()
 NO_LIMITS = TrainingLimits()

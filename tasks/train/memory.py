@@ -109,12 +109,7 @@ def trainable_parameters(dims: ModelDims, adapter: AdapterSpec) -> int:
                 where="train.adapter.target_modules",
                 hint=closest(name, shapes),
             )
-    layers = adapter.layers_of(dims.layers)
-    if (adapter.top_layers or 0) > dims.layers or max(layers) >= dims.layers:
-        wanted_layers = f"layer {max(layers)}" if adapter.top_layers is None else f"top_layers {adapter.top_layers}"
-        raise ConfigError(
-            f"{wanted_layers} exceeds the model's {dims.layers} layers", code="TG0181", where="train.adapter"
-        )
+    layers = adapter.layers_within(dims.layers)
     magnitudes = sum(shapes[name][1] for name in wanted) if adapter.dora else 0
     return len(layers) * (adapter.rank * sum(sum(shapes[name]) for name in wanted) + magnitudes)
 

@@ -51,15 +51,14 @@ def learning_rate_at(step: int, spec: TrainSpec, *, n_steps: int) -> float:
 
     Args:
         step: From 1.
-        spec: Its `warmup_steps`, if any, replace `warmup_ratio`.
         n_steps: Of the whole training.
 
-    >>> spec = TrainSpec(base_model="x", learning_rate=2e-4, warmup_ratio=0.25, lr_scheduler="linear")
+    >>> spec = TrainSpec(base_model="x", learning_rate=2e-4, warmup=0.25, lr_scheduler="linear")
     >>> [round(learning_rate_at(step, spec, n_steps=4), 6) for step in (1, 2, 4)]
     [0.0002, 0.00015, 5e-05]
     """
     peak, min_ratio = spec.learning_rate, spec.min_lr_ratio
-    n_warmup = math.ceil(spec.warmup_ratio * n_steps) if spec.warmup_steps is None else spec.warmup_steps
+    n_warmup = math.ceil(spec.warmup * n_steps if spec.warmup < 1 else spec.warmup)
     if step <= n_warmup:
         return peak * step / n_warmup
     if spec.lr_scheduler == "constant":

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from schemas.choice import GridSweep, OptunaSweep
-from schemas.train_paths import path_fault, train_paths
+from schemas.train_paths import number_kind, path_fault, train_paths
 from tests.schemas.test_pipeline import faults
 from tests.support.specs import pipeline_spec
 
@@ -56,6 +56,7 @@ def test_a_wrong_path_is_told_with_the_one_that_was_meant() -> None:
     assert path_fault("lerning_rate") == ("`lerning_rate` is not a setting of train", "did you mean `learning_rate`?")
     assert path_fault("rank") is not None
     assert {"adapter.rank", "learning_rate", "quantization.double_quant", "max_steps"} <= train_paths().keys()
+    assert (number_kind("adapter.layers"), number_kind("warmup"), number_kind("method")) == (int, float, None)
 
 
 @pytest.mark.parametrize(

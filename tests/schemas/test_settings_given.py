@@ -34,9 +34,9 @@ def load(tmp_path: Path) -> Load:
 
 
 def test_settings_replace_those_of_one_pipeline(load: Load) -> None:
-    spec = load("train.max_examples=200", "train.adapter.top_layers=3", "evaluate.arms=[few_shot]", "train.epochs=2")
+    spec = load("train.max_examples=200", "train.adapter.layers=3", "evaluate.arms=[few_shot]", "train.epochs=2")
     train = spec.train
-    assert (train.max_examples, train.adapter.rank, train.adapter.top_layers, train.epochs) == (200, 4, 3, 2)
+    assert (train.max_examples, train.adapter.rank, train.adapter.layers, train.epochs) == (200, 4, 3, 2)
     assert spec.evaluate.arms == ("few_shot",)
     assert load("train.max_examples=1", "train.max_examples=null").train.max_examples is None  # the last one wins
     assert load("train.max_examples=200", name="other").train.max_examples == 900
@@ -52,7 +52,7 @@ def test_settings_replace_those_of_one_pipeline(load: Load) -> None:
         ("schema.fail_above=1", "allowed in train and evaluate", 7),
         ("train.prompt.system=a: b", "not YAML", 7),
         ("max_examples 3", "should be PATH=VALUE", 7),
-        ("train.adapter={top_layers: 1, layers: [0]}", "both choose layers", 34),
+        ("train.adapter={layers: 3-1}", "has no layers", 30),
     ],
 )
 def test_a_fault_is_shown_in_the_setting(load: Load, setting: str, message: str, column: int) -> None:

@@ -55,11 +55,11 @@ def test_qlora_without_a_four_bit_load_is_no_qlora() -> None:
     assert told.startswith("train.quantization has no effect with method lora")
 
 
-def test_layers_are_chosen_in_one_way() -> None:
-    assert ("adapter", "top_layers") in faults(lambda: train(adapter={"top_layers": 2, "layers": [0]}))
+def test_layers_are_the_top_ones_a_list_or_a_range() -> None:
+    assert AdapterSpec(layers=2).layers_of(30) == AdapterSpec(layers="28-29").layers_of(30) == (28, 29)
     assert AdapterSpec(layers="3-5").layers_of(30) == (3, 4, 5)
     assert AdapterSpec(layers=[4, 4, 1]).layers_of(30) == (1, 4)  # type: ignore[arg-type]
-    for wrong in ("5-3", [], [-1], "3", "a-b"):
+    for wrong in ("5-3", [], [-1], 0, "a-b"):
         with pytest.raises(ValidationError):
             AdapterSpec(layers=wrong)  # type: ignore[arg-type]
 

@@ -94,7 +94,7 @@ def test_the_compared_answers_are_equal(tiny_model: ModelRef) -> None:
 def test_the_trials_of_a_sweep_share_their_trunk(
     prepared: Prepared, tiny_model: ModelRef, tmp_path: Path, run_here: Callable[..., None]
 ) -> None:
-    spec = spec_of(dtype="float32", adapter=AdapterSpec(rank=4, top_layers=1), epochs=2)
+    spec = spec_of(dtype="float32", adapter=AdapterSpec(rank=4, layers=1), epochs=2)
     plain = {name: ref.model_dump(mode="json") for name, ref in (("dataset", prepared.dataset), ("model", tiny_model))}
     job = {**plain, "spec": spec.model_dump(mode="json"), "threads": 1, "rates": [1e-3, 2e-3]}
     write_json(tmp_path / "job.json", job)

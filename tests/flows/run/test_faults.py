@@ -167,9 +167,9 @@ BASE: tuple[tuple[str, str, Callable[[Project], None], tuple[str, ...], Any], ..
      {"kind": "grid", "over": {"max_length": [128, 4096]}, "metric": "heldout_loss"}),
     ("answers as long as the context", "TG0309", nothing, ("evaluate", "max_new_tokens"), 512),
     ("answers in training as long as the context", "TG0411", nothing, ("train", "validation_max_new_tokens"), 512),
-    ("more top layers than there are", "TG0181", nothing, ("train", "adapter"), {"top_layers": 3}),
+    ("more top layers than there are", "TG0181", nothing, ("train", "adapter"), {"layers": 3}),
     ("more top layers than there are in one trial", "TG0181", nothing, ("train", "sweep"),
-     {"kind": "grid", "over": {"adapter.top_layers": [1, 9]}, "metric": "heldout_loss"}),
+     {"kind": "grid", "over": {"adapter.layers": [1, 9]}, "metric": "heldout_loss"}),
     ("a layer that is not there", "TG0181", nothing, ("train", "adapter"), {"layers": [0, 2]}),
     ("a module that is not there", "TG0181", nothing, ("train", "adapter"), {"target_modules": ["q_porj"]}),
     ("4 bits of a quantised model", "TG0111", lambda p: p.config(quantization_config={"quant_method": "gptq"}),
@@ -181,7 +181,7 @@ BASE: tuple[tuple[str, str, Callable[[Project], None], tuple[str, ...], Any], ..
 )  # fmt: skip
 MORE_OF_BASE: dict[str, dict[str, Any]] = {
     "answers in training as long as the context": {"validation_items": 2},
-    "a cached trunk without a fast path": {"adapter": {"top_layers": 1}},
+    "a cached trunk without a fast path": {"adapter": {"layers": 1}},
     "sharded embeddings": {"processes": 2, "prompt": {"chat_template": "llama3"}},
     "a ladder whose losses cannot be compared": {"method": "ladder"},
 }
@@ -254,7 +254,7 @@ def test_what_this_machine_lacks_is_found_by_plan(
     ("code", "path", "value"),
     [
         ("TG0612", ("train", "budget"), {"usd": 1, "machine": "abacus"}),
-        ("TG0181", ("train", "adapter"), {"top_layers": 3}),
+        ("TG0181", ("train", "adapter"), {"layers": 3}),
         ("TG0616", ("gates", "judge"), {"endpoint": ENDPOINT | {"api_key_env": "NO_SUCH_KEY"}}),
     ],
 )

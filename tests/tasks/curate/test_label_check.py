@@ -253,23 +253,9 @@ def test_the_order_of_rows_changes_no_suspect(
 
 
 @pytest.mark.parametrize(
-    ("settings", "mode"),
-    [
-        ({}, "confidence"),
-        ({"action": "drop"}, "confidence"),
-        ({"threshold": 1.0}, "contradiction"),  # as in the settings of a stored run
-        ({"action": "drop_minority"}, "contradiction"),
-        ({"field": "reply"}, "contradiction"),
-    ],
-)
-def test_settings_of_one_mode_imply_it(settings: dict[str, Any], mode: str) -> None:
-    assert LabelCheckStep(uses="label_check", **settings).mode == mode
-
-
-@pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "confidence", "action": "drop_all"}, "need `mode: contradiction`"),
+        ({"action": "drop_all"}, "need `mode: contradiction`"),
         ({"mode": "confidence", "threshold": 0.8}, "need `mode: contradiction`"),
         ({"mode": "confidence", "field": "reply"}, "need `mode: contradiction`"),
         ({"mode": "contradiction", "action": "drop"}, "needs `mode: confidence`"),

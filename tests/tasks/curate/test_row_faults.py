@@ -180,7 +180,7 @@ STEPS: dict[str, Fault] = {
     ),
     "label_check": Fault(
         lambda tickets, out, _: check_labels(
-            tickets=tickets, step=LabelCheckStep(uses="label_check", threshold=0.8), out=out
+            tickets=tickets, step=LabelCheckStep(uses="label_check", mode="contradiction", threshold=0.8), out=out
         ),
         "tasks.curate.similarity.shingles",
         "fold_batch",

@@ -93,10 +93,10 @@ def test_full_trains_every_weight_once(tiny_model: ModelRef) -> None:
 
 
 def test_top_layers_do_not_change_lower_ones(tiny_model: ModelRef) -> None:
-    model = open_for_training(tiny_model, _spec(adapter={"top_layers": 1}))
+    model = open_for_training(tiny_model, _spec(adapter={"layers": 1}))
     assert {name.split(".")[4] for name in trainable_tensors(model)} == {"1"}
-    with pytest.raises(ConfigError, match=r"TG0181.*the model has 2 layers"):
-        open_for_training(tiny_model, _spec(adapter={"top_layers": 3}))
+    with pytest.raises(ConfigError, match=r"TG0181.*there are no 3 layers, the model has layers 0 to 1"):
+        open_for_training(tiny_model, _spec(adapter={"layers": 3}))
 
 
 def test_a_misspelt_target_is_refused_although_others_exist(tiny_model: ModelRef) -> None:

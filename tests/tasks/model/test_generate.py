@@ -275,7 +275,7 @@ def test_rows_that_stop_do_not_affect_the_others(tiny_model: ModelRef) -> None:
     "adapter",
     [
         AdapterSpec(rank=4, alpha=8),
-        AdapterSpec(rank=4, alpha=8, target_modules=("q_proj", "v_proj", "up_proj"), top_layers=1),
+        AdapterSpec(rank=4, alpha=8, target_modules=("q_proj", "v_proj", "up_proj"), layers=1),
     ],
 )
 def test_lora_factors_are_applied_like_in_peft(tiny_model: ModelRef, adapter: AdapterSpec) -> None:

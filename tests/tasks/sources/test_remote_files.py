@@ -14,7 +14,7 @@ import pytest
 from schemas.errors import DataError, LockedError, SecurityError, ServiceError
 from schemas.remote_source import RemoteFilesSource
 from tasks.sources import web
-from tasks.sources.copies import FILES, SNAPSHOT, locked, read_snapshot
+from tasks.sources.copies import FILES, locked, read_snapshot
 from tasks.sources.registry import ingest_source, ingested
 from tasks.sources.s3 import Credentials, signed_headers
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
@@ -94,16 +94,6 @@ def test_without_etags_the_request_names_the_time_of_the_last_change_and_the_byt
     sync(spec, tmp_path)  # this server knows no If-Modified-Since and sends it again
     assert storage.requests[-1].headers["if-modified-since"] == "Mon, 01 Jun 2026 00:00:00 GMT"
     assert fingerprint(spec, tmp_path) == first
-
-
-def test_a_snapshot_with_the_names_of_an_earlier_version_is_read(storage: FileServer, tmp_path: Path) -> None:
-    spec = source(storage)
-    sync(spec, tmp_path)
-    now = read_snapshot(folder_of(spec, tmp_path))
-    path = folder_of(spec, tmp_path) / SNAPSHOT
-    path.write_text(path.read_text().replace('"urls_digest"', '"asked"'))
-    assert now is not None
-    assert read_snapshot(folder_of(spec, tmp_path)) == now
 
 
 @pytest.mark.parametrize("mood", ["500", "503", "429", "half", "changed"])

@@ -17,7 +17,7 @@ MakeSpec = Callable[..., TrainSpec]
 @pytest.mark.parametrize(
     ("settings", "code"),
     [
-        ({"adapter": AdapterSpec(top_layers=99)}, "TG0181"),
+        ({"adapter": AdapterSpec(layers=99)}, "TG0181"),
         ({"adapter": AdapterSpec(target_modules=("no_proj",))}, "TG0181"),
         ({"max_length": 100_000}, "TG0111"),
     ],

@@ -73,7 +73,7 @@ STEP = [_batch([30, 22, 40], seed=1), _batch([16, 17], seed=2)]
     [
         {},
         {"adapter": AdapterSpec(rank=4, target_modules=("q_proj", "down_proj"))},
-        {"adapter": AdapterSpec(rank=4, top_layers=1)},
+        {"adapter": AdapterSpec(rank=4, layers=1)},
         {"gradient_checkpointing": True},
         {"method": "qlora"},
     ],

@@ -42,7 +42,7 @@ def test_accumulated_batches_train_like_one_large_batch(
 ) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    settings = {"max_steps": 1, "warmup_ratio": 0.0, "max_grad_norm": 1e9}
+    settings = {"max_steps": 1, "warmup": 0.0, "max_grad_norm": 1e9}
     one, _ = _train(dataset, tiny_model, make_spec(batch_size=24, **settings), tmp_path / "one")
     two, _ = _train(
         dataset, tiny_model, make_spec(batch_size=4, gradient_accumulation_steps=6, **settings), tmp_path / "two"
@@ -79,7 +79,7 @@ def test_steps_are_counted_over_epochs_and_capped() -> None:
 @pytest.mark.parametrize(("scheduler", "last"), [("constant", 1.0), ("linear", 0.1), ("cosine", 0.02447174)])
 def test_the_learning_rate_warms_up_and_ends_above_zero(scheduler: str, last: float) -> None:
     spec = TrainSpec.model_validate(
-        {"base_model": "x", "learning_rate": 1.0, "allow_unusual_learning_rate": True, "warmup_ratio": 0.1,
+        {"base_model": "x", "learning_rate": 1.0, "allow_unusual_learning_rate": True, "warmup": 0.1,
          "lr_scheduler": scheduler}
     )  # fmt: skip
     rates = [learning_rate_at(step, spec, n_steps=11) for step in range(1, 12)]
@@ -107,7 +107,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_without_changing_weights(
         allow_unusual_learning_rate=True,
         adapter=AdapterSpec(rank=4, alpha=1e36),
         epochs=4,
-        warmup_ratio=0.0,
+        warmup=0.0,
     )
     with pytest.raises(TrainingError, match=r"TG0401.*diverged at step \d+: .*4 examples: train-\d{4}") as caught:
         _train(dataset, tiny_model, spec, tmp_path)

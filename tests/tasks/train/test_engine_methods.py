@@ -174,8 +174,8 @@ def test_paged_moments_need_cuda(make_spec: MakeSpec) -> None:
 def test_rates_warm_up_for_the_declared_steps_and_end_at_the_floor() -> None:
     for scheduler in ("linear", "cosine"):
         spec = TrainSpec.model_validate(
-            {"base_model": "x", "learning_rate": 1.0, "allow_unusual_learning_rate": True, "warmup_ratio": 0.5,
-             "warmup_steps": 4, "lr_scheduler": scheduler, "min_lr_ratio": 0.1}
+            {"base_model": "x", "learning_rate": 1.0, "allow_unusual_learning_rate": True, "warmup": 4,
+             "lr_scheduler": scheduler, "min_lr_ratio": 0.1}
         )  # fmt: skip
         rates = [learning_rate_at(step, spec, n_steps=2000) for step in range(1, 2001)]
         assert rates[:4] == [0.25, 0.5, 0.75, 1.0]

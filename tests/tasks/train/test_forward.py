@@ -37,7 +37,7 @@ def _gradients(model: nn.Module, losses: Losses, batch: Batch) -> tuple[Tensor, 
     [
         {"method": "lora"},
         {"method": "lora", "adapter": AdapterSpec(rank=4, target_modules=("q_proj", "v_proj", "down_proj"))},
-        {"method": "lora", "adapter": AdapterSpec(rank=4, top_layers=1)},
+        {"method": "lora", "adapter": AdapterSpec(rank=4, layers=1)},
         {"method": "lora", "gradient_checkpointing": True},
         {"method": "qlora"},
     ],

@@ -48,9 +48,9 @@ def test_adapters_train_as_many_parameters_as_peft_counts(
 
 def test_only_top_layers_count() -> None:
     dims = known_dims("smollm2-135m")
-    assert trainable_parameters(dims, AdapterSpec(rank=16, top_layers=10)) * 3 == 4_884_480
+    assert trainable_parameters(dims, AdapterSpec(rank=16, layers=10)) * 3 == 4_884_480
     with pytest.raises(ConfigError, match="31"):
-        trainable_parameters(dims, AdapterSpec(top_layers=31))
+        trainable_parameters(dims, AdapterSpec(layers=31))
     with pytest.raises(ConfigError, match="'v_porj'"):
         trainable_parameters(dims, AdapterSpec(target_modules=("v_porj",)))
 

@@ -51,7 +51,7 @@ def test_the_constants_match_the_fast_path() -> None:
 
 def test_only_adapted_layers_keep_activations() -> None:
     def activations(top: int | None) -> int:
-        spec = TrainSpec.model_validate({"base_model": "x", "adapter": {"top_layers": top}})
+        spec = TrainSpec.model_validate({"base_model": "x", "adapter": {"layers": top}})
         return predict_process(
             SMOLLM2, spec, number=4, max_tokens=100, supervised_share=0.5, stored=538_090_408
         ).activations

@@ -22,7 +22,7 @@ from tasks.train.trunk import Trunk, frozen_layers, open_trunk
 from tests.support.trained import shake
 
 MakeSpec = Callable[..., TrainSpec]
-TOP = AdapterSpec(rank=4, alpha=8, top_layers=1)
+TOP = AdapterSpec(rank=4, alpha=8, layers=1)
 
 
 class Made(NamedTuple):

@@ -27,7 +27,7 @@ STOPPING: dict[str, Any] = {
     "learning_rate": 0.01,
     "allow_unusual_learning_rate": True,
     "lr_scheduler": "constant",
-    "warmup_steps": 0,
+    "warmup": 0,
     "validate_every": 2,
     "early_stopping": EarlyStoppingSpec(patience=2),
     "epochs": 6,

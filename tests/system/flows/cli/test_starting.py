@@ -11,7 +11,7 @@ from tests.support.workplace import Workplace
 def tiny(workplace: Workplace) -> list[str]:
     """Settings with which the tiny model trains two steps and answers one item: too few to block anything."""
     settings = (
-        f"train.base_model=file:{workplace.environ['TINY_MODEL']}", "train.adapter.top_layers=1", "train.threads=1",
+        f"train.base_model=file:{workplace.environ['TINY_MODEL']}", "train.adapter.layers=1", "train.threads=1",
         "train.max_examples=16", "train.max_steps=2", "evaluate.max_items=1", "evaluate.max_new_tokens=4",
         "evaluate.threads=1", "evaluate.arms=[zero_shot, tfidf]",
     )  # fmt: skip

@@ -283,7 +283,7 @@ def test_a_server_without_logins_is_replaced_and_each_start_has_another_password
     folder = door.home / "mlflow"
     folder.mkdir(parents=True, mode=0o700)
     port, log = free_port(), folder / "server.log"
-    with log.open("w") as stream:  # an earlier release's answered everyone
+    with log.open("w") as stream:  # as a server that was started by hand
         old = subprocess.Popen([sys.executable, "-c", ANSWERS_ANYONE, str(port)], stderr=stream, start_new_session=True)
     state = Server("mlflow", f"http://127.0.0.1:{port}", old.pid, start_time(old.pid), str(log))
     write_json(folder / "server.json", asdict(state))

@@ -176,7 +176,6 @@ def test_the_address_that_up_prints_logs_a_browser_in_but_the_plain_address_does
 
 
 def test_a_server_without_a_login_is_replaced(tmp_path: Path) -> None:
-    """A server that an earlier release started has no login."""
     try:
         old = ensure_prefect(tmp_path, environ=OUTSIDE)
         assert old is not None

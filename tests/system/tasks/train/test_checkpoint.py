@@ -67,7 +67,7 @@ def test_two_kills_and_gradient_accumulation_change_nothing(
 def test_a_kill_while_the_frozen_trunk_is_computed_changes_nothing(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
-    spec = make_spec(adapter=AdapterSpec(rank=4, top_layers=1, dropout=0.1))
+    spec = make_spec(adapter=AdapterSpec(rank=4, layers=1, dropout=0.1))
     whole, killed = (_job(dataset, tiny_model, spec, tmp_path / name) for name in ("whole", "killed"))
     assert run(whole) == 0
     assert run(killed, "train.trunk.written") == -9
@@ -128,7 +128,7 @@ def test_divergence_is_reported_and_leaves_no_result(
         allow_unusual_learning_rate=True,
         adapter=AdapterSpec(rank=4, alpha=1e36),
         epochs=4,
-        warmup_ratio=0.0,
+        warmup=0.0,
     )
     job = _job(dataset, tiny_model, spec, tmp_path / "scratch")
     assert run(job) == 1

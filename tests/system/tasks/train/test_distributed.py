@@ -93,7 +93,7 @@ def test_two_processes_validate_answer_and_stop_as_one(tmp_path: Path, make_spec
         "learning_rate": 0.01,
         "allow_unusual_learning_rate": True,
         "lr_scheduler": "constant",
-        "warmup_steps": 0,
+        "warmup": 0,
         "validate_every": 2,
         "early_stopping": EarlyStoppingSpec(patience=2),
         "epochs": 6,

@@ -43,7 +43,7 @@ RULES = (
     RuleStep(uses="rule", name="not_town_3", keep="body not like '%town 3%'"),
     RuleStep(uses="rule", name="has_reply", keep="length(reply) > 150"),
 )
-LABELS = LabelCheckStep(uses="label_check", threshold=0.7, action="drop_minority")
+LABELS = LabelCheckStep(uses="label_check", mode="contradiction", threshold=0.7, action="drop_minority")
 
 
 @pytest.fixture
