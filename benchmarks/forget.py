@@ -22,7 +22,7 @@ from benchmarks.measure import PROJECT, Bench, load, run_measured, table
 from flows.graph.keys import KeyParts
 from flows.graph.store import Store
 from flows.ledger.opened import open_ledger
-from flows.privacy.index import Graph, update_index
+from flows.privacy.index import ResultGraph, update_index
 from flows.privacy.keys import hashes_of, load_hashes
 from flows.privacy.trace import Tracer
 from flows.workspace.settings import Settings, load_settings
@@ -53,7 +53,9 @@ def main() -> None:
     folder = bench.home / f"forget-{n_rows}"
     settings = _workspace(folder, n_rows)
     hashes = load_hashes(settings)
-    index_s, index_cpu_s = _timed(lambda: update_index(settings, Graph(settings.home, open_ledger(settings)), hashes))
+    index_s, index_cpu_s = _timed(
+        lambda: update_index(settings, ResultGraph(settings.home, open_ledger(settings)), hashes)
+    )
     plans = [_timed(lambda: _plan(settings)) for _ in range(ROUNDS)]
     with bench.scratch() as scratch:
         commands = [_command(folder, scratch) for _ in range(ROUNDS)]

@@ -25,7 +25,7 @@ from benchmarks.measure import PROJECT, Bench, Sampler, children, report, run_me
 from benchmarks.tickets import scale_table
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import DedupStep, RedactStep
-from tasks.cluster.connect import Place
+from tasks.cluster.connect import ClusterPlace
 from tasks.cluster.ray_spread import RaySpread
 from tasks.curate.dedup import drop_duplicates
 from tasks.curate.redact import redact_tickets
@@ -266,7 +266,7 @@ def n_bytes(thing: Any) -> int:
 
 def run_step(step: str, engine: str, table_folder: str, out: str, *place: str) -> None:
     """Run one step with one engine and print its cost as JSON."""
-    spread = CountingSpread(Place(*place)) if engine == "ray" else None
+    spread = CountingSpread(ClusterPlace(*place)) if engine == "ray" else None
     started = time.perf_counter()
     if spread is not None:
         spread.get_ready()

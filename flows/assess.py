@@ -13,7 +13,7 @@ from flows.effects.pages import show_verdict
 from flows.finetune import Tuned
 from flows.gate_checks import PROMPTING, CheckAdder, Checked
 from flows.graph.graph import Graph
-from flows.model_steps import Arms, ModelSteps, earlier_models, metric_code, metric_libraries
+from flows.model_steps import ArmHandles, ModelSteps, earlier_models, metric_code, metric_libraries
 from flows.prepare import PROMPTING_ARMS, Prepared, PromptingArm
 from flows.registry.state import RegistryState
 from flows.workspace.ray_cluster import answering_of
@@ -48,7 +48,7 @@ class Assessed:
     """The stage's results; handles while it has not run."""
 
     items: EvalSet
-    arms: Arms
+    arms: ArmHandles
     checks: Checked
     decision: GateDecision
 
@@ -61,7 +61,7 @@ def assess(
     earlier = earlier_models(spec, registry_state)
     with graph.stage("assess"):
         items = prepared.items
-        arms = Arms(prompts=dict(prepared.prompts), scores=dict(prepared.classifiers))
+        arms = ArmHandles(prompts=dict(prepared.prompts), scores=dict(prepared.classifiers))
         adder = _ArmAdder(graph, spec, context, items, arms)
         for arm in PROMPTING_ARMS:
             if arm in prepared.prompts:
@@ -101,7 +101,7 @@ def assess(
     return Assessed(items, arms, checks, decision)
 
 
-def _labelled_arms(spec: PipelineSpec, arms: Arms) -> tuple[str, ...]:
+def _labelled_arms(spec: PipelineSpec, arms: ArmHandles) -> tuple[str, ...]:
     """Return the candidate and what rules on `right` compare it with: fewer arms differ on fewer items."""
     gates = spec.judged_gates
     changes = [rule.change_threshold for rule in gates.judged_rules if rule.metric == RIGHT and rule.change_threshold]
@@ -119,7 +119,7 @@ class _ArmAdder:
     spec: PipelineSpec
     context: GraphContext
     items: EvalSet
-    arms: Arms
+    arms: ArmHandles
 
     def answers(
         self,

@@ -16,7 +16,7 @@ import tasks.assess.checks  # noqa: F401  registers them
 from flows.context.graph_context import GraphContext
 from flows.finetune import Tuned
 from flows.graph.graph import Graph
-from flows.model_steps import Arms, ModelSteps
+from flows.model_steps import ArmHandles, ModelSteps
 from flows.prepare import Prepared
 from schemas.artifacts import Scores, Splits
 from schemas.checks import ForgettingSpec
@@ -71,7 +71,7 @@ class CheckAdder:
     splits: Splits
     prepared: Prepared
     tuned: Tuned
-    arms: Arms
+    arms: ArmHandles
     found: Checked = field(default_factory=Checked)
 
     def add_all(self) -> Checked:

@@ -36,7 +36,7 @@ from tasks.train.launch import train_model
 
 
 @dataclass
-class Arms:
+class ArmHandles:
     """Prompts, answers and scores of each arm, by its name."""
 
     prompts: dict[str, PromptSet] = field(default_factory=dict)

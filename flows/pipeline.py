@@ -19,8 +19,7 @@ from prefect.tasks import exponential_backoff
 
 from flows.context.outcome import Outcome
 from flows.context.request import ANY_CASE, RunRequest, Stage
-from flows.graph.execute import FIRST_DELAY_S, RETRIES, TERMINATED, Run, RunEndedError
-from flows.graph.execute import Outcome as NodeOutcome
+from flows.graph.execute import FIRST_DELAY_S, RETRIES, TERMINATED, NodeOutcome, Run, RunEndedError
 from flows.graph.graph import Node
 from flows.graph.prefect_runner import cancellation, is_transient, run_nodes, settle, tally
 from flows.run.open_run import OPEN, OpenRun

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from flows.assess import Assessed
 from flows.champion.mlflow_sync import synchronise
-from flows.champion.run_record import Evidence, write_record
+from flows.champion.run_record import RecordedResults, write_record
 from flows.context.outcome import Outcome, held, outcome_of
 from flows.context.run_context import RunContext
 from flows.curate import Curated
@@ -121,7 +121,7 @@ def record(
     tuned = next(each for each in scores if each.arm == "tuned")
     write_record(
         run,
-        Evidence(
+        RecordedResults(
             splits=splits, dataset=dataset, items=items, decision=decision, trained=trained, scores=scores,
             curves=curves, choice=choice, latency=latency,
         ),

@@ -36,7 +36,7 @@ class Artifact(Frozen):
 
 
 @dataclass(frozen=True)
-class Group:
+class ArtifactGroup:
     """Artifacts that a step takes as one argument; each field is an artifact, a tuple of artifacts, or None."""
 
 

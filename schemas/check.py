@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 from schemas.choice import TrainSection
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.data_checks import DataCheck, repeated_checks
-from schemas.diagnostics import Diagnostic, Source, Span
+from schemas.diagnostics import Diagnostic, SourceText, Span
 from schemas.environment import Data, Substitution
 from schemas.errors import TunegateError
 from schemas.evaluation import EvaluateSpec
@@ -33,7 +33,7 @@ from schemas.names import closest, nearest
 from schemas.pipeline import PipelineSpec
 from schemas.pipeline_rules import METRIC_KEYS, section_faults
 from schemas.source import SourceSpec
-from schemas.spec import Fault, Spec, UnfitError
+from schemas.spec import Contradiction, Spec, UnfitError
 from schemas.yaml_text import Entry, shown
 
 Key = str | int
@@ -64,7 +64,7 @@ _SHOULD_BE = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class PipelineFault:
     """A fault of one pipeline.
 
     Attributes:
@@ -99,11 +99,11 @@ class PipelineCheck:
     """Validates one pipeline; afterwards `findings` has its faults, and `readable` what can be used despite them."""
 
     pipeline: MergedPipeline
-    source: Source
+    source: SourceText
     use: Substitution
     address_fault: Callable[[str], TunegateError | None] | None = None
     """Returns what is wrong with the address of a base model; None checks none."""
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[PipelineFault] = field(default_factory=list)
     readable: ReadableSections | None = None
     """None if the pipeline is valid."""
 
@@ -121,7 +121,7 @@ class PipelineCheck:
         confused = list(_confused(spec, root)) if spec is not None else []
         for entry, wanted in confused:
             self._add("TG0103", f"`{entry.path}` should be {wanted}, got {_got(entry)}", entry.span)
-        self.findings += [Finding(fault) for fault in self.use.faults]
+        self.findings += [PipelineFault(fault) for fault in self.use.faults]
         if not self.findings:
             return spec
         wrong = self.use.failed | {entry.span for entry, _ in confused}
@@ -191,7 +191,7 @@ class PipelineCheck:
             inner = inner[key]
         return inner.pop(path[-1], self) is not self
 
-    def _explain(self, path: tuple[Key, ...], errors: list[tuple[Place, ErrorDetails]]) -> None:
+    def _explain(self, path: tuple[Key, ...], errors: list[tuple[ErrorPlace, ErrorDetails]]) -> None:
         place, error = errors[0]
         kind = error["type"]
         entry, rest = _find(self.pipeline.root, path)
@@ -243,7 +243,7 @@ class PipelineCheck:
         for fault in () if self.use.failed else error.faults:
             self._unfit(path, fault)
 
-    def _unfit(self, path: tuple[Key, ...], fault: Fault) -> None:
+    def _unfit(self, path: tuple[Key, ...], fault: Contradiction) -> None:
         entry, rest = _find(self.pipeline.root, (*path, *fault.at))
         span = entry.key if rest else _place(entry)
         hint = fault.hint and self.use.masked(fault.hint)
@@ -252,7 +252,7 @@ class PipelineCheck:
     def _add(
         self, code: str, message: str, span: Span, help: str | None = None, repeats: tuple[object, ...] | None = None
     ) -> None:
-        self.findings.append(Finding(self.source.fault(code, message, span, help), repeats))
+        self.findings.append(PipelineFault(self.source.fault(code, message, span, help), repeats))
 
 
 def _without_faults(
@@ -336,11 +336,11 @@ def _validated(data: dict[str, Data]) -> tuple[PipelineSpec | None, list[ErrorDe
         return None, error.errors(include_url=False)
 
 
-def _grouped(errors: list[ErrorDetails]) -> dict[tuple[Key, ...], list[tuple[Place, ErrorDetails]]]:
+def _grouped(errors: list[ErrorDetails]) -> dict[tuple[Key, ...], list[tuple[ErrorPlace, ErrorDetails]]]:
     """Errors by their place. Of the branches of a union, those that matched furthest are reported."""
     places = [(place_of(PipelineSpec, error["loc"]), error) for error in errors]
     deepest = {p.path[: p.union] for p, _ in places if p.union is not None and len(p.path) > p.union}
-    groups: dict[tuple[Key, ...], list[tuple[Place, ErrorDetails]]] = {}
+    groups: dict[tuple[Key, ...], list[tuple[ErrorPlace, ErrorDetails]]] = {}
     for place, error in places:
         if place.union is None or len(place.path) > place.union or place.path not in deepest:
             groups.setdefault(place.path, []).append((place, error))
@@ -434,7 +434,7 @@ def _confused(value: object, entry: Entry) -> Iterator[tuple[Entry, str]]:
             yield from _confused(item, inner)
 
 
-class Place(NamedTuple):
+class ErrorPlace(NamedTuple):
     """Where an error is, in keys of the file.
 
     Attributes:
@@ -476,7 +476,7 @@ class _Shape(NamedTuple):
         return {tag: member for member in self.members for tag in get_args(member.model_fields[key].annotation)}
 
 
-def place_of(model: type[BaseModel], location: tuple[Key, ...]) -> Place:
+def place_of(model: type[BaseModel], location: tuple[Key, ...]) -> ErrorPlace:
     """The place of a pydantic error in the file that `model` was read from.
 
     >>> from schemas.pipeline import PipelineSpec
@@ -495,7 +495,7 @@ def place_of(model: type[BaseModel], location: tuple[Key, ...]) -> Place:
             union = len(path)
             shape = next((_shape(each) for each in shape.members if get_origin(each) is tuple), shape)
         elif part == "[key]":
-            return Place(tuple(path), known, "", True, union)
+            return ErrorPlace(tuple(path), known, "", True, union)
         else:
             path.append(part)
             known, meaning = tuple(shape.fields), ""
@@ -512,7 +512,7 @@ def place_of(model: type[BaseModel], location: tuple[Key, ...]) -> Place:
                 shape = _shape(arguments[0] if arguments else None)
     if shape.discriminator:
         known = tuple(shape.variants())
-    return Place(tuple(path), known, meaning, False, union)
+    return ErrorPlace(tuple(path), known, meaning, False, union)
 
 
 def _shape(annotation: Any, discriminator: object = None) -> _Shape:

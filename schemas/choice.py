@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.names import closest
-from schemas.spec import Fault, Spec, UnfitError
+from schemas.spec import Contradiction, Spec, UnfitError
 from schemas.train_paths import number_kind, path_fault, with_value
 from schemas.training import TrainSpec
 
@@ -152,7 +152,7 @@ class TrainSection(TrainSpec):
         return self
 
 
-def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec) -> Iterator[Fault]:
+def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec) -> Iterator[Contradiction]:
     """Check what ladder or sweep need from other sections: a metric that is scored, and validation tickets."""
     choice = train.choice
     if choice is None:
@@ -163,60 +163,62 @@ def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec)
     else:
         metric = choice.metric
     if metric not in evaluate.scored_names():
-        yield Fault(f"unknown metric {metric!r}", at=at, hint=closest(metric, evaluate.scored_names()))
+        yield Contradiction(f"unknown metric {metric!r}", at=at, hint=closest(metric, evaluate.scored_names()))
     if split.validation_fraction == 0:
-        yield Fault(
+        yield Contradiction(
             "trainings are compared on the validation split, but there is none",
             at=("split", "validation_fraction"),
             hint="set it to about 0.1; `test` is only for the gate",
         )
 
 
-def _kind_faults(train: TrainSection) -> Iterator[Fault]:
+def _kind_faults(train: TrainSection) -> Iterator[Contradiction]:
     if train.method == "ladder" and train.ladder is None:
-        yield Fault("method ladder has no `ladder`", at=("method",), hint="declare ladder: {target: ..., rungs: [...]}")
+        yield Contradiction(
+            "method ladder has no `ladder`", at=("method",), hint="declare ladder: {target: ..., rungs: [...]}"
+        )
     if train.method != "ladder" and train.ladder is not None:
-        yield Fault("`ladder` needs `method: ladder`", at=("ladder",), hint="or remove it: `ladder: null`")
+        yield Contradiction("`ladder` needs `method: ladder`", at=("ladder",), hint="or remove it: `ladder: null`")
     if train.start == "champion" and train.choice is not None:
-        yield Fault(
+        yield Contradiction(
             "start champion continues one training; a ladder or a sweep compares trainings from the base",
             at=("start",),
             hint="use start: base",
         )
     if train.ladder is not None and train.sweep is not None:
-        yield Fault("there is both a ladder and a sweep; use one of them", at=("sweep",), hint="`sweep: null`")
+        yield Contradiction("there is both a ladder and a sweep; use one of them", at=("sweep",), hint="`sweep: null`")
 
 
-def _ladder_faults(train: TrainSection) -> Iterator[Fault]:
+def _ladder_faults(train: TrainSection) -> Iterator[Contradiction]:
     rungs = train.ladder.rungs if train.ladder is not None else ()
     for index, rung in enumerate(rungs):
         at: tuple[str | int, ...] = ("ladder", "rungs", index)
         if rung.name in [earlier.name for earlier in rungs[:index]]:
-            yield Fault(f"there are two rungs {rung.name!r}", at=(*at, "name"))
+            yield Contradiction(f"there are two rungs {rung.name!r}", at=(*at, "name"))
         wrong = {path: fault for path in rung.set if (fault := path_fault(path)) is not None}
         for path, (message, hint) in wrong.items():
-            yield Fault(message, at=(*at, "set", path), hint=hint)
+            yield Contradiction(message, at=(*at, "set", path), hint=hint)
         if "method" not in rung.set:
-            yield Fault(f"rung {rung.name!r} has no `method`", at=(*at, "set"), hint="full, lora or qlora")
+            yield Contradiction(f"rung {rung.name!r} has no `method`", at=(*at, "set"), hint="full, lora or qlora")
         elif not wrong:
             yield from _refusals(train, rung.set, at=(*at, "set"))
 
 
-def _sweep_faults(train: TrainSection) -> Iterator[Fault]:
+def _sweep_faults(train: TrainSection) -> Iterator[Contradiction]:
     sweep = train.sweep
     if sweep is None:
         return
     at: tuple[str | int, ...] = ("sweep", "over")
-    faults: list[Fault] = []
+    faults: list[Contradiction] = []
     for path, values in sweep.over.items():
         wrong = path_fault(path)
         if path == "allow_download":
             wrong = "`allow_download` is not a setting to search over", "set it under `train`"
         if wrong is not None:
-            faults.append(Fault(wrong[0], at=(*at, path), hint=wrong[1]))
+            faults.append(Contradiction(wrong[0], at=(*at, path), hint=wrong[1]))
             continue
         if isinstance(values, RangeSpec) and (unfit := _range_fault(path, values)) is not None:
-            faults.append(Fault(unfit, at=(*at, path)))
+            faults.append(Contradiction(unfit, at=(*at, path)))
             continue
         for value in corners(values):
             # Clashes with other values are reported for combinations.
@@ -224,17 +226,17 @@ def _sweep_faults(train: TrainSection) -> Iterator[Fault]:
     sizes = [len(corners(values)) for values in sweep.over.values()]
     if not faults and math.prod(sizes) > MAX_COMBINATIONS:
         most = f"{math.prod(sizes)} combinations of values and limits; at most {MAX_COMBINATIONS} can be checked"
-        faults.append(Fault(most, at=at, hint="leave some values out"))
+        faults.append(Contradiction(most, at=at, hint="leave some values out"))
     yield from faults or _combination_faults(train, sweep)
 
 
-def _combination_faults(train: TrainSection, sweep: GridSweep | OptunaSweep) -> Iterator[Fault]:
+def _combination_faults(train: TrainSection, sweep: GridSweep | OptunaSweep) -> Iterator[Contradiction]:
     """The first invalid combination of values and limits."""
     for point in product(*(corners(values) for values in sweep.over.values())):
         changes = dict(zip(sweep.over, point, strict=True))
         for fault in _refusals(train, changes, at=("sweep", "over")):
             settings = ", ".join(f"{path} {value}" for path, value in changes.items())
-            yield Fault(f"{settings}: {fault.message}", at=("sweep", "over"))
+            yield Contradiction(f"{settings}: {fault.message}", at=("sweep", "over"))
             return
 
 
@@ -258,7 +260,9 @@ def _range_fault(path: str, values: RangeSpec) -> str | None:
     return None
 
 
-def _refusals(train: TrainSection, changes: Mapping[str, Setting], *, at: tuple[str | int, ...]) -> Iterator[Fault]:
+def _refusals(
+    train: TrainSection, changes: Mapping[str, Setting], *, at: tuple[str | int, ...]
+) -> Iterator[Contradiction]:
     """Why these settings are invalid: a fault at the path, or at `at` if several settings clash."""
     try:
         train.training(changes)
@@ -267,7 +271,7 @@ def _refusals(train: TrainSection, changes: Mapping[str, Setting], *, at: tuple[
             place = ".".join(str(key) for key in each["loc"])
             path = next((path for path in changes if place == path or place.startswith(f"{path}.")), None)
             message = each["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            yield Fault(
+            yield Contradiction(
                 f"{changes[path]!r} {message}" if path is not None else message,
                 at=(*at, path) if path is not None else at,
             )

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from schemas.columns import TicketColumn
 from schemas.curation_steps import CurateStep, DedupStep, NamedStepSpec, RedactStep, RuleStep
-from schemas.spec import Fault, Spec, UnfitError
+from schemas.spec import Contradiction, Spec, UnfitError
 from schemas.tables import SCORES_OF
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -79,7 +79,7 @@ class CurateSpec(Spec):
         faults = _order_faults(self.steps)
         if self.keep_raw_days is not None and not any(step.uses == "redact" for step in self.steps):
             hint = "add `- uses: redact`; without it every later table holds the unredacted texts"
-            faults.append(Fault("`keep_raw_days` needs a step `redact`", at=("keep_raw_days",), hint=hint))
+            faults.append(Contradiction("`keep_raw_days` needs a step `redact`", at=("keep_raw_days",), hint=hint))
         if faults:
             raise UnfitError(faults)
         return self
@@ -110,38 +110,38 @@ class SplitSpec(Spec):
     recorded; null retires none, and test grows with every run."""
 
 
-def _order_faults(steps: tuple[CurateStep, ...]) -> list[Fault]:
+def _order_faults(steps: tuple[CurateStep, ...]) -> list[Contradiction]:
     """Return what is wrong with the order of the steps, each with the step to move."""
     return [*_repeated(steps), *_before_redaction(steps), *_scores_not_filled(steps), *_after_dedup(steps)]
 
 
-def _repeated(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
+def _repeated(steps: tuple[CurateStep, ...]) -> Iterator[Contradiction]:
     seen: set[str] = set()
     for index, step in enumerate(steps):
         if not step.once and not isinstance(step, NamedStepSpec):
             continue
         if step.label in seen:
             message = f"two steps are named {step.label!r}" if not step.once else f"`{step.uses}` is listed twice"
-            yield Fault(message, at=("steps", index, "uses" if step.once else "name"), hint="keep one of them")
+            yield Contradiction(message, at=("steps", index, "uses" if step.once else "name"), hint="keep one of them")
         seen.add(step.label)
 
 
-def _before_redaction(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
+def _before_redaction(steps: tuple[CurateStep, ...]) -> Iterator[Contradiction]:
     redact = next((index for index, step in enumerate(steps) if isinstance(step, RedactStep)), None)
     for index, step in enumerate(steps[: redact or 0]):
         if step.after_redact:
             message = f"`{step.uses}` comes before `redact`"
-            yield Fault(message, at=("steps", index, "uses"), hint=f"move it down: {step.after_redact}")
+            yield Contradiction(message, at=("steps", index, "uses"), hint=f"move it down: {step.after_redact}")
 
 
-def _scores_not_filled(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
+def _scores_not_filled(steps: tuple[CurateStep, ...]) -> Iterator[Contradiction]:
     filled: set[str] = set()
     filler = {column: uses for uses, columns in SCORES_OF.items() for column in columns}
     for index, step in enumerate(steps):
         if isinstance(step, RuleStep):
             words = {word.lower() for word in _WORD.findall(_QUOTED.sub("", step.keep))}
             for column in sorted(words & filler.keys() - filled):
-                yield Fault(
+                yield Contradiction(
                     f"rule {step.name!r} uses `{column}`, which the step `{filler[column]}` fills",
                     at=("steps", index, "keep"),
                     hint=f"put `- uses: {filler[column]}` before it",
@@ -149,11 +149,11 @@ def _scores_not_filled(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
         filled |= set(SCORES_OF.get(step.uses, ()))
 
 
-def _after_dedup(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
+def _after_dedup(steps: tuple[CurateStep, ...]) -> Iterator[Contradiction]:
     dedup = next((index for index, step in enumerate(steps) if isinstance(step, DedupStep)), None)
     if dedup is None:
         return
     for index, step in enumerate(steps[dedup:], start=dedup):
         if step.before_dedup:
             hint = f"move it up: {step.before_dedup}"
-            yield Fault(f"`{step.uses}` comes after `dedup`", at=("steps", index, "uses"), hint=hint)
+            yield Contradiction(f"`{step.uses}` comes after `dedup`", at=("steps", index, "uses"), hint=hint)

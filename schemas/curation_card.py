@@ -154,7 +154,7 @@ class PersonalLabels(Frozen):
         return tuple(found)
 
 
-class Shift(Frozen):
+class ColumnShift(Frozen):
     """How much one column has changed since the last card."""
 
     column: str
@@ -168,7 +168,7 @@ class Shift(Frozen):
 class Drift(Frozen):
     """The tickets of this card compared with those of the last one."""
 
-    shifts: tuple[Shift, ...]
+    shifts: tuple[ColumnShift, ...]
     n_previous: int
     new_tickets: float | None
     """Share of the dated tickets that are newer than the newest of the last card, 0-1."""

@@ -110,7 +110,7 @@ class ConfigErrors(ConfigError):  # noqa: N818  it has several
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceText:
     """A file's text, which can report a fault at a place in it."""
 
     file: str
@@ -130,7 +130,7 @@ class Source:
         return self.lines[number - 1] if number <= len(self.lines) else ""
 
 
-def read_source(path: Path, *, max_bytes: int, max_line: int) -> Source:
+def read_source(path: Path, *, max_bytes: int, max_line: int) -> SourceText:
     """Read a UTF-8 text, with or without a byte order mark.
 
     Raises:
@@ -149,9 +149,9 @@ def read_source(path: Path, *, max_bytes: int, max_line: int) -> Source:
         message = f"the file is larger than {max_bytes:,} bytes"
         raise ConfigErrors([Diagnostic("TG0109", message, file, help="move data to another file")])
     try:
-        source = Source(file, data.decode("utf-8-sig"))
+        source = SourceText(file, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        before = Source(file, data[: error.start].decode("utf-8-sig"))
+        before = SourceText(file, data[: error.start].decode("utf-8-sig"))
         span = Span(len(before.lines), len(before.lines[-1]) + 1)
         message = f"byte 0x{data[error.start]:02x} is not UTF-8"
         raise ConfigErrors([before.fault("TG0110", message, span, "save the file as UTF-8")]) from None

@@ -10,7 +10,7 @@ from collections.abc import Mapping as Environ
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from schemas.diagnostics import Diagnostic, Source, Span
+from schemas.diagnostics import Diagnostic, SourceText, Span
 from schemas.names import nearest
 from schemas.secret import is_secret, variable_of
 from schemas.yaml_text import Entry, Plain
@@ -33,7 +33,7 @@ class Substitution:
         failed: Places of references that could not be resolved; the data has an empty text there.
     """
 
-    source: Source
+    source: SourceText
     environ: Environ[str, str]
     values: dict[str, str] = field(default_factory=dict)
     failed: set[Span] = field(default_factory=set)
@@ -50,7 +50,7 @@ class Substitution:
     def masked(self, text: str) -> str:
         """The text with each variable's value replaced by its reference.
 
-        >>> use = Substitution(Source("f", ""), {}, values={"TOKEN": "s3cret"})
+        >>> use = Substitution(SourceText("f", ""), {}, values={"TOKEN": "s3cret"})
         >>> use.masked("'s3cret' is no slice")
         "'${env:TOKEN}' is no slice"
         """

@@ -9,7 +9,7 @@ Knows the frame of the file, not the content of a pipeline. Called by `schemas/l
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from schemas.diagnostics import ConfigErrors, Diagnostic, Source, Span
+from schemas.diagnostics import ConfigErrors, Diagnostic, SourceText, Span
 from schemas.names import closest
 from schemas.yaml_text import MAX_VALUES, Entry, Mapping, Plain, size
 
@@ -37,7 +37,7 @@ class MergedPipeline:
     sections: Mapping
 
 
-def merge_pipelines(tree: Mapping, source: Source) -> tuple[list[MergedPipeline], list[Diagnostic]]:
+def merge_pipelines(tree: Mapping, source: SourceText) -> tuple[list[MergedPipeline], list[Diagnostic]]:
     """Merge each pipeline with its parents, parents first; also return the faults of the file's frame.
 
     A pipeline with an invalid parent is left out, and is among the faults.
@@ -135,7 +135,7 @@ def _lineage(
     return chain[::-1], []
 
 
-def _frame_faults(tree: Mapping, source: Source) -> Iterator[Diagnostic]:
+def _frame_faults(tree: Mapping, source: SourceText) -> Iterator[Diagnostic]:
     for key, entry in tree.items():
         if key not in _TOP_KEYS and not key.startswith("x-"):
             yield source.fault("TG0101", f"unknown key `{entry.path}`", entry.key, closest(key, _TOP_KEYS))
@@ -150,7 +150,7 @@ def _frame_faults(tree: Mapping, source: Source) -> Iterator[Diagnostic]:
         yield source.fault("TG0102", "missing key `pipelines`", Span(1, 1), "declare a pipeline under `pipelines`")
 
 
-def _section(tree: Mapping, key: str, source: Source, faults: list[Diagnostic]) -> Mapping:
+def _section(tree: Mapping, key: str, source: SourceText, faults: list[Diagnostic]) -> Mapping:
     """A top-level section; empty if it is missing or wrong."""
     entry = tree.get(key)
     section = entry.value if entry else {}
@@ -159,17 +159,17 @@ def _section(tree: Mapping, key: str, source: Source, faults: list[Diagnostic]) 
     return section if isinstance(section, dict) else {}
 
 
-def _no_mapping(entry: Entry, source: Source) -> Diagnostic:
+def _no_mapping(entry: Entry, source: SourceText) -> Diagnostic:
     return source.fault("TG0103", f"`{entry.path}` should be a mapping with at least one key", entry.key)
 
 
-def _refused(sections: Mapping, source: Source, key: str, hint: str) -> Iterator[Diagnostic]:
+def _refused(sections: Mapping, source: SourceText, key: str, hint: str) -> Iterator[Diagnostic]:
     if key in sections:
         entry = sections[key]
         yield source.fault("TG0101", f"unknown key `{entry.path}`", entry.key, hint)
 
 
-def _parent_fault(sections: Mapping, pipelines: Mapping, source: Source) -> Diagnostic | None:
+def _parent_fault(sections: Mapping, pipelines: Mapping, source: SourceText) -> Diagnostic | None:
     entry = sections.get("extends")
     if entry is None:
         return None

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from schemas.diagnostics import ConfigErrors, Diagnostic, Source, Span
+from schemas.diagnostics import ConfigErrors, Diagnostic, SourceText, Span
 from schemas.merge import MergedPipeline, merge
 from schemas.yaml_text import Entry, Mapping, read_tree
 
@@ -27,9 +27,9 @@ class GivenSettings:
         ConfigErrors: TG0103, a setting is not PATH=VALUE, its section is not open, or its value is not YAML.
     """
 
-    def __init__(self, source: Source, settings: Sequence[str]) -> None:
+    def __init__(self, source: SourceText, settings: Sequence[str]) -> None:
         self._n_lines = len(source.lines)
-        self.source = Source(source.file, "\n".join([source.text, *(f"{OPTION} {each}" for each in settings)]))
+        self.source = SourceText(source.file, "\n".join([source.text, *(f"{OPTION} {each}" for each in settings)]))
         faults: list[Diagnostic] = []
         self._trees: list[Mapping] = []
         for number, setting in enumerate(settings, start=self._n_lines + 1):
@@ -63,7 +63,7 @@ class GivenSettings:
             message = f"{OPTION} {form[1]}: allowed in {' and '.join(OPEN)}; others are changed in the file"
             return self.source.fault("TG0103", message, Span(number, before + 1, len(form[1]))), None
         try:
-            value = read_tree(Source(OPTION, f"v: {form[2]}"))["v"]
+            value = read_tree(SourceText(OPTION, f"v: {form[2]}"))["v"]
         except ConfigErrors as error:
             first = error.diagnostics[0]
             return self.source.fault("TG0103", first.message, Span(number, before + 1, len(setting)), first.help), None

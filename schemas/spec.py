@@ -17,7 +17,7 @@ class Spec(Frozen):
     model_config = ConfigDict(allow_inf_nan=False, populate_by_name=True, use_attribute_docstrings=True)
 
 
-class Fault(NamedTuple):
+class Contradiction(NamedTuple):
     """A contradiction between settings that are valid on their own."""
 
     message: str
@@ -29,10 +29,10 @@ class Fault(NamedTuple):
 class UnfitError(ValueError):
     """Settings do not fit together. Raised by validators with all contradictions at once.
 
-    >>> str(UnfitError([Fault("`a` excludes `b`", at=("b",)), Fault("`c` needs `d`", at=("c",))]))
+    >>> str(UnfitError([Contradiction("`a` excludes `b`", at=("b",)), Contradiction("`c` needs `d`", at=("c",))]))
     '`a` excludes `b`; `c` needs `d`'
     """
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[Contradiction]) -> None:
         super().__init__("; ".join(fault.message for fault in faults))
         self.faults = tuple(faults)

@@ -26,7 +26,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.reader import ReaderError
 
-from schemas.diagnostics import ConfigErrors, Diagnostic, Source, Span
+from schemas.diagnostics import ConfigErrors, Diagnostic, SourceText, Span
 
 MAX_BYTES = 1_000_000
 MAX_LINE = 20_000
@@ -58,14 +58,14 @@ class Entry(NamedTuple):
     deletes: bool = False
 
 
-def read_tree(source: Source) -> Mapping:
+def read_tree(source: SourceText) -> Mapping:
     """Parse a document whose top level is a mapping.
 
     Raises:
         ConfigErrors: TG0107 for text that is not YAML, uses what is refused here, or has duplicate keys; TG0109 for a
             file beyond the limits.
     """
-    tree, span = _Reader(source).document()
+    tree, span = _ValueBuilder(source).document()
     if not isinstance(tree, dict):
         raise ConfigErrors([source.fault("TG0107", "the top level should be `key: value` lines", span, _FRAME)])
     return tree
@@ -133,14 +133,14 @@ class _Anchor(NamedTuple):
 
 
 @dataclass
-class _Reader:
+class _ValueBuilder:
     """Builds the values from ruamel's events.
 
     Its `compose()` takes 18 CPU-seconds for a megabyte of `- a` lines (here the limits stop after 1.4), recurses as
     deep as the text, and loses the places of aliases.
     """
 
-    source: Source
+    source: SourceText
     events: Iterator[Event] = field(init=False)
     anchors: dict[str, _Anchor | None] = field(default_factory=dict)
     faults: list[Diagnostic] = field(default_factory=list)
@@ -177,7 +177,7 @@ class _Reader:
                 hint = f"it starts in line {error.context_mark.line + 1}"
             self._stop("TG0107", message, Span(mark.line + 1, mark.column + 1) if mark else None, hint)
         except ReaderError as error:
-            lines = Source("", self.source.text[: error.position]).lines
+            lines = SourceText("", self.source.text[: error.position]).lines
             character = f"U+{ord(self.source.text[error.position]):04X}"
             span = Span(len(lines), len(lines[-1]) + 1)
             self._stop("TG0107", f"character {character} is not allowed in YAML", span)
@@ -279,7 +279,7 @@ def _start(event: Event) -> Span:
     return Span(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
-def _extent(source: Source, event: Event) -> Span:
+def _extent(source: SourceText, event: Event) -> Span:
     """From the start of a token to its end, or to the end of its first line."""
     start, end = event.start_mark, event.end_mark
     if isinstance(event, ScalarEvent) and event.style in ("|", ">"):

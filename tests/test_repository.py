@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import tomllib
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -61,6 +62,12 @@ def test_every_module_has_a_docstring(project: Path) -> None:
     for folder in OUR_FOLDERS:
         for path in sorted((project / folder).rglob("*.py")):
             assert path.read_text().startswith('"""'), f"{path} has no docstring"
+
+
+def test_no_two_classes_of_the_source_have_one_name(project: Path) -> None:
+    files = [each for room in (*OUR_FOLDERS, "infra") for each in (project / room).rglob("*.py")]
+    defined = [name for each in files for name in re.findall(r"^ *class (\w+)", each.read_text(encoding="utf-8"), re.M)]
+    assert not {name: n for name, n in Counter(defined).items() if n > 1}
 
 
 def test_the_local_servers_use_the_settings_profile(project: Path) -> None:

@@ -20,7 +20,7 @@ from benchmarks.measure import table
 from schemas.gates import MIN_GAIN
 from tasks.assess.contract import (
     PROMOTE,
-    Outcome,
+    RuleOutcome,
     anchor_outcome,
     change_outcome,
     guard_outcome,
@@ -123,7 +123,7 @@ def draw(generator: np.random.Generator, reps: int, n_items: int, deltas: tuple[
     return Tables(gained=table[..., 1], lost=table[..., 2], both=table[..., 0], n=n)
 
 
-def guarded(rule: Outcome, gained: Counts, lost: Counts, sizes: Counts) -> NDArray[np.int8]:
+def guarded(rule: RuleOutcome, gained: Counts, lost: Counts, sizes: Counts) -> NDArray[np.int8]:
     """The gate's verdict: one rule against the champion, every slice guarded, all tests in one Holm family.
 
     Args:
@@ -137,7 +137,7 @@ def guarded(rule: Outcome, gained: Counts, lost: Counts, sizes: Counts) -> NDArr
     return np.asarray(settle(met, p_harm, alpha=ALPHA, p_least=p_least).max(axis=1), np.int8)
 
 
-def champion_rule(gained: Counts, lost: Counts, n: int, *, mode: str) -> Outcome:
+def champion_rule(gained: Counts, lost: Counts, n: int, *, mode: str) -> RuleOutcome:
     """The rule against the champion, `improve` or `refresh`."""
     if mode == "improve":
         return change_outcome(gained, lost, n, margin=0.0, alpha=ALPHA)

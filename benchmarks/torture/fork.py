@@ -37,7 +37,7 @@ from flows.context.listener import Listener
 if TYPE_CHECKING:
     from flows.context.request import Stage
     from flows.context.run_context import RunContext
-    from flows.graph.execute import Outcome
+    from flows.graph.execute import NodeOutcome
     from flows.graph.graph import Node
     from schemas.ticks import Cause
 
@@ -241,7 +241,7 @@ class _Acknowledger(Listener):
     def __init__(self, context: RunContext, acks: Acks) -> None:
         self._run_id, self._acks = context.run_id, acks
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         if node.kind == "step" and not outcome.skipped:
             self._acks.write(
                 kind="step", run_id=self._run_id, step=node.id, folder=node.folder, digest=outcome.result.digest,

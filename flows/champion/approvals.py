@@ -17,7 +17,7 @@ from tasks.release.bundle import check_evaluated
 
 
 @dataclass(frozen=True)
-class Answer:
+class ApprovalAnswer:
     """A person's decision about a candidate that waits."""
 
     approve: bool
@@ -27,7 +27,9 @@ class Answer:
     """The champion that it replaces; None is any."""
 
 
-def answer(ledger: Ledger, settings: Settings, run_id: str, given: Answer) -> tuple[EventRow, TunegateError | None]:
+def answer(
+    ledger: Ledger, settings: Settings, run_id: str, given: ApprovalAnswer
+) -> tuple[EventRow, TunegateError | None]:
     """Approve or reject the run's candidate; return the ledger's event, and the error if MLflow could not be updated.
 
     Raises:

@@ -25,7 +25,7 @@ from tasks.storage.files import write_json
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RecordedResults:
     """Results that the record is made from."""
 
     splits: Splits
@@ -40,12 +40,12 @@ class Evidence:
     latency: CheckEvidence | None
 
 
-def write_record(run: RunContext, evidence: Evidence) -> None:
+def write_record(run: RunContext, evidence: RecordedResults) -> None:
     folder = private_folder(run.settings.home / "runs")
     write_json(folder / f"{run.run_id}.json", masked_value(_record(run, evidence).model_dump(mode="json")))
 
 
-def _record(run: RunContext, evidence: Evidence) -> RunRecord:
+def _record(run: RunContext, evidence: RecordedResults) -> RunRecord:
     spec, home, splits = run.spec, run.settings.home, evidence.splits
     dataset, items, decision, trained = evidence.dataset, evidence.items, evidence.decision, evidence.trained
     own = {*OPERATIONS, "registry"}

@@ -19,7 +19,7 @@ _SHORTEST = 4
 
 
 @dataclass(frozen=True)
-class Row:
+class ErrorCodeRow:
     """One error code as it is documented."""
 
     code: str
@@ -29,7 +29,7 @@ class Row:
     exit_code: int
 
 
-def rows_of(code: str) -> list[Row]:
+def rows_of(code: str) -> list[ErrorCodeRow]:
     """The rows of the code, or of the range that it begins.
 
     Raises:
@@ -45,7 +45,7 @@ def rows_of(code: str) -> list[Row]:
     return found
 
 
-def documented(path: Path) -> Iterator[Row]:
+def documented(path: Path) -> Iterator[ErrorCodeRow]:
     """Every row of the tables, in the file's order.
 
     Raises:
@@ -65,4 +65,4 @@ def documented(path: Path) -> Iterator[Row]:
             exits |= {mark: int(exit_line["exit_code"]) for mark in marks}
         elif row := _ROW.fullmatch(line):
             mark = row["code"][:4] + (": marked *locked*" if row["meaning"].startswith("*locked*") else "")
-            yield Row(range=heading, exit_code=exits.get(mark, 1), **row.groupdict())
+            yield ErrorCodeRow(range=heading, exit_code=exits.get(mark, 1), **row.groupdict())

@@ -78,7 +78,7 @@ def run_server(app: Starlette, listener: socket.socket, patience: Patience | Non
 
     A request finds its connection in `scope["state"]["connection"]` (`tasks.release.endpoint.Connection`).
     """
-    connections = partial(_Connection, pool=_Pool(patience or Patience(), max_connections()))
+    connections = partial(_TimedConnection, pool=_Pool(patience or Patience(), max_connections()))
     quiet = uvicorn.Config(
         app, http=connections, log_config=None, log_level="warning", access_log=False,  # type: ignore[arg-type]
         server_header=False, lifespan="off", timeout_graceful_shutdown=10, h11_max_incomplete_event_size=65536,
@@ -101,10 +101,10 @@ class _Pool:
         self.share = max(1, limit // 4)
         """Most connections of one owner."""
         self.shortest_s = min(patience.headers_s, patience.body_s, patience.progress_s)
-        self._of: defaultdict[Hashable, set[_Connection]] = defaultdict(set)
+        self._of: defaultdict[Hashable, set[_TimedConnection]] = defaultdict(set)
         self._n_open = 0
 
-    def add(self, connection: _Connection, owner: Hashable) -> None:
+    def add(self, connection: _TimedConnection, owner: Hashable) -> None:
         """Count a connection; if there are too many, one that waits makes room."""
         connection.owner = owner
         self._of[owner].add(connection)
@@ -114,7 +114,7 @@ class _Pool:
         elif self._n_open > self.limit:
             _make_room({each for owned in self._of.values() for each in owned}, connection)
 
-    def remove(self, connection: _Connection) -> None:
+    def remove(self, connection: _TimedConnection) -> None:
         """Count a connection no longer."""
         owned = self._of.get(connection.owner, set())
         if connection in owned:
@@ -124,7 +124,7 @@ class _Pool:
                 del self._of[connection.owner]
 
 
-def _make_room(connections: set[_Connection], newest: _Connection) -> None:
+def _make_room(connections: set[_TimedConnection], newest: _TimedConnection) -> None:
     """Close the one that has waited longest; the newest if no other waits."""
     waiting = [each for each in connections if each.waits and each is not newest]
     oldest = min(waiting, key=lambda each: each.waits_since, default=newest)
@@ -136,7 +136,7 @@ def _make_room(connections: set[_Connection], newest: _Connection) -> None:
         oldest.close_now()
 
 
-class _Connection(H11Protocol):
+class _TimedConnection(H11Protocol):
     """One connection. uvicorn bounds the pause between requests, not the time that a request takes to arrive."""
 
     def __init__(self, *arguments: Any, pool: _Pool, **named: Any) -> None:

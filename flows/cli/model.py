@@ -136,14 +136,14 @@ def approve(
 
     The answer goes to the ledger, to MLflow, and to Prefect if the run is suspended there.
     """
-    from flows.champion.approvals import Answer, answer
+    from flows.champion.approvals import ApprovalAnswer, answer
     from flows.cli.decisions import report_decision, resume_in_prefect
     from flows.ledger.opened import open_ledger
 
     settings = load_settings(config)
     ledger = open_ledger(settings)
     row = ledger.run(run_id)
-    event, late = answer(ledger, settings, row.run_id, Answer(not reject, by.strip(), reason, expect))
+    event, late = answer(ledger, settings, row.run_id, ApprovalAnswer(not reject, by.strip(), reason, expect))
     resume_in_prefect(row.prefect_run_id, settings, approve=not reject, by=by, reason=reason)
     sentence = (
         f"v{event.to_version} of {event.name} was rejected by {event.actor}; the champion stays"

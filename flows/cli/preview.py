@@ -21,7 +21,7 @@ from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.counted import counted
 from schemas.load import load_file
-from tasks.model.chat_format import DecodedExample, Run
+from tasks.model.chat_format import DecodedExample, TokenRun
 
 
 def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
@@ -64,7 +64,7 @@ def _print(shown: DecodedExample) -> None:
     console.print(f"ids {' '.join(map(str, shown.input_ids))}\n", style="dim", markup=False, soft_wrap=True)
 
 
-def _styled(run: Run) -> tuple[str, str]:
+def _styled(run: TokenRun) -> tuple[str, str]:
     """Text with loss in colour, or between marks without colours."""
     plain = not out().is_terminal
     text = f"⟦{run.text}⟧" if plain and run.carries_loss else run.text

@@ -17,7 +17,7 @@ from flows.context.as_of import check_as_of
 from flows.context.ingest import landed_folder
 from flows.context.request import STAGES, RunRequest
 from flows.ledger.opened import open_ledger
-from flows.run.console import Notes, Screen, print_decision, print_verdict
+from flows.run.console import NoteHandler, Screen, print_decision, print_verdict
 from flows.views.failed_curation import failed_curation
 from flows.workspace.servers import client_environment, ensure_prefect, ensure_users_prefect
 from flows.workspace.settings import Settings, load_settings
@@ -83,7 +83,7 @@ def run_and_print(
     from flows.views.report import report_folder
 
     screen = Screen(console)
-    notes = Notes(screen)
+    notes = NoteHandler(screen)
     logging.getLogger("tunegate").addHandler(notes)
     console.print(f"[bold]{pipeline}[/bold]")
     begun_runs: list[str] = []

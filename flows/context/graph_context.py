@@ -16,7 +16,7 @@ from flows.workspace.settings import Settings
 from schemas.choice import TrainSection
 from schemas.pipeline import PipelineSpec
 from tasks.assess.economics import find_gpu
-from tasks.cluster.connect import Place
+from tasks.cluster.connect import ClusterPlace
 from tasks.corpus.build import fingerprint_corpus
 from tasks.monitor.feedback import FeedbackState
 from tasks.privacy.hashes import Forgotten
@@ -55,7 +55,7 @@ class GraphContext:
     """Only tickets created by the end of this day, UTC, `2026-05-31`; None for all."""
     labels: Mapping[str, bool] = field(default_factory=dict)
     """Labelled answer -> whether people accept it (`flows/context/labels.py`)."""
-    place: Place | None = None
+    place: ClusterPlace | None = None
     """The cluster that runs trainings, answers and parts of redaction and dedup; None for this process."""
 
 

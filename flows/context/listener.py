@@ -1,6 +1,6 @@
 """Listeners that follow a run: the console, MLflow's live curves, and others."""
 
-from flows.graph.execute import Outcome
+from flows.graph.execute import NodeOutcome
 from flows.graph.graph import Node
 
 
@@ -13,7 +13,7 @@ class Listener:
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         """The node has done `done` of `total` units."""
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         """The node has its result, new or reused, or is left out."""
 
     def noted(self, text: str) -> None:
@@ -46,7 +46,7 @@ class Listeners(Listener):
         for member in self.members:
             member.progressed(node, done, total, unit, figures)
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         for member in self.members:
             member.ended(node, outcome)
 

@@ -22,7 +22,7 @@ from flows.graph.graph import Graph, Handle, Node, handles_in, members
 from flows.graph.keys import InputDigest, KeyParts, step_key, why_changed
 from flows.graph.store import Obtained, Store
 from flows.workspace.disk import named_disk_errors
-from schemas.artifacts import Artifact, Group
+from schemas.artifacts import Artifact, ArtifactGroup
 from schemas.errors import ServiceError, StorageError, TunegateError
 from tasks.compute.children import THIS_PROCESS
 from tasks.progress import Progress
@@ -41,7 +41,7 @@ TERMINATED = 143
 
 
 @dataclass(frozen=True)
-class Outcome:
+class NodeOutcome:
     """How a node ended: with a result, or left out for a reason."""
 
     result: Any = None
@@ -70,13 +70,13 @@ class Observer:
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         """The node has done `done` of `total` units."""
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         """The node has its result or is left out. In the order in which the driver notices."""
 
     def failed(self, node: Node, error: BaseException) -> None:
         """The node failed; if it tolerates the error, it is left out afterwards."""
 
-    def became(self, name: str, node: Node, outcome: Outcome) -> None:
+    def became(self, name: str, node: Node, outcome: NodeOutcome) -> None:
         """An expanding node has returned the result of an earlier node."""
 
 
@@ -112,7 +112,7 @@ class Run:
         self.store = store
         self.live = live
         self.budget: Amounts = budget_of_machine() if budget is None else dict(budget)
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[str, NodeOutcome] = {}
         self.cancelled = threading.Event()
         """Set to end the run: nothing new starts, and a step that reports progress ends at its next report."""
         self.made_by: Callable[[str], str] = lambda _key: ""
@@ -121,7 +121,7 @@ class Run:
         """Nodes that another machine made for this run -> seconds that it took: they do not count as reused."""
         self.raised: BaseException | None = None
         """The first error of our own code, or signal: Prefect raises its own instead if its server does not answer."""
-        self._made: dict[str, Outcome] = {}  # includes what Prefect, or a signal, kept from being recorded
+        self._made: dict[str, NodeOutcome] = {}  # includes what Prefect, or a signal, kept from being recorded
         self._observer = observer or Observer()
         self._guard = guard
         self._lock = threading.Lock()
@@ -129,7 +129,7 @@ class Run:
 
     # --- what is known -------------------------------------------------------------------------------------------
 
-    def outcome(self, handle: Any) -> Outcome | None:
+    def outcome(self, handle: Any) -> NodeOutcome | None:
         """Return how the handle's node ended; None while it has not."""
         return self.outcomes.get(self.graph.name_of(handle))
 
@@ -213,7 +213,7 @@ class Run:
                 return f"{self.graph.name_of(value)} was left out"
         return ""
 
-    def decide(self, node: Node, *, deep: bool = True) -> Outcome | None:
+    def decide(self, node: Node, *, deep: bool = True) -> NodeOutcome | None:
         """Return that it is left out or reused; None if it has to be made. For a node that is ready.
 
         Args:
@@ -221,7 +221,7 @@ class Run:
         """
         reason = self.why_left_out(node)
         if reason:
-            return Outcome(skipped=reason)
+            return NodeOutcome(skipped=reason)
         if node.name in self._made:
             return self._made[node.name]
         if node.kind != "step":
@@ -229,7 +229,7 @@ class Run:
         parts = self.parts(node)
         found = self.unchanged(node, parts, deep=deep)
         if found is not None:
-            return Outcome(found, found.root.name, reused=True)
+            return NodeOutcome(found, found.root.name, reused=True)
         if deep:
             found = self.store.find(node.folder, parts.key, node.returns, deep=True)
         else:
@@ -237,9 +237,9 @@ class Run:
         if found is None:
             return None
         seconds = self.elsewhere.get(node.name)
-        return Outcome(found, parts.key, reused=seconds is None, seconds=seconds or 0.0)
+        return NodeOutcome(found, parts.key, reused=seconds is None, seconds=seconds or 0.0)
 
-    def make(self, node: Node) -> Outcome:
+    def make(self, node: Node) -> NodeOutcome:
         """Call the node's function and store its result."""
         self.start(node)
         outcome = self._made[node.name] = self._effect(node) if node.kind == "effect" else self._make(node)
@@ -250,12 +250,12 @@ class Run:
         with self._lock:
             self._observer.started(node)
 
-    def _effect(self, node: Node) -> Outcome:
+    def _effect(self, node: Node) -> NodeOutcome:
         began = time.monotonic()
         result = node.function(self.live, **self.arguments(node))
-        return Outcome(result, seconds=time.monotonic() - began)
+        return NodeOutcome(result, seconds=time.monotonic() - began)
 
-    def _make(self, node: Node) -> Outcome:
+    def _make(self, node: Node) -> NodeOutcome:
         parts = self.parts(node)
 
         def produce(out: Path) -> Artifact:
@@ -264,7 +264,7 @@ class Run:
             return self.call(node, out=out, scratch=scratch)
 
         obtained: Obtained[Artifact] = self.store.obtain(node.folder, parts.key, node.returns, produce, parts=parts)
-        return Outcome(obtained.artifact, obtained.key, obtained.reused, obtained.seconds)
+        return NodeOutcome(obtained.artifact, obtained.key, obtained.reused, obtained.seconds)
 
     def call(self, node: Node, *, out: Path, scratch: Path | None) -> Artifact:
         """Call a step's function with its arguments; store nothing."""
@@ -280,7 +280,7 @@ class Run:
         """Let the node add its nodes, or leave it out."""
         reason = self.why_left_out(node)
         if reason:
-            self.end(node, Outcome(skipped=reason))
+            self.end(node, NodeOutcome(skipped=reason))
             return
         self.graph.expand_now(node)
         became = self.graph.became.get(node.name)
@@ -288,7 +288,7 @@ class Run:
             with self._lock:
                 self._observer.became(node.id, self.graph.nodes[became], self.outcomes[became])
 
-    def end(self, node: Node, outcome: Outcome) -> None:
+    def end(self, node: Node, outcome: NodeOutcome) -> None:
         """Record how the node ended.
 
         Raises:
@@ -306,7 +306,7 @@ class Run:
             self._observer.failed(node, error)
         if not (isinstance(error, TunegateError) and error.code in node.tolerates):
             raise error
-        self.end(node, Outcome(skipped=f"{error.code}: {error.message}"))
+        self.end(node, NodeOutcome(skipped=f"{error.code}: {error.message}"))
 
     def parts(self, node: Node, *, unknown: frozenset[str] = frozenset()) -> KeyParts:
         """Return the parts of a step's key; plan and run compute keys only here. For a node that is ready.
@@ -344,7 +344,7 @@ class Run:
         def resolved(value: Any) -> Any:
             if isinstance(value, Handle):
                 return self.find(value)
-            if isinstance(value, Group):
+            if isinstance(value, ArtifactGroup):
                 return replace(value, **{name: resolved(each) for name, each in vars(value).items()})
             if isinstance(value, tuple) and handles_in(value):
                 results = (self.find(item) for item in value)
@@ -392,7 +392,7 @@ def _check_given(node: Node) -> None:
 
 def drive(
     run: Run,
-    submit: Callable[[Node, Outcome | None], Future],
+    submit: Callable[[Node, NodeOutcome | None], Future],
     *,
     stage: str | None = None,
     targets: tuple[Any, ...] | None = None,
@@ -418,7 +418,7 @@ def drive(
     free = dict(run.budget)
     running: dict[Future, tuple[Node, dict[str, float]]] = {}
     done: SimpleQueue[Future] = SimpleQueue()
-    decided: dict[Node, Outcome | None] = {}
+    decided: dict[Node, NodeOutcome | None] = {}
     started: set[Node] = set()
     error: BaseException | None = None
     while True:
@@ -539,7 +539,7 @@ def run_plainly(
     futures: dict[str, Future] = {}
     with ThreadPoolExecutor(max_workers=64, thread_name_prefix="step") as pool:
 
-        def submit(node: Node, outcome: Outcome | None) -> Future:
+        def submit(node: Node, outcome: NodeOutcome | None) -> Future:
             futures[node.name] = pool.submit(lambda: outcome or make_with_retries(run, node))
             return futures[node.name]
 
@@ -585,7 +585,7 @@ def end_running(run: Run, futures: Mapping[str, Future]) -> None:
             os._exit(TERMINATED)
 
 
-def make_with_retries(run: Run, node: Node, *, retries: int = RETRIES, delay_s: float = FIRST_DELAY_S) -> Outcome:
+def make_with_retries(run: Run, node: Node, *, retries: int = RETRIES, delay_s: float = FIRST_DELAY_S) -> NodeOutcome:
     """Make the node; retry a step after a transient error, as Prefect does with a task. Effects are not retried."""
     try:
         return make_safely(run, node)
@@ -596,7 +596,7 @@ def make_with_retries(run: Run, node: Node, *, retries: int = RETRIES, delay_s: 
     return make_with_retries(run, node, retries=retries - 1, delay_s=2 * delay_s)
 
 
-def make_safely(run: Run, node: Node) -> Outcome:
+def make_safely(run: Run, node: Node) -> NodeOutcome:
     """Make the node; errors name the step and contain no ticket text."""
     with safe_errors(node.name), named_disk_errors(run.store.root):
         return run.make(node)

@@ -28,7 +28,7 @@ from typing import (
     get_type_hints,
 )
 
-from schemas.artifacts import Artifact, Group
+from schemas.artifacts import Artifact, ArtifactGroup
 from tasks.step import StepInfo, info_of
 
 P = ParamSpec("P")
@@ -131,7 +131,7 @@ class Node:
         return {
             name: value
             for name, value in self.arguments.items()
-            if not is_input(value) and not isinstance(value, Group) and name not in self.info.context
+            if not is_input(value) and not isinstance(value, ArtifactGroup) and name not in self.info.context
         }
 
     def takes(self, name: str) -> bool:
@@ -372,7 +372,7 @@ class Graph:
 def members(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the arguments by name, with the members of a group in its place: `judged.champion`."""
     for name, value in arguments.items():
-        if isinstance(value, Group):
+        if isinstance(value, ArtifactGroup):
             yield from ((f"{name}.{member}", each) for member, each in vars(value).items())
         else:
             yield name, value
@@ -382,7 +382,7 @@ def handles_in(value: Any) -> tuple[Handle, ...]:
     """Return the handles of an argument: one, those of a tuple or group, or none."""
     if isinstance(value, Handle):
         return (value,)
-    if isinstance(value, Group):
+    if isinstance(value, ArtifactGroup):
         return tuple(handle for each in vars(value).values() for handle in handles_in(each))
     if isinstance(value, tuple):
         return tuple(item for item in value if isinstance(item, Handle))
@@ -454,7 +454,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in parts
     if isinstance(value, Handle):
         return _is_subclass(value.returns, kind)
-    if isinstance(value, Group):
+    if isinstance(value, ArtifactGroup):
         hints = get_type_hints(type(value))
         return isinstance(value, kind) and all(_fits(each, hints[name]) for name, each in vars(value).items())
     if kind is tuple and isinstance(value, tuple):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flows.graph.execute import Outcome, Run
+from flows.graph.execute import NodeOutcome, Run
 from flows.graph.graph import Node, handles_in, members
 from flows.graph.keys import KeyParts, why_changed
 from flows.graph.store import Damage
@@ -55,7 +55,7 @@ def plan(run: Run, last: Mapping[str, str] | None = None) -> tuple[PlannedNode, 
 def _planned(run: Run, node: Node, last: Mapping[str, str]) -> PlannedNode:
     reason = run.why_left_out(node)  # perhaps known before all inputs are
     if reason:
-        run.outcomes[node.name] = Outcome(skipped=reason)
+        run.outcomes[node.name] = NodeOutcome(skipped=reason)
         return PlannedNode(node, "left out", (reason,))
     if not run.knows_inputs(node):
         return _planned_waiting(run, node, last)

@@ -32,7 +32,7 @@ from prefect.utilities.annotations import quote
 from flows.graph.execute import (
     RETRIES,
     CancelSignal,
-    Outcome,
+    NodeOutcome,
     Run,
     RunEndedError,
     drive,
@@ -55,7 +55,7 @@ RESTART_S = 120.0
 """A server that restarts, or is busy, answers by then."""
 
 
-class Ended(str):
+class StageEnd(str):
     """How a stage ended: `5 made, 1 reused, 0 skipped`.
 
     An object of its own, no plain string, so that Prefect knows which flow returned it, and draws the edge to the flow
@@ -87,9 +87,9 @@ def run_nodes(
     """
     futures: dict[str, PrefectFuture[Any]] = {}
 
-    def submit(node: Node, decided: Outcome | None) -> Any:
+    def submit(node: Node, decided: NodeOutcome | None) -> Any:
         if quietly and decided is not None:
-            done: Future[Outcome] = Future()
+            done: Future[NodeOutcome] = Future()
             done.set_result(decided)
             return done
         parents = [futures[parent.name] for parent in run.graph.parents(node) if parent.name in futures]
@@ -120,7 +120,7 @@ def give_up() -> None:
     get_current_settings().client.max_retries = 0
 
 
-def label_of(node: Node, decided: Outcome | None) -> str:
+def label_of(node: Node, decided: NodeOutcome | None) -> str:
     """Return the task run's name, in characters that the font of Prefect's graph has: `answers: champion (reused)`.
 
     Prefect colours what was made and what was reused alike.
@@ -131,7 +131,7 @@ def label_of(node: Node, decided: Outcome | None) -> str:
     return f"{name} ({'skipped' if decided.skipped else 'reused' if decided.reused else 'made'})"
 
 
-def settle(run: Run, node: Node, decided: Outcome | None) -> State[Outcome]:
+def settle(run: Run, node: Node, decided: NodeOutcome | None) -> State[NodeOutcome]:
     """Make the node unless it is decided already; return the final state of its task.
 
     Raises:
@@ -158,12 +158,12 @@ def is_transient(_task: Any, _run: Any, state: Any) -> bool:
     return isinstance(error, TunegateError) and error.transient
 
 
-def tally(run: Run, stage: str) -> Ended:
+def tally(run: Run, stage: str) -> StageEnd:
     """Return `2 made, 1 reused, 1 skipped`."""
     ends = [run.outcomes[node.name] for node in run.graph.of_stage(stage) if node.name in run.outcomes]
     n_skipped = sum(bool(each.skipped) for each in ends)
     n_reused = sum(each.reused for each in ends)
-    end = Ended(f"{len(ends) - n_reused - n_skipped} made, {n_reused} reused, {n_skipped} skipped")
+    end = StageEnd(f"{len(ends) - n_reused - n_skipped} made, {n_reused} reused, {n_skipped} skipped")
     end.stage = stage
     return end
 

@@ -15,7 +15,7 @@ from flows.ledger.database import Check, Database, Holds, Row
 from flows.ledger.journal import FIRST_HASH, check_books, identity, last_line
 from flows.ledger.postgres import LedgerPostgres
 from flows.ledger.sqlite import LedgerFile
-from flows.ledger.witness import NEW_LEDGER_HINT, Seen, Witness
+from flows.ledger.witness import NEW_LEDGER_HINT, Witness, WitnessState
 from flows.workspace.disk import private_folder
 from flows.workspace.lock import GRACE_S, Holder, hold, is_locked, lock_file, pipeline_lock, refusal
 from schemas.errors import ServiceError, StorageError
@@ -117,7 +117,7 @@ class LedgerBase:
         with self._opened(whole=True):
             pass
 
-    def _check(self, db: Database, seen: Seen | None, *, whole: bool = False) -> None:
+    def _check(self, db: Database, seen: WitnessState | None, *, whole: bool = False) -> None:
         """Check the open ledger: whether it is the one that was seen last, and every row.
 
         A check of all rows takes 1 s per 80,000 rows, so unless `whole` it is left out for a state that was checked
@@ -130,7 +130,7 @@ class LedgerBase:
             if whole or not mark or mark != self._checked:
                 self._check_now(db, seen, mark, whole=whole)
 
-    def _check_now(self, db: Database, seen: Seen | None, mark: str, *, whole: bool) -> None:
+    def _check_now(self, db: Database, seen: WitnessState | None, mark: str, *, whole: bool) -> None:
         if self.witness is not None:
             if identity(db) is None and not self._exists and not self.exists():
                 self._refuse_absent()
@@ -147,7 +147,7 @@ class LedgerBase:
         now = self._seen()
         return "" if now is None else now.mark
 
-    def _seen(self) -> Seen | None:
+    def _seen(self) -> WitnessState | None:
         return None if self.witness is None else self.witness.seen()
 
     def last_hash(self) -> str:
@@ -159,7 +159,7 @@ class LedgerBase:
         """Return whether this is the hash of a line of the journal, or of its empty beginning."""
         return line == FIRST_HASH or self._first("SELECT 1 FROM journal WHERE hash = ?", line) is not None
 
-    def _refuse_absent(self) -> Seen | None:
+    def _refuse_absent(self) -> WitnessState | None:
         """Refuse to create a ledger where there was one, unless the whole home folder was removed.
 
         Then what its witness saw last is returned, to be kept in the new ledger.

@@ -28,7 +28,7 @@ SEEN = "seen/"
 """Beginning of the names of those sets in `held_out` that people saw; the others are named by digest."""
 
 
-class Seen(NamedTuple):
+class SeenTickets(NamedTuple):
     """What a verdict was about; see `flows.ledger.ticks.Mark`."""
 
     snapshot_id: str
@@ -67,7 +67,7 @@ class Runs(LedgerBase):
         verdict: Verdict | None = None,
         reason: str = "",
         exit_code: int,
-        seen: Seen | None = None,
+        seen: SeenTickets | None = None,
     ) -> None:
         """Close a run; with `seen`, set the pipeline's mark in the same transaction."""
         with self.write() as db:

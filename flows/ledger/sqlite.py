@@ -26,7 +26,7 @@ BUSY_TIMEOUT_S = 30
 log = logging.getLogger("tunegate.ledger")
 
 
-class _Connection(sqlite3.Connection):
+class _MarkedConnection(sqlite3.Connection):
     """A connection that knows the mark of the state that it sees."""
 
     mark = ""
@@ -99,13 +99,13 @@ class LedgerFile:
 
         It is a text that changes with every write to the file, by whatever program.
         """
-        return db.mark if isinstance(db, _Connection) else ""
+        return db.mark if isinstance(db, _MarkedConnection) else ""
 
     def has_moved(self, db: Database) -> bool:
         """Return whether the file has changed since the connection was opened."""
-        return isinstance(db, _Connection) and self._state() != db.mark
+        return isinstance(db, _MarkedConnection) and self._state() != db.mark
 
-    def _settled(self, db: _Connection, others: int) -> str:
+    def _settled(self, db: _MarkedConnection, others: int) -> str:
         """Move the commit from the WAL into the file, as closing would; return the mark of exactly this commit.
 
         It is empty if another program has committed since, whose changes nobody has checked.
@@ -137,10 +137,10 @@ class LedgerFile:
     def continue_numbering(self, db: Database) -> None:
         """Do nothing: SQLite itself numbers the next row after the highest."""
 
-    def connect(self, *, mode: str = "mode=rw") -> _Connection:
+    def connect(self, *, mode: str = "mode=rw") -> _MarkedConnection:
         """Open a connection that commits each statement outside an explicit transaction."""
         uri = f"{self.path.absolute().as_uri()}?{mode}"
-        db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, factory=_Connection)
+        db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, factory=_MarkedConnection)
         try:
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA synchronous = FULL")
@@ -154,7 +154,7 @@ class LedgerFile:
         """Return the version of the file's tables; 0 when it has none."""
         return int(db.execute("PRAGMA user_version").fetchone()[0])
 
-    def _connect_to_read(self) -> _Connection:
+    def _connect_to_read(self) -> _MarkedConnection:
         if not self.is_read_only:
             return self.connect()
         _note_read_only(self.path.parent)

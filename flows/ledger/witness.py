@@ -34,7 +34,7 @@ NEW_LEDGER_HINT = (
 )
 
 
-class Seen(BaseModel):
+class WitnessState(BaseModel):
     """The state that the witness saw last."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,14 +59,14 @@ class Witness:
         name = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:20]
         self.path = state / "ledgers" / f"{name}.json"
 
-    def seen(self) -> Seen | None:
+    def seen(self) -> WitnessState | None:
         """Return what was seen last; None when this home has no witness yet.
 
         Raises:
             StorageError: TG0581, the file cannot be read.
         """
         try:
-            return Seen.model_validate_json(self.path.read_bytes())
+            return WitnessState.model_validate_json(self.path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValidationError) as error:
@@ -80,7 +80,7 @@ class Witness:
             return ""
         return "" if seen is None else seen.model_dump_json()
 
-    def unfinished(self) -> Seen | None:
+    def unfinished(self) -> WitnessState | None:
         """Return what was seen of the old ledger, if a new one was begun and its first commit was not seen."""
         seen = self.seen()
         return seen if seen is not None and seen.following else None
@@ -98,7 +98,7 @@ class Witness:
                 NEW_LEDGER_HINT,
             )
 
-    def check(self, db: Database, seen: Seen | None) -> None:
+    def check(self, db: Database, seen: WitnessState | None) -> None:
         """Compare the open ledger with what was seen before it was opened.
 
         Raises:
@@ -124,7 +124,7 @@ class Witness:
         if row["hash"] != seen.hash:
             raise _refused(f"entry {seen.seq} of the ledger is not the one that was written", ACCEPT_HINT)
 
-    def start_over(self, db: Database, seen: Seen) -> None:
+    def start_over(self, db: Database, seen: WitnessState) -> None:
         """Begin a new ledger after the whole home folder was removed; it records that there was another one before it.
 
         The witness knows the new one before it is committed: after a kill in between, the next process continues.
@@ -154,7 +154,7 @@ class Witness:
                 is_next = seen is not None and seen.following == this
                 if this is None or (seen is not None and not is_next and (seen.ledger != this or seen.seq >= seq)):
                     return
-                self._write(Seen(home=str(self.home), ledger=this, seq=seq, hash=hash_, mark=mark))
+                self._write(WitnessState(home=str(self.home), ledger=this, seq=seq, hash=hash_, mark=mark))
         except OSError as error:
             log.warning("no witness of the ledger can be kept in %s (%s): set XDG_STATE_HOME", self.path.parent, error)
 
@@ -168,7 +168,7 @@ class Witness:
                 if seen is not None and seen.ledger == ledger:
                     self._write(seen.model_copy(update={"mark": mark}))
 
-    def _write(self, seen: Seen) -> None:
+    def _write(self, seen: WitnessState) -> None:
         write_json(self.path, seen.model_dump())
         self.path.chmod(0o600)
 

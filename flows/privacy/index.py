@@ -39,7 +39,7 @@ LEARNED = ".learned.parquet"
 
 
 @dataclass(frozen=True)
-class Node:
+class ResultNode:
     step: str
     """Its folder in the store."""
     key: str
@@ -55,7 +55,7 @@ class Node:
         return f"store/{self.step}/{self.key}"
 
 
-class Graph:
+class ResultGraph:
     """The results of one home folder."""
 
     def __init__(self, home: Path, ledger: Ledger) -> None:
@@ -69,26 +69,26 @@ class Graph:
         ]
 
     @cached_property
-    def by_digest(self) -> dict[str, list[Node]]:
+    def by_digest(self) -> dict[str, list[ResultNode]]:
         """Digest -> results that have it or had it."""
-        found: dict[str, list[Node]] = {}
+        found: dict[str, list[ResultNode]] = {}
         for node in self.nodes:
             for digest in node.digests:
                 found.setdefault(digest, []).append(node)
         return found
 
     @property
-    def present(self) -> list[Node]:
+    def present(self) -> list[ResultNode]:
         """Results that are in the store."""
         return [node for node in self.nodes if node.digest]
 
-    def made_from(self, roots: Iterable[Node]) -> list[Node]:
+    def made_from(self, roots: Iterable[ResultNode]) -> list[ResultNode]:
         """Return the roots and everything that was made from them, directly or indirectly."""
-        users: dict[str, list[Node]] = {}
+        users: dict[str, list[ResultNode]] = {}
         for node in self.nodes:
             for digest in node.inputs:
                 users.setdefault(digest, []).append(node)
-        found: dict[tuple[str, str], Node] = {}
+        found: dict[tuple[str, str], ResultNode] = {}
         todo = list(roots)
         while todo:
             node = todo.pop()
@@ -97,7 +97,7 @@ class Graph:
                 todo += [user for digest in node.digests for user in users.get(digest, [])]
         return [found[place] for place in sorted(found)]
 
-    def reference(self, node: Node) -> dict[str, Any]:
+    def reference(self, node: ResultNode) -> dict[str, Any]:
         """Return the fields of the result's reference; empty for one that is gone or damaged."""
         try:
             fields: dict[str, Any] = orjson.loads((self.path(node) / "artifact.json").read_bytes())
@@ -105,7 +105,7 @@ class Graph:
             return {}
         return fields
 
-    def path(self, node: Node) -> Path:
+    def path(self, node: ResultNode) -> Path:
         return self.home / node.place
 
 
@@ -118,7 +118,7 @@ def digest_at(folder: Path) -> str:
     return "damaged"
 
 
-def _node(home: Path, step: str, key: str, parts: Path | None, recorded: frozenset[str]) -> Node:
+def _node(home: Path, step: str, key: str, parts: Path | None, recorded: frozenset[str]) -> ResultNode:
     digest = digest_at(home / "store" / step / key)
     inputs: set[str] = set()
     if parts is not None:
@@ -126,7 +126,7 @@ def _node(home: Path, step: str, key: str, parts: Path | None, recorded: frozens
             for value in orjson.loads(parts.read_bytes())["inputs"].values():
                 inputs |= {value} if isinstance(value, str) else set(value)
     known = recorded | ({digest} if digest and digest != "damaged" else frozenset())
-    return Node(step, key, frozenset(known), frozenset(inputs), digest)
+    return ResultNode(step, key, frozenset(known), frozenset(inputs), digest)
 
 
 @dataclass(frozen=True)
@@ -146,12 +146,12 @@ class Indexed:
 
 def index_new_results(settings: Settings) -> None:
     """Update the index; entries that it has already cost almost nothing."""
-    graph = Graph(settings.home, open_ledger(settings))
+    graph = ResultGraph(settings.home, open_ledger(settings))
     update_index(settings, graph, load_hashes(settings), skip_locked=True, skip_damaged=True)
 
 
 def update_index(
-    settings: Settings, graph: Graph, hashes: KeyedHash, *, skip_locked: bool = False, skip_damaged: bool = False
+    settings: Settings, graph: ResultGraph, hashes: KeyedHash, *, skip_locked: bool = False, skip_damaged: bool = False
 ) -> Path:
     """Index what is new, drop what is gone, and return the index's folder.
 
@@ -183,7 +183,7 @@ def snapshot_key(pipeline: str, snapshot: str) -> str:
     return f"{pipeline}--{snapshot}"
 
 
-def _index_store(graph: Graph, root: Path, files: set[str], hashes: KeyedHash, *, skip_damaged: bool) -> set[str]:
+def _index_store(graph: ResultGraph, root: Path, files: set[str], hashes: KeyedHash, *, skip_damaged: bool) -> set[str]:
     wanted: set[str] = set()
     for node in graph.present:
         stem = f"{node.step}/{node.key}.{node.digest[:16]}"
@@ -207,7 +207,7 @@ def _index_store(graph: Graph, root: Path, files: set[str], hashes: KeyedHash, *
     return wanted
 
 
-def _splits_of(node: Node, graph: Graph) -> Path | None:
+def _splits_of(node: ResultNode, graph: ResultGraph) -> Path | None:
     made_from = (source for digest in sorted(node.inputs) for source in graph.by_digest.get(digest, []))
     return next((graph.path(source) for source in made_from if (graph.path(source) / "train.parquet").is_file()), None)
 
@@ -264,7 +264,9 @@ def remove_copies(settings: Settings, folder: Path, forgotten: Forgotten) -> Non
     """Remove the copies below the source's folder that hold rows of these customers, or unreadable rows."""
     if not any(folder in copy.parents for copy in all_copies(settings.home / "ingest")):
         return
-    index = update_index(settings, Graph(settings.home, open_ledger(settings)), forgotten.hashes, skip_locked=True)
+    index = update_index(
+        settings, ResultGraph(settings.home, open_ledger(settings)), forgotten.hashes, skip_locked=True
+    )
     owners = [*sorted(forgotten.owners), _unread_owner(forgotten.hashes)]
     for copy in _held(settings.home, index, owners):
         if folder in copy.parents:

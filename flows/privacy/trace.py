@@ -11,7 +11,17 @@ from pathlib import Path
 
 from flows.ledger.opened import open_ledger
 from flows.ledger.rows import CandidateRow
-from flows.privacy.index import COPIED, LANDED, SNAPSHOT, WAREHOUSE, Graph, Indexed, Node, published, update_index
+from flows.privacy.index import (
+    COPIED,
+    LANDED,
+    SNAPSHOT,
+    WAREHOUSE,
+    Indexed,
+    ResultGraph,
+    ResultNode,
+    published,
+    update_index,
+)
 from flows.workspace.settings import Settings
 from schemas.forget import Fate, Holding, Holdings, LearnedVersion
 from tasks.privacy.hashes import Forgotten
@@ -29,7 +39,7 @@ SHOWN_LINES = 20
 
 
 @dataclass(frozen=True)
-class Found:
+class CustomerTrace:
     """What the index has about a customer."""
 
     rows: dict[tuple[str, str], int]
@@ -44,7 +54,7 @@ class Tracer:
     def __init__(self, settings: Settings, forgotten: Forgotten, *, skip_locked: bool = False) -> None:
         self.settings, self.home = settings, settings.home
         self.ledger = open_ledger(settings)
-        self.graph = Graph(settings.home, self.ledger)
+        self.graph = ResultGraph(settings.home, self.ledger)
         self.index = update_index(settings, self.graph, forgotten.hashes, skip_locked=skip_locked)
 
     def holdings(self, owner: str, forgotten: Forgotten, *, sources: bool = True) -> Holdings:
@@ -69,7 +79,7 @@ class Tracer:
         )
         return Holdings(owner=owner, n_tickets=n_tickets, held=tuple(held), versions=tuple(self.versions(found)))
 
-    def found(self, owners: Sequence[str]) -> Found:
+    def found(self, owners: Sequence[str]) -> CustomerTrace:
         """Look the customer up in the index."""
         rows: dict[tuple[str, str], int] = {}
         learned: dict[str, int] = {}
@@ -79,9 +89,9 @@ class Tracer:
                 learned[entry.key] = learned.get(entry.key, 0) + held.n_rows
             else:
                 rows[entry.step, entry.key] = rows.get((entry.step, entry.key), 0) + held.n_rows
-        return Found(rows, learned)
+        return CustomerTrace(rows, learned)
 
-    def versions(self, found: Found) -> Iterator[LearnedVersion]:
+    def versions(self, found: CustomerTrace) -> Iterator[LearnedVersion]:
         """Yield the registered versions that learned from the customer."""
         direct, inherited = self._learned(found)
         for name in self.ledger.model_names():
@@ -96,7 +106,7 @@ class Tracer:
                         is_champion=champion is not None and champion.version == row.ref.version,
                     )  # fmt: skip
 
-    def _learned(self, found: Found) -> tuple[dict[str, int], dict[str, int]]:
+    def _learned(self, found: CustomerTrace) -> tuple[dict[str, int], dict[str, int]]:
         """Return key of a training -> examples of the customer: its own, and those of the trainings that it extends."""
         examples = {
             digest: found.learned[node.key]
@@ -124,14 +134,14 @@ class Tracer:
                     grown = True
         return direct, inherited
 
-    def _holds_weights(self, node: Node) -> bool:
+    def _holds_weights(self, node: ResultNode) -> bool:
         """Return whether it is a training or a whole model, by its files; of one that is gone, by its step."""
         if not node.digest:
             return node.step == "train"
         fields = self.graph.reference(node)
         return "n_trainable" in fields or "vocab_size" in fields
 
-    def _results(self, found: Found) -> Iterator[Holding]:
+    def _results(self, found: CustomerTrace) -> Iterator[Holding]:
         registered = {_stored_key(row) for name in self.ledger.model_names() for row in self.ledger.candidates(name)}
         roots = [node for node in self.graph.present if (node.step, node.key) in found.rows]
         for node in self.graph.made_from(roots):
@@ -149,7 +159,7 @@ class Tracer:
                 fate, note = "rewritten", "all other held-out customers stay held out"
             yield Holding(kind="result", place=node.place, digest=node.digest, n_rows=n_rows, fate=fate, note=note)
 
-    def _published(self, found: Found) -> Iterator[Holding]:
+    def _published(self, found: CustomerTrace) -> Iterator[Holding]:
         for step, key, place in published(self.home):
             n_rows = found.rows.get((step, key), 0)
             if not n_rows:
@@ -181,7 +191,7 @@ class Tracer:
                 note = f"`tunegate report {run}` draws it again from what is left"
                 yield Holding(kind="report", place=f"reports/{run}", fate="removed", note=note)
 
-    def _sources(self, found: Found, forgotten: Forgotten) -> Iterator[Holding]:
+    def _sources(self, found: CustomerTrace, forgotten: Forgotten) -> Iterator[Holding]:
         """Yield the rows of the newest extraction that has any: tunegate reads sources and never changes them."""
         read = [node for node in self.graph.present if node.step == "extract" and (node.step, node.key) in found.rows]
         newest = sorted(read, key=lambda node: self.graph.path(node).stat().st_mtime)[-1:]

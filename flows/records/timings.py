@@ -5,7 +5,7 @@ They are kept outside the store, where equal inputs must give equal bytes.
 
 import orjson
 
-from flows.graph.execute import Observer, Outcome
+from flows.graph.execute import NodeOutcome, Observer
 from flows.graph.graph import Node
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
@@ -28,7 +28,7 @@ class TimingsObserver(Observer):
         kept = {name: figures[name] for name in (*MEMORY_FIGURES, *LATENCY_FIGURES) if name in figures}
         self._figures[node.name] |= kept
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         figures = self._figures.pop(node.name, {})
         if figures and not outcome.skipped:
             write_json(private_folder(self._home / "measured" / node.folder) / f"{outcome.key}.json", figures)

@@ -23,7 +23,7 @@ from schemas.regular_file import open_regular
 from tasks.monitor.feedback import (
     FeedbackRules,
     FeedbackState,
-    Ingested,
+    IngestedFeedback,
     acceptance_of,
     feedback_state,
     ingest_feedback,
@@ -40,7 +40,7 @@ def feedback_database(home: Path, name: str) -> Path:
 
 def take_in(
     lines: Iterable[bytes], *, source: str, spec: PipelineSpec, settings: Settings, wait_s: float = 0.0
-) -> Ingested:
+) -> IngestedFeedback:
     """Store what agents did, one JSON object per line; on return it is on disk.
 
     Args:
@@ -62,7 +62,7 @@ def take_in(
     return ingest_feedback(lines, rules, source=source, database=database, wait_s=wait_s)
 
 
-def take_in_file(file: Path, *, spec: PipelineSpec, settings: Settings, wait_s: float) -> Ingested:
+def take_in_file(file: Path, *, spec: PipelineSpec, settings: Settings, wait_s: float) -> IngestedFeedback:
     """As `take_in`, from a file, or from stdin for `-`.
 
     Raises:

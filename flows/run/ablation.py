@@ -14,7 +14,7 @@ from flows.build import PipelineGraph, build
 from flows.context.graph_context import context_of
 from flows.context.previous_run import PreviousRun, find_previous_run
 from flows.effects.contract import judge_checks
-from flows.graph.execute import Observer, Outcome, Run, run_plainly
+from flows.graph.execute import NodeOutcome, Observer, Run, run_plainly
 from flows.graph.graph import Node
 from flows.graph.store import Store
 from flows.ledger.opened import open_ledger, open_store
@@ -151,7 +151,7 @@ class _Reporter(Observer):
     def __init__(self, arm: str, report: Report) -> None:
         self._arm, self._report = arm, report
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         if not outcome.skipped:
             self._report(self._arm, node, outcome.seconds, outcome.reused)
 

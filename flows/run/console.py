@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from flows.context.listener import Listener
-from flows.graph.execute import Outcome
+from flows.graph.execute import NodeOutcome
 from flows.graph.graph import Node
 from flows.views.phrases import describe, describe_progress, gate_row
 from schemas.artifacts import GateDecision
@@ -31,7 +31,7 @@ STYLES = {
 }
 
 
-class Notes(logging.Handler):
+class NoteHandler(logging.Handler):
     """Shows warnings of our own loggers (a damaged result that was moved away, say) as notes."""
 
     def __init__(self, screen: Screen) -> None:
@@ -81,7 +81,7 @@ class Screen(Listener):
             self._last_plain[name] = now
             self.console.print(f"  {name:<{NAME_WIDTH}} {text}", highlight=False)
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         self._end_line(node.name)
         if node.kind == "effect":
             return

@@ -10,7 +10,7 @@ import time
 
 from flows.context.listener import Listener
 from flows.context.run_context import RunContext
-from flows.graph.execute import Outcome
+from flows.graph.execute import NodeOutcome
 from flows.graph.graph import Node
 from flows.registry.address import registry_address
 from flows.registry.owner import check_registry
@@ -46,7 +46,7 @@ class LiveCurves(Listener):
             self._thread.start()
         self._points.put((done, dict(figures)))
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         """Let the thread send the remaining figures, with a timeout."""
         if node.name == "train" and self._thread is not None:
             self._points.put(None)

@@ -16,6 +16,7 @@ import orjson
 from flows.context.run_context import RunContext
 from schemas.artifacts import GateDecision
 from schemas.schedule import NotifySpec
+from tasks.assess.endpoint_client import NoRedirect
 
 TIMEOUT_S = 5.0
 
@@ -83,13 +84,6 @@ def _not_met(decision: GateDecision) -> list[dict[str, Any]]:
     ]
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Refuses redirects: the address is a secret that was given for one host."""
-
-    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
-        return None
-
-
 def _post(url: str, message: Mapping[str, Any]) -> str:
     """Return why it was not delivered; empty if it was."""
     if not url:
@@ -99,7 +93,7 @@ def _post(url: str, message: Mapping[str, Any]) -> str:
     headers = {"Content-Type": "application/json", "User-Agent": "tunegate"}
     request = urllib.request.Request(url, orjson.dumps(message), headers, method="POST")  # noqa: S310 - see above
     try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S):
+        with urllib.request.build_opener(NoRedirect).open(request, timeout=TIMEOUT_S):
             return ""
     except urllib.error.HTTPError as error:
         error.close()

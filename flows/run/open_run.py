@@ -16,13 +16,13 @@ from flows.context.outcome import Holds
 from flows.context.previous_run import find_previous_run
 from flows.context.request import ANY_CASE, RunRequest
 from flows.context.run_context import RunContext, new_run_id
-from flows.graph.execute import CancelSignal, Outcome, Run, RunEndedError
+from flows.graph.execute import CancelSignal, NodeOutcome, Run, RunEndedError
 from flows.graph.graph import Node
 from flows.graph.keys import digest_of
 from flows.graph.store import Obtained
 from flows.ledger.opened import open_ledger, open_store
 from flows.ledger.rows import config_of_run
-from flows.ledger.runs import Seen
+from flows.ledger.runs import SeenTickets
 from flows.privacy.forget import apply_tombstones
 from flows.records.run_picture import keep_picture, picture_now
 from flows.records.timings import TimingsObserver
@@ -68,7 +68,7 @@ class RunObserver(TimingsObserver):
         super().progressed(node, done, total, unit, figures)
         self._context.listeners.progressed(node, done, total, unit, figures)
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         super().ended(node, outcome)
         context = self._context
         if node.kind == "step" and not outcome.skipped:
@@ -83,13 +83,13 @@ class RunObserver(TimingsObserver):
         if isinstance(error, TunegateError) and error.code in node.tolerates:
             context.listeners.noted(f"{node.name} has no result: {error.code}: {error.message}")
 
-    def became(self, name: str, node: Node, outcome: Outcome) -> None:
+    def became(self, name: str, node: Node, outcome: NodeOutcome) -> None:
         if not outcome.skipped:
-            reused = Outcome(outcome.result, outcome.key, reused=True)
+            reused = NodeOutcome(outcome.result, outcome.key, reused=True)
             self._context.ledger.record_step(self._context.run_id, name, _obtained(reused))
 
 
-def _obtained(outcome: Outcome) -> Obtained[Artifact]:
+def _obtained(outcome: NodeOutcome) -> Obtained[Artifact]:
     return Obtained(outcome.result, outcome.key, reused=outcome.reused, seconds=outcome.seconds)
 
 
@@ -225,10 +225,10 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
     )
 
 
-def _seen(opened: OpenRun) -> Seen | None:
+def _seen(opened: OpenRun) -> SeenTickets | None:
     """Return what the verdict was about: the pipeline's new mark."""
     curated = opened.pipeline.curated
     splits, warehouse = opened.run.find(curated.clean), opened.run.find(curated.warehouse)
     if splits is None or warehouse is None:
         return None
-    return Seen(warehouse.snapshot_id, newest_time(splits), splits.n_train + splits.n_validation + splits.n_test)
+    return SeenTickets(warehouse.snapshot_id, newest_time(splits), splits.n_train + splits.n_validation + splits.n_test)

@@ -19,7 +19,7 @@ from flows.context.graph_context import GraphContext, limits_of, trunks_of
 from flows.context.ingest import landed_folder
 from flows.context.previous_run import PreviousRun
 from flows.context.request import STAGES
-from flows.graph.execute import Outcome, Run
+from flows.graph.execute import NodeOutcome, Run
 from flows.graph.graph import Graph, Node
 from flows.graph.keys import digest_of, installed
 from flows.graph.store import Store
@@ -43,7 +43,7 @@ SHOWN = 8
 """Differences that an error names."""
 
 
-class Ended(BaseModel):
+class NodeEnd(BaseModel):
     """How a node ended: with a result, by its key and digest, or left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,9 +71,9 @@ class Handover(BaseModel):
     """The source's fingerprint."""
     code: dict[str, str]
     libraries: dict[str, str]
-    ended: dict[str, Ended]
+    ended: dict[str, NodeEnd]
     """Nodes by name, of earlier stages and those of this one that are done already."""
-    previous_run: dict[str, Ended]
+    previous_run: dict[str, NodeEnd]
     """`split`, `card` and `checks` of the last complete run, if there are any."""
     champion: dict[str, Any] | None
     anchor: dict[str, Any] | None
@@ -96,7 +96,7 @@ class Results(BaseModel):
 
     handover: str
     """sha256 of the handover's file."""
-    made: dict[str, Ended]
+    made: dict[str, NodeEnd]
 
 
 def runs_on_worker(graph: Graph, node: Node) -> bool:
@@ -171,7 +171,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
             if node.stage in until and node.name in opened.run.outcomes and node.kind == "step"
         },
         previous_run={
-            name: Ended(folder=name, key=found.root.name, digest=found.digest)
+            name: NodeEnd(folder=name, key=found.root.name, digest=found.digest)
             for name, found in vars(previous_run).items()
             if found is not None
         },
@@ -189,7 +189,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
     return handover, sha256_file(path)
 
 
-def take_back(opened: OpenRun, stage: str, *, run_id: str, handover: str) -> dict[str, Ended]:
+def take_back(opened: OpenRun, stage: str, *, run_id: str, handover: str) -> dict[str, NodeEnd]:
     """Return the worker's results by node; the run then finds them in the store.
 
     Args:
@@ -216,11 +216,11 @@ def take_back(opened: OpenRun, stage: str, *, run_id: str, handover: str) -> dic
             f"the worker made no result of {name} that this run can use", code="TG0549", where=f"place.{stage}",
             hint="the worker may have another secret (a key for pseudonyms), or the source has changed; see its log",
         )  # fmt: skip
-    made: dict[str, Ended] = results.made
+    made: dict[str, NodeEnd] = results.made
     return made
 
 
-def check_taken(opened: OpenRun, made: Mapping[str, Ended]) -> None:
+def check_taken(opened: OpenRun, made: Mapping[str, NodeEnd]) -> None:
     """Check that every result is the one that the worker made.
 
     Raises:
@@ -339,12 +339,12 @@ def _restore(run: Run, given: Handover, store: Store) -> None:
         if ended is None:
             continue
         if ended.skipped:
-            run.outcomes[node.name] = Outcome(skipped=ended.skipped)
+            run.outcomes[node.name] = NodeOutcome(skipped=ended.skipped)
         else:
-            run.outcomes[node.name] = Outcome(_result(store, ended, node.returns), ended.key, reused=True)
+            run.outcomes[node.name] = NodeOutcome(_result(store, ended, node.returns), ended.key, reused=True)
 
 
-def _result(store: Store, ended: Ended, returns: type[Any]) -> Artifact:
+def _result(store: Store, ended: NodeEnd, returns: type[Any]) -> Artifact:
     found: Artifact | None = store.whole(ended.folder, ended.key, returns, deep=True)
     if found is None or found.digest != ended.digest:
         raise StorageError(
@@ -396,10 +396,10 @@ def _libraries(graph: Graph, stage: str) -> dict[str, str]:
     }
 
 
-def _ended(folder: str, outcome: Outcome) -> Ended:
+def _ended(folder: str, outcome: NodeOutcome) -> NodeEnd:
     if outcome.skipped:
-        return Ended(skipped=outcome.skipped)
-    return Ended(folder=folder, key=outcome.key, digest=outcome.result.digest, seconds=outcome.seconds)
+        return NodeEnd(skipped=outcome.skipped)
+    return NodeEnd(folder=folder, key=outcome.key, digest=outcome.result.digest, seconds=outcome.seconds)
 
 
 def _portable(ref: ChampionRef | None, root: Path) -> dict[str, Any] | None:

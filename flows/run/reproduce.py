@@ -15,7 +15,7 @@ from flows.build import build
 from flows.context.as_of import end_of
 from flows.context.graph_context import context_of
 from flows.context.previous_run import PreviousRun
-from flows.graph.execute import Observer, Outcome, Run, repeat
+from flows.graph.execute import NodeOutcome, Observer, Run, repeat
 from flows.graph.graph import Node
 from flows.graph.keys import why_changed
 from flows.graph.store import Store
@@ -97,7 +97,7 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
         if node.id not in rows:
             reason = "the run did not reach it"
         if reason:
-            run.outcomes[node.name] = Outcome(skipped=reason)
+            run.outcomes[node.name] = NodeOutcome(skipped=reason)
             continue
         n_steps += 1
         recorded = _recorded(node, rows[node.id], row.run_id, store, ledger)
@@ -106,7 +106,7 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
             yield result
             if result.state != "same":
                 return
-        run.outcomes[node.name] = Outcome(recorded, recorded.root.name, reused=True)
+        run.outcomes[node.name] = NodeOutcome(recorded, recorded.root.name, reused=True)
     if not n_steps:
         raise ConfigError(f"run {row.run_id} completed no step", code="TG0159", where=row.run_id)
 

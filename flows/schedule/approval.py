@@ -16,7 +16,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
-from flows.champion.approvals import Answer, answer
+from flows.champion.approvals import ApprovalAnswer, answer
 from flows.context.outcome import Outcome, held, outcome_of
 from flows.ledger.opened import open_ledger
 from flows.ledger.rows import MOVES, EventRow
@@ -50,7 +50,7 @@ def resume_approval(spec: PipelineSpec, settings: Settings) -> Outcome | None:
     last = [event for event in history if event.to_version == requests[-1].to_version][-1]
     if last.action == "wait":  # else someone has answered on the command line
         given = _request_approval(requests[-1])
-        last, late = answer(ledger, settings, row.run_id, Answer(given.approve, given.by, given.reason))
+        last, late = answer(ledger, settings, row.run_id, ApprovalAnswer(given.approve, given.by, given.reason))
         if late is not None:
             get_run_logger().warning("the answer is recorded, MLflow sync pending: %s", late.message)
     reason = f"{last.action} by {last.actor}{f': {last.reason}' if last.reason else ''}"

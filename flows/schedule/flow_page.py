@@ -16,7 +16,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from flows.context.listener import Listener
-from flows.graph.execute import Outcome
+from flows.graph.execute import NodeOutcome
 from flows.graph.graph import Node
 from flows.graph.prefect_runner import give_up
 from flows.run.open_run import OpenRun
@@ -45,7 +45,7 @@ class FlowPage(Listener):
             self._last[node.name] = time.monotonic()
             self._log.info("%s: %s", node.name, describe_progress(done, total, unit, figures))
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         if node.kind == "effect":
             return
         if outcome.skipped:

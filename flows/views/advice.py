@@ -41,7 +41,7 @@ LIMITS: Mapping[str, float] = {**TABLE["limits"], "fitted": FITTED}
 
 
 @dataclass(frozen=True)
-class Fit:
+class MemoryFit:
     """Where a method fits into memory."""
 
     here: bool | None
@@ -51,7 +51,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class AdviceEvidence:
     """What is recorded; None or empty for what is not."""
 
     pipeline: str
@@ -77,7 +77,7 @@ class Evidence:
     forms: Mapping[str, float] | None = None
     """Form -> share of the train replies, 0-1. None: not checked; empty: no form is declared."""
     ablation: AblationTable | None = None
-    fits: Mapping[str, Fit] = field(default_factory=dict)
+    fits: Mapping[str, MemoryFit] = field(default_factory=dict)
     trained: TrainedRef | None = None
     costs: CostReport | None = None
     card: str | None = None
@@ -96,7 +96,7 @@ class RuleAnswer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reason:
+class RuleReason:
     """One rule and its answer."""
 
     rule: str
@@ -118,11 +118,11 @@ class Advice:
     run_id: str | None
     answer: str
     sentence: str
-    reasons: tuple[Reason, ...]
-    missing: tuple[Reason, ...]
+    reasons: tuple[RuleReason, ...]
+    missing: tuple[RuleReason, ...]
 
 
-def conclude(known: Evidence) -> Advice:
+def conclude(known: AdviceEvidence) -> Advice:
     """Answer every question, then take the table's first matching conclusion, and all matching asides."""
     reasons = [_reason(name, known) for name in RULES]
     words = {reason.rule: reason.says for reason in reasons}
@@ -141,12 +141,12 @@ def conclude(known: Evidence) -> Advice:
     )  # fmt: skip
 
 
-def _reason(name: str, known: Evidence) -> Reason:
+def _reason(name: str, known: AdviceEvidence) -> RuleReason:
     rule = RULES[name]
     found = QUESTIONS[name](known) or RuleAnswer(
         "missing", rule["missing"], rule["get"].format(pipeline=known.pipeline)
     )
-    return Reason(
+    return RuleReason(
         name, rule["question"], found.says, found.evidence, rule["threshold"].format(**LIMITS),
         rule["source"].format(**LIMITS), rule["change"], found.get,
     )  # fmt: skip
@@ -160,7 +160,7 @@ def _kind_of(best: str | None) -> str:
     return best if best in ("retrieval", "rag") else "prompting"
 
 
-def _prompting(known: Evidence) -> RuleAnswer | None:
+def _prompting(known: AdviceEvidence) -> RuleAnswer | None:
     best = known.best_prompting
     if best is None:
         return None
@@ -179,14 +179,14 @@ def _by_verdict(judged: Judgement | None, *, better: str, worse: str, other: str
     return RuleAnswer({"PROMOTE": better, "BLOCK": worse}.get(judged.verdict, other), judged.reason)
 
 
-def _classifier(known: Evidence) -> RuleAnswer | None:
+def _classifier(known: AdviceEvidence) -> RuleAnswer | None:
     found = _by_verdict(known.classifier, better="tuning", worse="enough", other="enough")
     if found is None or found.says == "tuning":
         return found
     return RuleAnswer("enough", f"a plain classifier may be enough for routing alone: {found.evidence}")
 
 
-def _volume(known: Evidence) -> RuleAnswer | None:
+def _volume(known: AdviceEvidence) -> RuleAnswer | None:
     if known.n_train is None:
         return None
     evidence = f"{known.n_train:,} train tickets"
@@ -196,7 +196,7 @@ def _volume(known: Evidence) -> RuleAnswer | None:
     return RuleAnswer("enough", f"{evidence}: enough to try, few for rare cases" if few else evidence)
 
 
-def _quality(known: Evidence) -> RuleAnswer | None:
+def _quality(known: AdviceEvidence) -> RuleAnswer | None:
     if known.ablation is not None:
         helps = any(row.arm == "raw" and row.gain == "helps" for row in known.ablation.rows)
         return RuleAnswer("curate" if helps else "enough", known.ablation.answer)
@@ -208,7 +208,7 @@ def _quality(known: Evidence) -> RuleAnswer | None:
     return RuleAnswer("curate" if share > LIMITS["conflicting"] else "enough", f"{evidence} ({share:.1%})")
 
 
-def _form(known: Evidence) -> RuleAnswer | None:
+def _form(known: AdviceEvidence) -> RuleAnswer | None:
     if known.forms is None:
         return None
     if not known.forms:
@@ -219,14 +219,14 @@ def _form(known: Evidence) -> RuleAnswer | None:
     return RuleAnswer(says, f"of the train replies: {shares}")
 
 
-def _items(known: Evidence) -> RuleAnswer | None:
+def _items(known: AdviceEvidence) -> RuleAnswer | None:
     if known.n_items is None:
         return None
     evidence = f"{known.n_items:,} held-out items, at least {known.min_items:,} are needed to decide"
     return RuleAnswer("enough" if known.n_items >= known.min_items else "more items", evidence)
 
 
-def _memory(known: Evidence) -> RuleAnswer | None:
+def _memory(known: AdviceEvidence) -> RuleAnswer | None:
     if not known.fits:
         return None
     here = {True: "fits here", False: "not here", None: "here unknown"}
@@ -240,7 +240,7 @@ def _memory(known: Evidence) -> RuleAnswer | None:
     return RuleAnswer("qlora" if qlora.here or qlora.smallest_card is not None else "smaller base", evidence)
 
 
-def _full(known: Evidence) -> RuleAnswer | None:
+def _full(known: AdviceEvidence) -> RuleAnswer | None:
     """The last rung: only if adapters were tried, fall short, and have not learnt their examples."""
     trained = known.trained
     if trained is None:
@@ -261,7 +261,7 @@ def _full(known: Evidence) -> RuleAnswer | None:
     )
 
 
-def _cost(known: Evidence) -> RuleAnswer | None:
+def _cost(known: AdviceEvidence) -> RuleAnswer | None:
     report = known.costs
     if report is None:
         return None
@@ -299,7 +299,7 @@ def _break_even(card: CardLine, cheap: QueryLine) -> str:
     return f"one {card.card} costs {card.usd_per_month:,.2f} a month and {serves}, {less}"
 
 
-QUESTIONS: Mapping[str, Callable[[Evidence], RuleAnswer | None]] = {
+QUESTIONS: Mapping[str, Callable[[AdviceEvidence], RuleAnswer | None]] = {
     "prompting": _prompting,
     "tuned": lambda known: _by_verdict(known.tuned, better="tuning", worse="prompting", other="more items"),
     "retrieval": lambda known: _by_verdict(known.retrieval, better="retrieval", worse="enough", other="enough"),
@@ -315,7 +315,7 @@ QUESTIONS: Mapping[str, Callable[[Evidence], RuleAnswer | None]] = {
 """Name of a rule -> its answer from the evidence; None if there is none."""
 
 
-def evidence_of(spec: PipelineSpec, settings: Settings, recorded: Recorded | None, *, root: Path) -> Evidence:
+def evidence_of(spec: PipelineSpec, settings: Settings, recorded: Recorded | None, *, root: Path) -> AdviceEvidence:
     """Collect the evidence of a run, the newest ablation and the base model's shapes; without costs.
 
     Args:
@@ -324,14 +324,14 @@ def evidence_of(spec: PipelineSpec, settings: Settings, recorded: Recorded | Non
         root: Folder of pipelines.yaml.
     """
     absolute = (rule for rule in spec.gates.rules if rule.value_threshold is not None and rule.slice is None)
-    known = Evidence(
+    known = AdviceEvidence(
         spec.name, min_items=spec.gates.min_items, ablation=_newest_ablation(settings, spec.name),
         limits=tuple(f"{rule.metric} {rule.value_threshold:g}" for rule in absolute), fits=_fits(spec, recorded, root),
     )  # fmt: skip
     return known if recorded is None else _scored(_curated(known, recorded), recorded)
 
 
-def _curated(known: Evidence, recorded: Recorded) -> Evidence:
+def _curated(known: AdviceEvidence, recorded: Recorded) -> AdviceEvidence:
     """Add the results of curation and training."""
     spec, splits = spec_of(recorded.row), recorded.result("decontaminate", Splits)
     numbers = recorded.card_numbers()
@@ -345,7 +345,7 @@ def _curated(known: Evidence, recorded: Recorded) -> Evidence:
     )
 
 
-def _scored(known: Evidence, recorded: Recorded) -> Evidence:
+def _scored(known: AdviceEvidence, recorded: Recorded) -> AdviceEvidence:
     """Add the held-out scores."""
     spec, items, decision = spec_of(recorded.row), recorded.result("items", EvalSet), recorded.decision()
     traits = {each.name: each for each in spec.evaluate.traits()}
@@ -400,7 +400,7 @@ def _meets(spec: PipelineSpec, arm: ArmScores) -> Literal["yes", "no", "not show
     return "no" if "BLOCK" in verdicts else "yes" if verdicts == {"PROMOTE"} else "not shown"
 
 
-def _fits(spec: PipelineSpec, recorded: Recorded | None, root: Path) -> dict[str, Fit]:
+def _fits(spec: PipelineSpec, recorded: Recorded | None, root: Path) -> dict[str, MemoryFit]:
     """Compute it from the base model's own files if a run has it, else from the shipped shapes."""
     train = spec.train.first()
     model = None if recorded is None else recorded.result("base_model", ModelRef)
@@ -415,7 +415,7 @@ def _fits(spec: PipelineSpec, recorded: Recorded | None, root: Path) -> dict[str
         return forecast(work, train.model_copy(update={"method": method})).fits if work else None
 
     methods = fit_methods(dims, train, max_tokens=train.max_length)
-    return {fit.method: Fit(fits_here(fit.method), fit.smallest_card) for fit in methods}
+    return {fit.method: MemoryFit(fits_here(fit.method), fit.smallest_card) for fit in methods}
 
 
 def _newest_ablation(settings: Settings, pipeline: str) -> AblationTable | None:

@@ -11,7 +11,7 @@ from typing import Any
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
 from flows.ledger.rows import CandidateRow
-from flows.privacy.index import Graph, Node
+from flows.privacy.index import ResultGraph, ResultNode
 from flows.privacy.keys import hashes_of, load_hashes, names_of
 from flows.privacy.trace import Tracer
 from flows.records.published import warehouse_folder
@@ -25,7 +25,7 @@ from tasks.curate.warehouse_query import Lineage, customer_fates, lineage_of
 
 
 @dataclass(frozen=True)
-class Found:
+class NamedLineage:
     """What has this name: a model, a ticket by pipeline, a customer."""
 
     model: Mapping[str, Any] | None
@@ -33,7 +33,7 @@ class Found:
     customer: Mapping[str, Any] | None
 
 
-def find_lineage(what: str, loaded: PipelineFile, settings: Settings, *, pipeline: str | None) -> Found:
+def find_lineage(what: str, loaded: PipelineFile, settings: Settings, *, pipeline: str | None) -> NamedLineage:
     """Find whatever has this name.
 
     Args:
@@ -61,7 +61,7 @@ def find_lineage(what: str, loaded: PipelineFile, settings: Settings, *, pipelin
             hint="`tunegate data curate PIPELINE` first; ids are those of the source, made ones are FILE-LINE; "
             "models are NAME or NAME/VERSION",
         )
-    return Found(model, tickets, customer)
+    return NamedLineage(model, tickets, customer)
 
 
 def find_version(ledger: Ledger, what: str) -> CandidateRow | None:
@@ -78,7 +78,7 @@ def find_version(ledger: Ledger, what: str) -> CandidateRow | None:
 def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
     """Return everything that is known about the version's origin; what is gone from the store is None."""
     ledger, ref = open_ledger(settings), row.ref
-    graph = Graph(settings.home, ledger)
+    graph = ResultGraph(settings.home, ledger)
     recorded = Recorded(settings, ref.run_id)
     mark = ledger.mark_of(ref.run_id)
     warehouse = recorded.result("warehouse", WarehouseRef)
@@ -117,7 +117,7 @@ def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _parents(graph: Graph, inputs: list[Node], ledger: Ledger) -> list[str]:
+def _parents(graph: ResultGraph, inputs: list[ResultNode], ledger: Ledger) -> list[str]:
     """Return the trainings among the inputs of a training, as versions if they are registered."""
     versions = {
         row.ref.trained.root.name: f"{row.ref.name} v{row.ref.version}"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from flows.workspace.settings import Settings
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
-from tasks.cluster.connect import Place
-from tasks.model.generate import IN_THIS_PROCESS, Answering
+from tasks.cluster.connect import ClusterPlace
+from tasks.model.generate import IN_THIS_PROCESS, BatchAnswering
 from tasks.train.launch import THIS_MACHINE
 from tasks.train.place import TrainingPlace
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.cluster.ray_spread import RaySpread
 
 
-def place_of(spec: PipelineSpec, settings: Settings) -> Place | None:
+def place_of(spec: PipelineSpec, settings: Settings) -> ClusterPlace | None:
     """The cluster and storage of a pipeline with `engine: ray`; None for `engine: local`.
 
     Raises:
@@ -41,10 +41,10 @@ def place_of(spec: PipelineSpec, settings: Settings) -> Place | None:
                 where=f"{spec.name}.engine",
                 hint=hint,
             )
-    return Place(settings.ray_address or "", settings.shared_storage or "")
+    return ClusterPlace(settings.ray_address or "", settings.shared_storage or "")
 
 
-def spread_of(place: Place | None) -> RaySpread | None:
+def spread_of(place: ClusterPlace | None) -> RaySpread | None:
     """Return what runs parts of steps on the cluster; None for one process."""
     if place is None:
         return None
@@ -53,7 +53,7 @@ def spread_of(place: Place | None) -> RaySpread | None:
     return RaySpread(place)
 
 
-def training_place(place: Place | None) -> TrainingPlace:
+def training_place(place: ClusterPlace | None) -> TrainingPlace:
     """Return where trainings run: the cluster, or a process of this machine."""
     if place is None:
         return THIS_MACHINE
@@ -62,7 +62,7 @@ def training_place(place: Place | None) -> TrainingPlace:
     return TrainingOnRay(place)
 
 
-def answering_of(place: Place | None) -> Answering:
+def answering_of(place: ClusterPlace | None) -> BatchAnswering:
     """Return what answers prompts: the cluster, or this process."""
     if place is None:
         return IN_THIS_PROCESS
@@ -71,7 +71,7 @@ def answering_of(place: Place | None) -> Answering:
     return AnsweringOnRay(place)
 
 
-def check_cluster(spec: PipelineSpec, settings: Settings) -> Place | None:
+def check_cluster(spec: PipelineSpec, settings: Settings) -> ClusterPlace | None:
     """Check that everything the pipeline's engine needs is available: the address and the storage, but no node.
 
     Raises:

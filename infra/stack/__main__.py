@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from infra.stack.backup import backup, restore
-from infra.stack.place import Place
+from infra.stack.place import StackPlace
 from infra.stack.postgres import PostgresError
 from infra.stack.services import StackError, down, status, up
 from schemas.errors import TunegateError
@@ -22,7 +22,7 @@ def main() -> int:
     if given.command in ("backup", "restore") and given.folder is None:
         parser.error(f"{given.command} needs a folder")
     try:
-        return _run(given.command, Place(given.config), given.folder)
+        return _run(given.command, StackPlace(given.config), given.folder)
     except (StackError, PostgresError) as error:
         print(f"error: {error}", file=sys.stderr)
     except TunegateError as error:
@@ -31,7 +31,7 @@ def main() -> int:
     return 1
 
 
-def _run(command: str, place: Place, folder: Path) -> int:
+def _run(command: str, place: StackPlace, folder: Path) -> int:
     if command == "up":
         up(place, report=print)
         print(f'\nto use it: eval "$(python -m infra.stack env)"   {place.folder}')

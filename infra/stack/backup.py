@@ -18,7 +18,7 @@ from flows.ledger.ledger import Ledger
 from flows.ledger.migrate import copy_ledger, ledger_digest
 from flows.workspace.clock import present
 from flows.workspace.disk import private_folder, write_private
-from infra.stack.place import Place
+from infra.stack.place import StackPlace
 from infra.stack.services import StackError, ledger_of, start_postgres
 from tasks.storage.files import files_below, seal, sha256_json, verify, write_json
 
@@ -27,7 +27,7 @@ LEFT_OUT = ("stack", "locks", "backups", "tmp", "scratch", "prefect", "mlflow")
 """In the home folder: the stack itself is dumped, the rest is made again or belongs to servers of `tunegate ops up`."""
 
 
-def backup(place: Place, to: Path) -> dict[str, str]:
+def backup(place: StackPlace, to: Path) -> dict[str, str]:
     """Write a backup into a folder that does not exist yet; return the digests of its contents.
 
     Raises:
@@ -50,7 +50,7 @@ def backup(place: Place, to: Path) -> dict[str, str]:
     return digests
 
 
-def restore(source: Path, place: Place) -> dict[str, str]:
+def restore(source: Path, place: StackPlace) -> dict[str, str]:
     """Restore the stack from a backup into a new home folder; return the digests, which equal the backup's.
 
     Raises:
@@ -80,11 +80,11 @@ def restore(source: Path, place: Place) -> dict[str, str]:
     return found
 
 
-def _trees(place: Place) -> tuple[tuple[str, Path], ...]:
+def _trees(place: StackPlace) -> tuple[tuple[str, Path], ...]:
     return ("home", place.home), ("artifacts", place.folder / "mlflow" / "artifacts")
 
 
-def _digest(place: Place, name: str, *, dump_to: Path | None = None) -> str:
+def _digest(place: StackPlace, name: str, *, dump_to: Path | None = None) -> str:
     """Compute a digest over every table's rows, whatever their order; also dump the same snapshot."""
     import psycopg2
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from flows.workspace.disk import keep_private, private_folder, write_private
 from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT, free_port
 from flows.workspace.settings import load_settings
-from infra.stack.postgres import USER, Cluster
+from infra.stack.postgres import USER, PostgresCluster
 
 DATABASES = ("ledger", "prefect", "mlflow", "mlflow_auth")
 POOL = "tunegate"
@@ -28,7 +28,7 @@ PORTS = {"postgres": 54320, "prefect": 4200, "mlflow": 5000, "worker": 8090, "en
 """On 127.0.0.1. Ports in use are replaced by free ones, with TUNEGATE_STACK_PORTS=free all of them."""
 
 
-class Place:
+class StackPlace:
     """The stack of one pipelines.yaml, or of the home folder that TUNEGATE_HOME names."""
 
     def __init__(self, config: Path, *, environ: Mapping[str, str] = os.environ) -> None:
@@ -66,10 +66,10 @@ class Place:
         return dict(json.loads(kept.read_text()))
 
     @cached_property
-    def cluster(self) -> Cluster:
+    def cluster(self) -> PostgresCluster:
         folder = self.environ.get("TUNEGATE_STACK_POSTGRES")
         where = Path(folder) if folder else self.folder / "cluster"
-        return Cluster(where, self.ports["postgres"], password=self.secrets["POSTGRES_PASSWORD"])
+        return PostgresCluster(where, self.ports["postgres"], password=self.secrets["POSTGRES_PASSWORD"])
 
     def database(self, name: str, *, driver: str = "") -> str:
         """Return the address of a database; PGPASSFILE has its password."""

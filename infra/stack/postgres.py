@@ -24,7 +24,7 @@ class PostgresError(Exception):
     """There is no Postgres, or it cannot run here; the message says what to do."""
 
 
-class Cluster:
+class PostgresCluster:
     """A cluster below `folder`; creating the object touches nothing.
 
     Args:

@@ -19,7 +19,7 @@ from flows.ledger.ledger import Ledger
 from flows.workspace.disk import private_folder, write_private
 from flows.workspace.lock import hold
 from flows.workspace.servers import Server, answers, mlflow_names, read_state, start_time, stop
-from infra.stack.place import DATABASES, POOL, PORTS, Place
+from infra.stack.place import DATABASES, POOL, PORTS, StackPlace
 from schemas.errors import ServiceError
 from schemas.load import load_file
 from schemas.secrets import without_secrets
@@ -47,7 +47,7 @@ class Service:
     works: Callable[[], bool]
 
 
-def services(place: Place) -> tuple[Service, ...]:
+def services(place: StackPlace) -> tuple[Service, ...]:
     """Return all services but Postgres; the endpoint only once there is a champion."""
     client, ports = place.process(), place.ports
     python = (sys.executable, "-m")
@@ -90,13 +90,13 @@ def services(place: Place) -> tuple[Service, ...]:
     return tuple(found)
 
 
-def ledger_of(place: Place) -> Ledger:
+def ledger_of(place: StackPlace) -> Ledger:
     """Return the stack's ledger, for this process."""
     os.environ["PGPASSFILE"] = str(place.folder / "pgpass")
     return Ledger(place.home, place.database("ledger"))
 
 
-def _with_champion(place: Place) -> str | None:
+def _with_champion(place: StackPlace) -> str | None:
     """Return the first pipeline of the file with a champion; None also while the ledger cannot be read."""
     if not place.cluster.answers():
         return None
@@ -108,7 +108,7 @@ def _with_champion(place: Place) -> str | None:
     return next((name for name, spec in pipelines.items() if spec.registry.name in names), None)
 
 
-def up(place: Place, *, report: Callable[[str], None]) -> None:
+def up(place: StackPlace, *, report: Callable[[str], None]) -> None:
     """Start what is not running, in order. Idempotent.
 
     Raises:
@@ -128,7 +128,7 @@ def up(place: Place, *, report: Callable[[str], None]) -> None:
         report("endpoint  not started: no pipeline has a champion; run `up` again after the first promotion")
 
 
-def down(place: Place, *, report: Callable[[str], None]) -> None:
+def down(place: StackPlace, *, report: Callable[[str], None]) -> None:
     """Stop all services in reverse order."""
     for name in reversed(PORTS):
         server = alive(place, name)
@@ -142,7 +142,7 @@ def down(place: Place, *, report: Callable[[str], None]) -> None:
         report(f"{name} stopped")
 
 
-def status(place: Place) -> dict[str, str]:
+def status(place: StackPlace) -> dict[str, str]:
     """Return service -> `works`, `silent` (alive, but does not answer) or `down`."""
     if not (place.folder / "ports.json").exists():
         return {name: "down" for name in PORTS if name != "endpoint"}
@@ -152,7 +152,7 @@ def status(place: Place) -> dict[str, str]:
     }
 
 
-def start_postgres(place: Place) -> None:
+def start_postgres(place: StackPlace) -> None:
     """Start only the database server, with an empty database for each service that needs one."""
     folder = private_folder(place.folder / "postgres")
     if alive(place, "postgres") is None:
@@ -165,7 +165,7 @@ def start_postgres(place: Place) -> None:
             place.cluster.run("createdb", "-T", "template0", name)
 
 
-def alive(place: Place, name: str) -> Server | None:
+def alive(place: StackPlace, name: str) -> Server | None:
     """Return the service's process, if it is alive."""
     _reap()
     return read_state(place.folder / name)
@@ -179,7 +179,7 @@ def _stop_postgres(server: Server) -> None:
         time.sleep(0.1)
 
 
-def _start(place: Place, service: Service) -> None:
+def _start(place: StackPlace, service: Service) -> None:
     folder = private_folder(place.folder / service.name)
     log = folder / "server.log"
     if alive(place, service.name) is None:
@@ -197,7 +197,7 @@ def _start(place: Place, service: Service) -> None:
         time.sleep(0.5)
 
 
-def _keep(place: Place, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _keep(place: StackPlace, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
     _started.append(process)
     url = f"http://127.0.0.1:{place.ports[name]}"
     server = Server(name, url, process.pid, start_time(process.pid), str(log))
@@ -210,7 +210,7 @@ def _reap() -> None:
         process.poll()
 
 
-def _make_user(place: Place) -> None:
+def _make_user(place: StackPlace) -> None:
     """Create the user as which runs write to MLflow, unless it exists; the administrator is for people."""
     answer = httpx.post(
         f"{place.mlflow_url}/api/2.0/mlflow/users/create",

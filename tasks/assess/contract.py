@@ -28,7 +28,7 @@ PROMOTE, HOLD, BLOCK = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RuleOutcome:
     """Both answers for one rule; arrays of one shape."""
 
     met: Bools
@@ -37,7 +37,7 @@ class Outcome:
 
 def change_outcome(
     gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, *, margin: float, alpha: float, min_gain: float = 0.0
-) -> Outcome:
+) -> RuleOutcome:
     """A paired comparison of right and wrong answers: improve with margin 0, refresh with a larger one.
 
     Met: the loss is below the margin at the confidence, and the difference is above 0 and at least `min_gain`. Harm:
@@ -52,31 +52,33 @@ def change_outcome(
     gain = np.asarray(gained, np.float64) - np.asarray(lost, np.float64)
     # A thousandth of an item, so that 10 of 1,000 are a gain of 0.01 whatever the rounding.
     enough = (gain > 0) & (gain >= np.asarray(min_gain) * np.asarray(n_items, np.float64) - 1e-3)
-    return Outcome(sure & enough, _p_below(gained, lost, n_items, 0.0))
+    return RuleOutcome(sure & enough, _p_below(gained, lost, n_items, 0.0))
 
 
-def anchor_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, *, margin: float, alpha: float) -> Outcome:
+def anchor_outcome(
+    gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, *, margin: float, alpha: float
+) -> RuleOutcome:
     """Non-inferiority to a fixed model. Harm: worse than it by more than the margin."""
     sure = tango_z(gained, lost, n_items, -margin, continuity=CONTINUITY) > z_value(1 - alpha)
-    return Outcome(sure, _p_below(gained, lost, n_items, -margin))
+    return RuleOutcome(sure, _p_below(gained, lost, n_items, -margin))
 
 
-def guard_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike) -> Outcome:
+def guard_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike) -> RuleOutcome:
     """A guard against harm: met unless Holm's procedure rejects it (see `settle`)."""
     return kept_unless_rejected(_p_below(gained, lost, n_items, 0.0))
 
 
-def kept_unless_rejected(p_harm: ArrayLike) -> Outcome:
+def kept_unless_rejected(p_harm: ArrayLike) -> RuleOutcome:
     """A guard with this p-value; not met if that is not a probability."""
     p = np.asarray(p_harm, np.float64)
-    return Outcome((p >= 0) & (p <= 1), p)
+    return RuleOutcome((p >= 0) & (p <= 1), p)
 
 
-def share_outcome(n_right: ArrayLike, n_items: ArrayLike, *, limit: float, alpha: float) -> Outcome:
+def share_outcome(n_right: ArrayLike, n_items: ArrayLike, *, limit: float, alpha: float) -> RuleOutcome:
     """The share of right answers against an absolute limit: exact, as Clopper-Pearson bounds."""
     right, n = np.asarray(n_right, np.float64), np.asarray(n_items, np.float64)
     met = _at_least(right, n, limit) <= alpha if limit > 0 else right >= 0
-    return Outcome(met, _at_least(n - right, n, 1 - limit) if limit <= 1 else np.zeros_like(right))
+    return RuleOutcome(met, _at_least(n - right, n, 1 - limit) if limit <= 1 else np.zeros_like(right))
 
 
 def sign_p(n_better: ArrayLike, n_worse: ArrayLike) -> Floats:

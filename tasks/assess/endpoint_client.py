@@ -45,7 +45,9 @@ class Reply:
     n_new_tokens: int
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Refuses redirects: what is sent, and a secret address, are for one host."""
+
     def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
         return None
 
@@ -70,7 +72,7 @@ class Endpoint:
         if spec.privacy == "local":
             check_local(spec.base_url)
         proxies = urllib.request.ProxyHandler({} if spec.privacy == "local" else None)
-        self._opener = urllib.request.build_opener(proxies, _NoRedirect())
+        self._opener = urllib.request.build_opener(proxies, NoRedirect())
 
     def ask(self, messages: Sequence[Message], *, max_new_tokens: int) -> Reply:
         """The greedy answer to a conversation.

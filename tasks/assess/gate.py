@@ -55,7 +55,7 @@ from typing import get_args
 import numpy as np
 
 import tasks.assess.checks  # noqa: F401  registers them
-from schemas.artifacts import EvalSet, GateDecision, Group, InterimAnswers, LabelSources, Scores
+from schemas.artifacts import ArtifactGroup, EvalSet, GateDecision, InterimAnswers, LabelSources, Scores
 from schemas.evidence import CheckEvidence
 from schemas.feedback import Acceptance, LiveQuality
 from schemas.gates import GatesSpec, PowerSpec
@@ -108,7 +108,7 @@ NO_CONTEXT = GateContext()
 
 
 @dataclass(frozen=True)
-class JudgedArms(Group):
+class JudgedArms(ArtifactGroup):
     """What a verdict is based on, all on the same items."""
 
     candidate: Scores

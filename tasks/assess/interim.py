@@ -251,7 +251,9 @@ def _counts(candidate: Bools, rule: PairedRule, n_items: int, runs: Bools | None
     return (ours & ~theirs).sum(axis=1), (theirs & ~ours).sum(axis=1)
 
 
-def _outcome(gained: ArrayLike, lost: ArrayLike, n_items: int, rule: PairedRule, *, alpha: float) -> contract.Outcome:
+def _outcome(
+    gained: ArrayLike, lost: ArrayLike, n_items: int, rule: PairedRule, *, alpha: float
+) -> contract.RuleOutcome:
     if rule.kind == "guard":
         return contract.guard_outcome(gained, lost, n_items)
     if rule.kind == "anchor":

@@ -48,7 +48,7 @@ Kind = Literal["improve", "refresh", "anchor", "guard"]
 class Evidence:
     """The result, in the direction where more is better."""
 
-    outcome: contract.Outcome
+    outcome: contract.RuleOutcome
     bounds: Bounds
     sd: float
     """Standard deviation of one item's value, estimated from the items."""
@@ -151,12 +151,12 @@ def _estimate(values: Floats, clusters: Clusters) -> MeanEstimate | None:
 
 def _nothing(values: Floats) -> Evidence:
     """Evidence that decides nothing."""
-    outcome = contract.Outcome(np.asarray(False), np.asarray(1.0))
+    outcome = contract.RuleOutcome(np.asarray(False), np.asarray(1.0))
     return Evidence(outcome, Bounds(float(values.mean()), -math.inf, math.inf), 0.0)
 
 
 def _evidence(estimate: MeanEstimate, bounds: Bounds, met: bool, limit: float, n_items: int) -> Evidence:
-    outcome = contract.Outcome(np.asarray(met), np.asarray(estimate.p_below(limit)))
+    outcome = contract.RuleOutcome(np.asarray(met), np.asarray(estimate.p_below(limit)))
     return Evidence(outcome, bounds, estimate.error * n_items**0.5)
 
 
@@ -168,10 +168,12 @@ def _cautious(exact: Evidence | None, drawn: Evidence) -> Evidence:
         exact.bounds.estimate, min(exact.bounds.lower, drawn.bounds.lower), max(exact.bounds.upper, drawn.bounds.upper)
     )
     p_harm = np.maximum(exact.outcome.p_harm, drawn.outcome.p_harm)
-    return Evidence(contract.Outcome(exact.outcome.met & drawn.outcome.met, p_harm), bounds, max(exact.sd, drawn.sd))
+    return Evidence(
+        contract.RuleOutcome(exact.outcome.met & drawn.outcome.met, p_harm), bounds, max(exact.sd, drawn.sd)
+    )
 
 
-def settled(outcome: contract.Outcome, alpha: float) -> tuple[bool, bool]:
+def settled(outcome: contract.RuleOutcome, alpha: float) -> tuple[bool, bool]:
     """Return whether the rule is met and whether it is violated, as the only test."""
     code = int(contract.settle(outcome.met[..., None], outcome.p_harm[..., None], alpha=alpha)[..., 0])
     return bool(outcome.met), code == contract.BLOCK

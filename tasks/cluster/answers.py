@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainingError
-from tasks.cluster.connect import Failed, Place, pack_error, translate_cluster_errors, unpack_error
+from tasks.cluster.connect import ClusterPlace, Failed, pack_error, translate_cluster_errors, unpack_error
 from tasks.cluster.nodes import check_nodes, has_cards, n_workers, no_room, nodes_now
 from tasks.cluster.shared import Shared, node_cache
 from tasks.model.answer_engine import Answer, Engine, Item
@@ -22,7 +22,7 @@ RETRIES = 3
 """How often another actor retries a batch whose actor is lost."""
 
 
-class Answerer:
+class AnswerActor:
     """An actor with a loaded engine.
 
     Args:
@@ -60,9 +60,9 @@ class Answerer:
 
 @dataclass(frozen=True)
 class AnsweringOnRay:
-    """See `tasks.model.generate.Answering`."""
+    """See `tasks.model.generate.BatchAnswering`."""
 
-    place: Place
+    place: ClusterPlace
 
     def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Generator[tuple[int, list[Answer]], None, None]:
         """Answer all batches, with one actor per batch as far as the nodes have room.
@@ -104,7 +104,7 @@ def _start(job: AnswerJob, n_batches: int, *, model: str, trained: str | None, u
         max_task_retries=RETRIES,
         scheduling_strategy="SPREAD",
         runtime_env={"env_vars": settings},
-    )(Answerer)
+    )(AnswerActor)
     return [actor.remote(job, model=model, trained=trained, url=url) for _ in range(min(room, n_batches))]
 
 

@@ -29,7 +29,7 @@ TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Place:
+class ClusterPlace:
     """A running Ray cluster, and a storage that all its nodes can access."""
 
     address: str
@@ -77,7 +77,7 @@ def check_address(address: str) -> None:
         raise _no_answer(address, error.strerror or type(error).__name__) from None
 
 
-def connect(place: Place) -> None:
+def connect(place: ClusterPlace) -> None:
     """Join the cluster; a process that has joined stays joined.
 
     Raises:

@@ -129,7 +129,7 @@ class Depot:
         self._notes = Notes(shared, folder_of(key))
 
     def restore(self, scratch: Path) -> None:
-        """See `tasks.train.part.Depot`; it skips a damaged checkpoint, as for a local one."""
+        """See `tasks.train.part.CheckpointDepot`; it skips a damaged checkpoint, as for a local one."""
         found = orjson.loads(self._from_leader("checkpoints", lambda: orjson.dumps(self._checkpoints()).decode()))
         for name, note in found.items():
             try:
@@ -142,7 +142,7 @@ class Depot:
                 self._shared.download(note["answers"], scratch / ANSWERS)
 
     def save(self, scratch: Path, checkpoint: Path) -> None:
-        """See `tasks.train.part.Depot`; removes all but the newest `KEPT` checkpoints."""
+        """See `tasks.train.part.CheckpointDepot`; removes all but the newest `KEPT` checkpoints."""
         answers = self._shared.put(scratch / ANSWERS) if (scratch / ANSWERS).is_dir() else None
         note = {"checkpoint": self._shared.put(checkpoint), "answers": answers}
         reach("train.depot.put")

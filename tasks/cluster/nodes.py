@@ -11,7 +11,7 @@ from typing import Any
 
 from schemas.errors import ConfigError, ServiceError, StorageError, TrainingError, TunegateError
 from schemas.training import TrainSpec
-from tasks.cluster.connect import WHERE, Place, connect
+from tasks.cluster.connect import WHERE, ClusterPlace, connect
 from tasks.cluster.shared import Shared
 
 LIBRARIES = (
@@ -25,14 +25,14 @@ ANSWER_S = 120.0
 
 
 @dataclass(frozen=True)
-class Node:
+class CheckedNode:
     """One node, and what is wrong with it; `fault` is None when it is fit."""
 
     name: str
     fault: TunegateError | None
 
 
-def check_nodes(place: Place) -> None:
+def check_nodes(place: ClusterPlace) -> None:
     """Check all live nodes.
 
     Raises:
@@ -45,7 +45,7 @@ def check_nodes(place: Place) -> None:
             raise node.fault
 
 
-def inspect_nodes(place: Place) -> Iterator[Node]:
+def inspect_nodes(place: ClusterPlace) -> Iterator[CheckedNode]:
     """Inspect every live node and say whether it is fit."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -68,9 +68,9 @@ def inspect_nodes(place: Place) -> Iterator[Node]:
             try:
                 found = ray.get(answer, timeout=0)
             except (ray.exceptions.RayError, TimeoutError) as error:
-                yield Node(name, _no_answer(name, error))
+                yield CheckedNode(name, _no_answer(name, error))
             else:
-                yield Node(name, _fault(name, found, wanted, content, place))
+                yield CheckedNode(name, _fault(name, found, wanted, content, place))
 
 
 def _self_contained_probe() -> Any:
@@ -116,7 +116,7 @@ def _self_contained_probe() -> Any:
 
 
 def _fault(
-    name: str, found: dict[str, Any], wanted: dict[str, Any], content: str, place: Place
+    name: str, found: dict[str, Any], wanted: dict[str, Any], content: str, place: ClusterPlace
 ) -> TunegateError | None:
     there = found["versions"]
     differences = [

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.cluster.connect import Failed, Place, n_processors, pack_error, translate_cluster_errors, unpack_error
+from tasks.cluster.connect import ClusterPlace, Failed, n_processors, pack_error, translate_cluster_errors, unpack_error
 from tasks.cluster.nodes import check_nodes
 from tasks.cluster.shared import Shared
 
@@ -25,7 +25,7 @@ PARTS_PER_PROCESSOR = 2
 class RaySpread:
     """Connects and checks the nodes once, before the first part."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ClusterPlace) -> None:
         self.place = place
         self._is_ready = False
 

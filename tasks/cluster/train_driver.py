@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainingError
-from tasks.cluster.connect import Failed, Place, connect, translate_cluster_errors, unpack_error
+from tasks.cluster.connect import ClusterPlace, Failed, connect, translate_cluster_errors, unpack_error
 from tasks.cluster.depot import Depot, clear_marked, folder_of, mark
 from tasks.cluster.nodes import TrainWorkers, check_nodes, workers_for
 from tasks.cluster.shared import Shared
@@ -47,7 +47,7 @@ _POLL_S = 0.3
 class TrainingOnRay:
     """See `tasks.train.place.TrainingPlace`."""
 
-    place: Place
+    place: ClusterPlace
 
     def command(self, job_file: Path) -> list[str]:
         return python_module("tasks.cluster.train_driver", str(job_file), str(os.getpid()))
@@ -71,7 +71,7 @@ def run_on_ray(_job_file: Path, job: TrainJob, _lock: int) -> int:
         TunegateError: as a worker reported it; TG0723, an error of the cluster.
     """
     signals: list[int] = []
-    place = Place(os.environ[ADDRESS], os.environ[SHARED])
+    place = ClusterPlace(os.environ[ADDRESS], os.environ[SHARED])
     connect(place)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: signals.append(received))
@@ -252,7 +252,7 @@ def _losses(box: Any) -> Any:
     from ray.exceptions import RayError
     from ray.train import UserCallback
 
-    class Losses(UserCallback):  # type: ignore[misc]
+    class WorkerLosses(UserCallback):  # type: ignore[misc]
         """Called by Ray after each failure of workers."""
 
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -262,7 +262,7 @@ def _losses(box: Any) -> Any:
                 why = type(error).__name__ + (f": {text}" if text else "")
                 box.post.remote({"event": "lost", "rank": rank, "why": why})
 
-    return Losses()
+    return WorkerLosses()
 
 
 if __name__ == "__main__":

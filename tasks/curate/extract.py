@@ -25,7 +25,7 @@ from tasks.step import as_step
 
 if TYPE_CHECKING:
     from tasks.curate.gather import Gathered
-    from tasks.sources.readers.records import Batch
+    from tasks.sources.readers.records import RowBatch
 
 ATTEMPTS = 2
 RETRY_DELAY_S = 1.0
@@ -172,7 +172,7 @@ def _read(source: Source, place: Place, progress: Progress, gathered: Gathered) 
     return gathered
 
 
-def _reported(batches: Iterator[Batch], gathered: Gathered, progress: Progress) -> Iterator[Batch]:
+def _reported(batches: Iterator[RowBatch], gathered: Gathered, progress: Progress) -> Iterator[RowBatch]:
     for batch in batches:
         progress(gathered.n_rows, None, "rows")
         yield batch

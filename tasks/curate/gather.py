@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.curate.rows import TICKETS_ARROW, removed_table, write_ordered_tickets, write_tickets
-from tasks.curate.spill import Part, merge_parts
+from tasks.curate.spill import SortedPart, merge_parts
 from tasks.privacy.hashes import Forgotten
 from tasks.sources.readers.columns import Made, TicketMaker
-from tasks.sources.readers.records import Batch, Fault
+from tasks.sources.readers.records import Fault, RowBatch
 
 _SOURCE = TICKETS_ARROW.field("source")
 _OFFSET = pa.field("byte_offset", pa.int64())
@@ -64,18 +64,18 @@ class Gathered:
         self.notes: dict[str, int] = {}
         self._maker = maker
         self._aside = aside
-        self._parts: list[Part] = []
+        self._parts: list[SortedPart] = []
         self._file: list[pa.Table] = []
         self._tables: list[pa.Table] = []
         self._n_held = 0
         self._has_ids = False
-        self._guessed: list[Part] = []
+        self._guessed: list[SortedPart] = []
         self._n_files = 0
         self._removed: list[dict[str, object]] = []
         self._removed_tables: list[pa.Table] = []
         self._counts: Counter[str] = Counter()
 
-    def read(self, name: str, prefix: str, batches: Iterable[Batch]) -> None:
+    def read(self, name: str, prefix: str, batches: Iterable[RowBatch]) -> None:
         """Read every row of one file or table.
 
         Args:
@@ -116,7 +116,7 @@ class Gathered:
         """Return the rows of `removed.parquet`: quarantined, deleted, and places of forgotten customers' rows."""
         return pa.concat_tables([*self._removed_tables, removed_table(self._removed)])
 
-    def _take(self, name: str, batch: Batch) -> None:
+    def _take(self, name: str, batch: RowBatch) -> None:
         made = self._maker.make(batch)
         gone = self._gone(made)
         for index in gone:
@@ -148,7 +148,7 @@ class Gathered:
             return faulty
         return faulty | set(pc.indices_nonzero(forgotten.mask("customer", made.columns["customer_id"])).to_pylist())
 
-    def _untimely(self, name: str, batch: Batch, made: Made, gone: set[int]) -> set[int]:
+    def _untimely(self, name: str, batch: RowBatch, made: Made, gone: set[int]) -> set[int]:
         """Drop the rows that were not there yet at `before`; return their positions in the batch."""
         if self._before is None:
             return set()
@@ -201,9 +201,9 @@ class Gathered:
         if table.num_rows:
             self._parts.append(self._part(aside, table))
 
-    def _part(self, aside: Path, table: pa.Table) -> Part:
+    def _part(self, aside: Path, table: pa.Table) -> SortedPart:
         self._n_files += 1
-        return Part(aside / f"{self._n_files:06d}.arrow", table)
+        return SortedPart(aside / f"{self._n_files:06d}.arrow", table)
 
     def _rows_of_file(self, name: str) -> pa.Table | None:
         """Take the held rows of the file."""

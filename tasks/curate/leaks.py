@@ -18,7 +18,7 @@ from schemas.curation import DecontaminateSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.curate.similarity.containment import GramIndex, Ints, RarePrefix, Rows
+    from tasks.curate.similarity.containment import GramIndex, Ints, NumberLists, RarePrefix
 
 LeakCode = Literal["leak_exact", "leak_near", "leak_quote", "leak_paraphrase"]
 LEAK_CODES: tuple[LeakCode, ...] = ("leak_exact", "leak_near", "leak_quote", "leak_paraphrase")
@@ -97,11 +97,11 @@ class _Batch:
     texts: pa.Array
     """The questions in folded form."""
     equal: dict[int, int]
-    grams: dict[Shape, Rows]
+    grams: dict[Shape, NumberLists]
     """The held-out n-grams in each text, by their shape."""
     n_words: Ints
     """Per text."""
-    short: Rows
+    short: NumberLists
     """The words of the texts that may reword a held-out question; none of the others."""
 
 
@@ -207,7 +207,7 @@ def longest_shared_run(one: str, other: str) -> str:
 def _apply_rules(
     batches: Sequence[_Batch],
     indices: dict[Shape, GramIndex],
-    held_out: Rows,
+    held_out: NumberLists,
     *,
     spec: DecontaminateSpec,
     codes: Sequence[LeakCode],

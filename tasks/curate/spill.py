@@ -18,7 +18,7 @@ CHUNK_BYTES = 1 << 18
 """Bytes of a part that are read at a time, or one longer row."""
 
 
-class Part:
+class SortedPart:
     """Sorted tickets in a file: written at once, read in chunks."""
 
     def __init__(self, path: Path, table: pa.Table) -> None:
@@ -70,13 +70,13 @@ class Part:
         return taken
 
 
-def merge_parts(parts: list[Part]) -> Iterator[pa.Table]:
+def merge_parts(parts: list[SortedPart]) -> Iterator[pa.Table]:
     """Yield all rows in the order of a file of tickets; each part can be merged once.
 
     Rows are yielded up to a limit below which none is unread: the last row in memory of a part, or a part's first row.
     """
     waiting = sorted(parts, key=lambda part: part.first, reverse=True)
-    active: list[Part] = []
+    active: list[SortedPart] = []
     while active or waiting:
         limits = [part.last() for part in active if not part.at_end]
         limits += [part.first for part in waiting[-1:]]

@@ -22,7 +22,7 @@ from tasks.step import as_step
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.curate.split_placing import Flags, Ints, Known, Placement
+    from tasks.curate.split_placing import EarlierSplit, Flags, Ints, Placement
 
 WHERE = "split"
 PARTS = ("train", "validation", "test")
@@ -142,12 +142,12 @@ def _times(column: pa.ChunkedArray) -> Ints:
     return times
 
 
-def _known_places(table: pa.Table, before: Assignments | None, previous: Splits | None) -> Known:
+def _known_places(table: pa.Table, before: Assignments | None, previous: Splits | None) -> EarlierSplit:
     """What the previous split decided about each ticket."""
     import numpy as np
     import pyarrow.compute as pc
 
-    from tasks.curate.split_placing import FREE, NEVER, PLACES, TEST, Known, nothing_known
+    from tasks.curate.split_placing import FREE, NEVER, PLACES, TEST, EarlierSplit, nothing_known
 
     if before is None or previous is None:
         return nothing_known(table.num_rows)
@@ -157,7 +157,7 @@ def _known_places(table: pa.Table, before: Assignments | None, previous: Splits 
     names = pc.index_in(old["split"], value_set=_strings(PLACES[: TEST + 1]))
     place = pc.fill_null(names, FREE).to_numpy().astype(np.int64)
     cut = NEVER if previous.cut is None else (previous.cut - _EPOCH) // timedelta(microseconds=1)
-    return Known(
+    return EarlierSplit(
         is_known=is_known,
         place=np.where(is_known, place, FREE),
         since=np.where(is_known, _times(old["since"]), NEVER),
@@ -186,7 +186,7 @@ def _count(place: Ints) -> dict[str, int]:
     return dict(zip(PLACES, np.bincount(place, minlength=len(PLACES)).tolist(), strict=True))
 
 
-def _notes(placed: Placement, known: Known, groups: Ints, counts: dict[str, int]) -> dict[str, int]:
+def _notes(placed: Placement, known: EarlierSplit, groups: Ints, counts: dict[str, int]) -> dict[str, int]:
     import numpy as np
 
     sizes = np.unique(groups, return_counts=True)[1]
@@ -204,7 +204,7 @@ def _notes(placed: Placement, known: Known, groups: Ints, counts: dict[str, int]
     return notes
 
 
-def _warn_of_test_share(placed: Placement, created: Ints, known: Known, split: SplitSpec) -> dict[str, int]:
+def _warn_of_test_share(placed: Placement, created: Ints, known: EarlierSplit, split: SplitSpec) -> dict[str, int]:
     """Warn when windows have added up, and propose the age at which the older ones would be given back to train."""
     import numpy as np
 

@@ -100,7 +100,7 @@ def _whole(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 @dataclass(frozen=True)
-class Known:
+class EarlierSplit:
     """What an earlier split decided, one entry per current ticket; times in microseconds since 1970."""
 
     is_known: Flags
@@ -136,13 +136,13 @@ class Placement:
     """Held-out tickets that were moved to train now."""
 
 
-def nothing_known(n_tickets: int) -> Known:
+def nothing_known(n_tickets: int) -> EarlierSplit:
     """Before the first split."""
     no = np.zeros(n_tickets, bool)
-    return Known(no, np.full(n_tickets, FREE, np.int64), np.full(n_tickets, NEVER, np.int64), no, NEVER)
+    return EarlierSplit(no, np.full(n_tickets, FREE, np.int64), np.full(n_tickets, NEVER, np.int64), no, NEVER)
 
 
-def place_tickets(*, owners: Owners, created: Ints, known: Known, split: SplitSpec, by_time: bool) -> Placement:
+def place_tickets(*, owners: Owners, created: Ints, known: EarlierSplit, split: SplitSpec, by_time: bool) -> Placement:
     """Place every ticket.
 
     Args:
@@ -182,7 +182,7 @@ def place_tickets(*, owners: Owners, created: Ints, known: Known, split: SplitSp
     return Placement(place, new_since, known.retired & (place < EARLY), cut, straddlers, n_retired)
 
 
-def _choose_cut(created: Ints, known: Known, split: SplitSpec, *, n_leaving: int) -> int:
+def _choose_cut(created: Ints, known: EarlierSplit, split: SplitSpec, *, n_leaving: int) -> int:
     """Choose the time from which tickets are held out; never earlier than that of the previous split.
 
     The newest of the new tickets are held out: with all earlier windows they make up `test_fraction` of all tickets,
@@ -201,7 +201,7 @@ def _choose_cut(created: Ints, known: Known, split: SplitSpec, *, n_leaving: int
     return max(known.cut, int(cut))
 
 
-def _old_enough(owners: Owners, created: Ints, known: Known, split: SplitSpec) -> Flags:
+def _old_enough(owners: Owners, created: Ints, known: EarlierSplit, split: SplitSpec) -> Flags:
     """Held-out tickets that, like all tickets connected to them, are older than `retire_after_days`."""
     held = known.place == TEST
     if split.retire_after_days is None or not held.any():
@@ -213,7 +213,7 @@ def _old_enough(owners: Owners, created: Ints, known: Known, split: SplitSpec) -
     return old
 
 
-def _retire(owners: Owners, created: Ints, known: Known, old: Flags, cut: int) -> tuple[Known, int]:
+def _retire(owners: Owners, created: Ints, known: EarlierSplit, old: Flags, cut: int) -> tuple[EarlierSplit, int]:
     """Move to train, group by group, what is old enough and was held out by an earlier cut."""
     group = owners.connect(known.place == TEST)[owners.first]
     current = np.zeros(owners.n_owners, bool)
@@ -223,7 +223,7 @@ def _retire(owners: Owners, created: Ints, known: Known, old: Flags, cut: int) -
     return replace(known, place=place, since=since, retired=known.retired | leaves), int(np.count_nonzero(leaves))
 
 
-def _sides_of_owners(owners: Owners, known: Known) -> tuple[Ints, Ints, Ints]:
+def _sides_of_owners(owners: Owners, known: EarlierSplit) -> tuple[Ints, Ints, Ints]:
     """Per owner its side (FREE if its group touches no placed owner), since when, and its group.
 
     An owner with known tickets on several sides (its ids have changed) is on the last of train, validation, test.
@@ -286,7 +286,7 @@ def _hold_out_by_time(tickets: _Unplaced, cut: int, split: SplitSpec) -> tuple[s
     return held_out, counts
 
 
-def _drop_by_time(place: Ints, created: Ints, known: Known, since: Ints, cut: int) -> Ints:
+def _drop_by_time(place: Ints, created: Ints, known: EarlierSplit, since: Ints, cut: int) -> Ints:
     """Drop what is on the wrong side of its cut, and what has no time.
 
     Args:
@@ -298,7 +298,7 @@ def _drop_by_time(place: Ints, created: Ints, known: Known, since: Ints, cut: in
 
 
 def _set_validation_aside(
-    owners: Owners, place: Ints, known: Known, groups: Ints, free: Flags, split: SplitSpec
+    owners: Owners, place: Ints, known: EarlierSplit, groups: Ints, free: Flags, split: SplitSpec
 ) -> Ints:
     goal = split.validation_fraction * np.count_nonzero(place <= VALIDATION) - np.count_nonzero(place == VALIDATION)
     mine = free & (place == TRAIN)

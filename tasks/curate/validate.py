@@ -120,12 +120,12 @@ def _valid_in_order(
     path: Path, table: TableSpec, notes: Counter[str], removed: list[Row], *, aside: Path
 ) -> Iterator[pa.Table]:
     """Yield the valid tickets in the order of ticket_id, batch by batch."""
-    from tasks.curate.spill import Part, merge_parts
+    from tasks.curate.spill import SortedPart, merge_parts
 
     valid = _valid(path, table, notes, removed)
     if _clean_ids_are_in_order(path):
         return valid
-    return merge_parts([Part(aside / f"{n:06d}.arrow", batch) for n, batch in enumerate(valid) if batch.num_rows])
+    return merge_parts([SortedPart(aside / f"{n:06d}.arrow", batch) for n, batch in enumerate(valid) if batch.num_rows])
 
 
 def _clean_ids_are_in_order(path: Path) -> bool:

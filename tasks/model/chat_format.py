@@ -304,7 +304,7 @@ def _summary(codec: ChatCodec, train: _Split, validation: _Split, lengths: Seque
 
 
 @dataclass(frozen=True)
-class Run:
+class TokenRun:
     """Consecutive tokens that all carry loss, or all do not."""
 
     text: str
@@ -320,7 +320,7 @@ class DecodedExample:
     ticket_id: str
     input_ids: tuple[int, ...]
     loss_mask: tuple[int, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[TokenRun, ...]
 
 
 def show_examples(*, dataset: DatasetRef, model: ModelRef, n_examples: int) -> list[DecodedExample]:
@@ -336,6 +336,6 @@ def show_examples(*, dataset: DatasetRef, model: ModelRef, n_examples: int) -> l
         for carries_loss, group in groupby(zip(ids, mask, strict=True), key=lambda pair: bool(pair[1])):
             part = [token for token, _ in group]
             text = tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-            runs.append(Run(str(text), len(part), carries_loss))
+            runs.append(TokenRun(str(text), len(part), carries_loss))
         shown.append(DecodedExample(row["ticket_id"], tuple(ids), tuple(mask), tuple(runs)))
     return shown

@@ -66,7 +66,7 @@ class AnswerJob:
         return Engine.load(self.model, self.trained, self.decoding, codec, list(self.prefix))
 
 
-class Answering(Protocol):
+class BatchAnswering(Protocol):
     """Defines where batches are answered."""
 
     def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Generator[tuple[int, list[Answer]], None, None]:
@@ -160,7 +160,7 @@ def generate_answers(
     decoding: DecodingSpec,
     trained: TrainedRef | None = None,
     scratch: Path = BY_RUNNER,
-    answering: Answering = IN_THIS_PROCESS,
+    answering: BatchAnswering = IN_THIS_PROCESS,
     progress: Progress = silent,
 ) -> Predictions:
     """Write `predictions.parquet` (see `Predictions`).
@@ -195,7 +195,7 @@ def answer_in_groups(
     task: AnswerTask,
     *,
     scratch: Path,
-    answering: Answering = IN_THIS_PROCESS,
+    answering: BatchAnswering = IN_THIS_PROCESS,
     progress: Progress = silent,
     in_order: bool = False,
 ) -> Generator[list[Answer], None, None]:
@@ -245,7 +245,7 @@ def _batches(items: Sequence[Item], ends: Sequence[int], batch_size: int) -> Ite
 
 @dataclass(frozen=True)
 class AnsweredBefore:
-    """Takes the answers from predictions of the same model to the same prompts (see `Answering`)."""
+    """Takes the answers from predictions of the same model to the same prompts (see `BatchAnswering`)."""
 
     predictions: Path
     """`predictions.parquet`."""

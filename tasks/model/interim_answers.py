@@ -20,8 +20,8 @@ from tasks.assess.score import score_answers
 from tasks.model.answer_engine import Answer
 from tasks.model.generate import (
     IN_THIS_PROCESS,
-    Answering,
     AnswerTask,
+    BatchAnswering,
     answer_in_groups,
     write_answers,
 )
@@ -52,7 +52,7 @@ def answer_until_futile(
     anchor: Scores | None = None,
     context: GateContext = NO_CONTEXT,
     scratch: Path = BY_RUNNER,
-    answering: Answering = IN_THIS_PROCESS,
+    answering: BatchAnswering = IN_THIS_PROCESS,
     progress: Progress = silent,
 ) -> InterimAnswers:
     """Write `predictions.parquet` of the items that were answered.

@@ -39,7 +39,7 @@ Texts = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Bounds:
+class MergeLimits:
     """Limits on how much a merged model may differ."""
 
     max_error: float
@@ -48,9 +48,9 @@ class Bounds:
     """Share of positions with the same most likely token, 0-1."""
 
 
-BOUNDS: dict[Stored, Bounds] = {
-    "float32": Bounds(max_error=1e-3, min_agreement=0.999),
-    "bfloat16": Bounds(max_error=0.5, min_agreement=0.97),
+BOUNDS: dict[Stored, MergeLimits] = {
+    "float32": MergeLimits(max_error=1e-3, min_agreement=0.999),
+    "bfloat16": MergeLimits(max_error=0.5, min_agreement=0.97),
 }
 """The first allows only a different order of additions. The second allows rounding all weights to 8 bits of precision,
 as long as that moves the logits by less than half of the adapter's effect (measured: 0.18 of it, for an effect of 1.7;
@@ -68,7 +68,7 @@ class Parity:
     """Share of positions with the same most likely token, 0-1."""
     n_positions: int
 
-    def is_within(self, bounds: Bounds) -> bool:
+    def is_within(self, bounds: MergeLimits) -> bool:
         """Whether it is within the bounds; NaN never is."""
         return (
             self.max_logit_difference <= bounds.max_error * self.adapter_effect

@@ -37,12 +37,12 @@ FIXED_DAY = (
 CHAT_FILES = ("chat.json", "added_rows.safetensors", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
 
 
-def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> Answers:
+def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> LoadedModel:
     """MLflow's hook for a `loader_module`."""
-    return Answers(Path(data_path), base=(model_config or {}).get(BASE_KEY))
+    return LoadedModel(Path(data_path), base=(model_config or {}).get(BASE_KEY))
 
 
-class Answers:
+class LoadedModel:
     """A loaded model; `predict` is what MLflow calls.
 
     Raises:

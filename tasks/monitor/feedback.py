@@ -49,7 +49,7 @@ _LATEST = (
 
 
 @dataclass(frozen=True)
-class Ingested:
+class IngestedFeedback:
     """The result for a file's lines; n_lines = n_new + n_known + len(refused)."""
 
     n_lines: int
@@ -87,7 +87,7 @@ class FeedbackRules:
 
 def ingest_feedback(
     lines: Iterable[bytes], rules: FeedbackRules, *, source: str, database: Path, wait_s: float = 0.0
-) -> Ingested:
+) -> IngestedFeedback:
     """Ingest the lines in one transaction.
 
     Args:
@@ -134,7 +134,7 @@ def ingest_feedback(
             db.execute("INSERT OR IGNORE INTO refused VALUES (?, ?, ?, ?)", [digest, source, number, reason])
         db.execute("COMMIT")
     all_refused = sorted([*((number, reason) for number, reason, _ in refused), *of_forgotten])
-    return Ingested(n_lines, n_new, len(rows) - n_new, tuple(all_refused))
+    return IngestedFeedback(n_lines, n_new, len(rows) - n_new, tuple(all_refused))
 
 
 def feedback_state(database: Path) -> FeedbackState | None:

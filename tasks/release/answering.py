@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from schemas.openai_api import CompletionRequest
-from tasks.release.live import LiveModel, Piece
+from tasks.release.live import AnswerPiece, LiveModel
 
 Form = Literal["chat", "text"]
 """`/v1/chat/completions` or `/v1/completions`."""
@@ -62,7 +62,7 @@ class Answering:
             yield {**self._chunk(), "usage": self._usage(n_tokens)}
         self._log(n_tokens)
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _pieces(self) -> Iterator[AnswerPiece]:
         return self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.request.stops)
 
     def _chunk(self, *choices: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ Offers = Callable[[], Mapping[str, Offer]]
 
 
 @dataclass(frozen=True)
-class Piece:
+class AnswerPiece:
     """A part of an answer; the last one has the finish reason."""
 
     text: str
@@ -94,7 +94,7 @@ class LiveModel:
     def _cite(self, text: str) -> dict[str, str]:
         return {} if self._passages is None else {PASSAGES: self._passages.cite(text)[0]}
 
-    def answer(self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[str] = ()) -> Iterator[Piece]:
+    def answer(self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[str] = ()) -> Iterator[AnswerPiece]:
         """Yield the greedy answer in pieces; joined, they are the text that the gate would have read.
 
         Args:
@@ -119,16 +119,16 @@ class LiveModel:
             text = str(tokenizer.decode(tokens, skip_special_tokens=True))
             cut = _first_stop(text, stop)
             if cut is not None:
-                yield Piece(text[len(sent) : cut], n_tokens, "stop")
+                yield AnswerPiece(text[len(sent) : cut], n_tokens, "stop")
                 return
             final = len(text) - _may_change(text, stop)
             if final > len(sent):
-                yield Piece(text[len(sent) : final], n_tokens)
+                yield AnswerPiece(text[len(sent) : final], n_tokens)
                 sent = text[:final]
         text = str(tokenizer.decode(tokens, skip_special_tokens=True))
         cut = _first_stop(text, stop)
         rest = text[len(sent) : cut] if cut is not None else text[len(sent) :]
-        yield Piece(rest, n_tokens, "stop" if ended or cut is not None else "length")
+        yield AnswerPiece(rest, n_tokens, "stop" if ended or cut is not None else "length")
 
 
 class BaseInMemory(NamedTuple):

@@ -24,7 +24,7 @@ from tasks.sources.database_copy import (
 from tasks.sources.kind import Ingested, Ingestion, Part, Place, SourceKind
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import arrow_batches
-from tasks.sources.readers.records import BATCH_ROWS, Batch
+from tasks.sources.readers.records import BATCH_ROWS, RowBatch
 from tasks.storage.warehouse import connect, in_bounds, quote_identifier
 
 LAKE = "ducklake_snapshot"
@@ -87,7 +87,7 @@ def _declared(source: DuckDBSource, root: Path) -> Path:
     return root / Path(source.database).expanduser()
 
 
-def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
+def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[RowBatch]:
     """Every row of the table or SELECT, numbered from 1 in the order DuckDB gives them with one thread.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Literal
 from schemas.errors import ConfigError
 from schemas.file_reading import CsvSpec, FileReading
 from tasks.sources.kind import Part
-from tasks.sources.readers.records import Batch
+from tasks.sources.readers.records import RowBatch
 from tasks.sources.readers.streams import COMPRESSED
 from tasks.sources.readers.values import ValueForms
 from tasks.storage.files import sha256_file, sha256_json
@@ -108,14 +108,14 @@ def forms_of(source: object) -> ValueForms:
     return ValueForms(source.time_format, source.csv.decimal)
 
 
-def reader_of(form: FileFormat, csv: CsvSpec) -> Callable[[Path], Iterator[Batch]]:
+def reader_of(form: FileFormat, csv: CsvSpec) -> Callable[[Path], Iterator[RowBatch]]:
     """The function that reads files of this format in batches; `tunegate init` uses it as well."""
     from tasks.sources.readers.read_arrow import read_parquet
     from tasks.sources.readers.read_csv import read_csv
     from tasks.sources.readers.read_jsonl import read_json, read_jsonl
     from tasks.sources.readers.records import in_batches
 
-    readers: dict[str, Callable[[Path], Iterator[Batch]]] = {
+    readers: dict[str, Callable[[Path], Iterator[RowBatch]]] = {
         "csv": lambda path: in_batches(read_csv(path, csv)),
         "jsonl": read_jsonl,
         "json": lambda path: in_batches(read_json(path)),

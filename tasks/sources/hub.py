@@ -14,7 +14,7 @@ from tasks.sources.formats import SourceFile, fingerprint_files
 from tasks.sources.kind import Part, Place, SourceKind
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import arrow_batches, parquet_batches
-from tasks.sources.readers.records import BATCH_ROWS, Batch
+from tasks.sources.readers.records import BATCH_ROWS, RowBatch
 from tasks.storage.files import sha256_json
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -43,7 +43,7 @@ class Hub(SourceKind[HuggingFaceSource]):
 KIND = Hub()
 
 
-def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Batch]:
+def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[RowBatch]:
     """Every row of the split, numbered from 1. Nothing is downloaded unless the source allows it.
 
     Raises:

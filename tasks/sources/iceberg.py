@@ -30,7 +30,7 @@ from schemas.source import IcebergSource
 from tasks.sources.kind import Part, Place, SourceKind, need_package
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import arrow_batches
-from tasks.sources.readers.records import Batch
+from tasks.sources.readers.records import RowBatch
 from tasks.storage.files import sha256_json
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _described(source: IcebergSource) -> str:
     return source.table or source.path or ""
 
 
-def read_iceberg(source: IcebergSource, *, root: Path) -> Iterator[Batch]:
+def read_iceberg(source: IcebergSource, *, root: Path) -> Iterator[RowBatch]:
     """Every row of the snapshot, numbered from 1; data files in the order of their names.
 
     Raises:

@@ -14,7 +14,7 @@ from schemas.file_reading import RowReading, Source
 from schemas.source import SOURCES
 from tasks.privacy.hashes import Forgotten
 from tasks.progress import Progress, silent
-from tasks.sources.readers.records import Batch
+from tasks.sources.readers.records import RowBatch
 
 S = TypeVar("S", bound=Source)
 
@@ -49,7 +49,7 @@ class Part(NamedTuple):
     """The `source` of its rows."""
     prefix: str
     """Prefix of the ids made for its rows, if they have none."""
-    batches: Iterator[Batch]
+    batches: Iterator[RowBatch]
 
 
 @dataclass(frozen=True)

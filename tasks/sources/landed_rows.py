@@ -16,7 +16,7 @@ from schemas.errors import DataError
 from tasks.progress import Progress
 from tasks.sources.kind import Ingested, Ingestion, Part, Place, S, SourceKind
 from tasks.sources.landing import Landing, open_landing, read_landing, rewrite_if_replaced
-from tasks.sources.readers.records import Batch, Fault, Record, in_batches
+from tasks.sources.readers.records import Fault, Record, RowBatch, in_batches
 from tasks.sources.row_owner import RowOwner, note_owner
 from tasks.storage.files import sha256_json
 
@@ -79,7 +79,7 @@ class LandedRows(SourceKind[S]):
             )
             return Ingested(n_rows, n_gone, landing.mark("finished_at") or "")
 
-    def _batches(self, source: S, folder: Path) -> Iterator[Batch]:
+    def _batches(self, source: S, folder: Path) -> Iterator[RowBatch]:
         """The records in batches.
 
         Raises:

@@ -39,7 +39,7 @@ _COLUMNS = ("stream", "key", "parent", "status", "version", "fetched", "state", 
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LandedRow:
     """One row of a stream.
 
     Attributes:
@@ -72,7 +72,7 @@ def reason_of(error: Exception) -> str:
 class Landing:
     """An open `ingest.duckdb`; made by `open_landing` and `read_landing`."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, skips: Callable[[Row], bool] | None = None) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, skips: Callable[[LandedRow], bool] | None = None) -> None:
         self._connection, self._skips = connection, skips
         self._due: dict[str, str] = {}
 
@@ -114,7 +114,7 @@ class Landing:
         self._due = {}
         reach("ingest.committed")
 
-    def put(self, rows: list[Row]) -> None:
+    def put(self, rows: list[LandedRow]) -> None:
         """Store rows of one page. Inside `step`.
 
         Rows that are older than the stored ones, or equal to them, change nothing. Rows of forgotten customers are
@@ -193,7 +193,7 @@ class Landing:
 
 
 @contextmanager
-def open_landing(folder: Path, *, skips: Callable[[Row], bool] | None = None) -> Iterator[Landing]:
+def open_landing(folder: Path, *, skips: Callable[[LandedRow], bool] | None = None) -> Iterator[Landing]:
     """The folder's `ingest.duckdb`, created if it is missing.
 
     Args:

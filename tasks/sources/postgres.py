@@ -22,7 +22,7 @@ from schemas.secret import secret_value
 from tasks.progress import Progress
 from tasks.sources.kind import Ingested, Ingestion, need_package
 from tasks.sources.landed_rows import DELETED, LandedRows, faulty_records
-from tasks.sources.landing import FAULTY, FILE, Landing, Row, open_landing, reason_of
+from tasks.sources.landing import FAULTY, FILE, LandedRow, Landing, open_landing, reason_of
 from tasks.sources.postgres_sql import Statements, check_query
 from tasks.sources.readers.records import BATCH_ROWS, Fault, Record
 from tasks.sources.row_owner import RowOwner
@@ -146,14 +146,14 @@ def _fetch_faulty(connection: Connection, landing: Landing, statements: Statemen
     if n_rows != known:
         with landing.step():
             landing.clear("faulty")
-            landing.put([Row("faulty", str(number), reason) for number in range(1, n_rows + 1)])
+            landing.put([LandedRow("faulty", str(number), reason) for number in range(1, n_rows + 1)])
 
 
 def _compare_keys(source: PostgresSource, connection: Connection, landing: Landing, statements: Statements) -> None:
     """Turn rows that are gone into tombstones, and fetch rows that were never seen by their key."""
     upstream = {_key(values) for values in _stream(connection, statements.keys(), source.page_size)}
     here = dict(landing.query("SELECT key, state FROM rows WHERE stream = 'row'"))
-    gone = [Row("row", key, None, state="deleted") for key, state in here.items() if key not in upstream]
+    gone = [LandedRow("row", key, None, state="deleted") for key, state in here.items() if key not in upstream]
     missing = sorted(key for key in upstream if here.get(key, "deleted") == "deleted")
     fresh = [row for row in gone if here[row.key] != "deleted"]
     if fresh:
@@ -175,15 +175,15 @@ def _resume_at(source: PostgresSource, connection: Connection, statements: State
     return orjson.dumps([str(value)]).decode()
 
 
-def _row(values: Sequence[Any], statements: Statements) -> Row:
+def _row(values: Sequence[Any], statements: Statements) -> LandedRow:
     """The row to store, or a placeholder for one that raises."""
     n_first = len(statements.key) + 1
     key = _key(values[1:n_first])
     try:
         content = dict(zip(statements.columns, values[n_first:], strict=True))
-        return Row("row", key, orjson.dumps(content, default=_plain).decode())
+        return LandedRow("row", key, orjson.dumps(content, default=_plain).decode())
     except Exception as error:
-        return Row("row", key, orjson.dumps({"fault": reason_of(error)}).decode(), state=FAULTY)
+        return LandedRow("row", key, orjson.dumps({"fault": reason_of(error)}).decode(), state=FAULTY)
 
 
 def _key(values: Sequence[Any]) -> str:

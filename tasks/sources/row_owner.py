@@ -16,9 +16,9 @@ from schemas.errors import TunegateError
 from schemas.file_reading import FileReading
 from tasks.privacy.hashes import Forgotten
 from tasks.sources.copies import FILES, READING
-from tasks.sources.landing import Landing, Row, open_landing, read_landing, rewrite_if_replaced
+from tasks.sources.landing import LandedRow, Landing, open_landing, read_landing, rewrite_if_replaced
 from tasks.sources.readers.paths import MISSING, parse_path, walk
-from tasks.sources.readers.records import Batch
+from tasks.sources.readers.records import RowBatch
 from tasks.sources.readers.values import to_text
 from tasks.sources.zendesk_conversation import AGENTS
 from tasks.storage.files import sha256_file
@@ -68,7 +68,7 @@ class RowOwner:
             ticket = str(orjson.loads(key)[self.ticket_in_key])
         return forgotten.is_gone("ticket", ticket) or forgotten.is_gone("customer", self.customer(stream, key, content))
 
-    def skips(self, row: Row, forgotten: Forgotten) -> bool:
+    def skips(self, row: LandedRow, forgotten: Forgotten) -> bool:
         """True for an arriving row that must not be stored."""
         return self.is_gone(row.stream, row.key, row.content, forgotten)
 
@@ -150,7 +150,7 @@ def copy_customers(copy: Path) -> list[tuple[str, int]]:
     return sorted(found.items())
 
 
-def _count(maker: Any, batch: Batch, found: Counter[str]) -> None:
+def _count(maker: Any, batch: RowBatch, found: Counter[str]) -> None:
     import pyarrow.compute as pc
 
     made = maker.make(batch)

@@ -20,7 +20,7 @@ from schemas.remote_source import ZendeskSource
 from tasks.progress import Progress
 from tasks.sources.kind import need_package
 from tasks.sources.landed_rows import DELETED, LandedRows, faulty_records
-from tasks.sources.landing import FAULTY, Landing, Row, reason_of
+from tasks.sources.landing import FAULTY, LandedRow, Landing, reason_of
 from tasks.sources.readers.records import BATCH_ROWS, Fault, Record, fault_of
 from tasks.sources.row_owner import REQUESTER, RowOwner
 from tasks.sources.zendesk_api import Page, ZendeskApi, with_restarts
@@ -134,7 +134,7 @@ def _fetch_comments(api: ZendeskApi, landing: Landing, statuses: Sequence[str], 
             fault = _as_json({"fault": reason_of(error)})
             with landing.step():  # not marked as fetched: the next sync tries again
                 # A placeholder among the comments until they can be used; it quarantines the ticket.
-                landing.put([Row("comment", f"{key}/{FAULTY}", fault, parent=key, state=FAULTY)])
+                landing.put([LandedRow("comment", f"{key}/{FAULTY}", fault, parent=key, state=FAULTY)])
             continue
         reach("ingest.fetched")
         with landing.step():
@@ -146,7 +146,7 @@ def _fetch_comments(api: ZendeskApi, landing: Landing, statuses: Sequence[str], 
         progress(number, len(waiting), "tickets with comments")
 
 
-def _put_tickets(landing: Landing, rows: list[Row]) -> None:
+def _put_tickets(landing: Landing, rows: list[LandedRow]) -> None:
     """Store tickets, and remove the comments of deleted ones. Inside `step`."""
     landing.put(rows)
     for row in rows:
@@ -154,7 +154,7 @@ def _put_tickets(landing: Landing, rows: list[Row]) -> None:
             landing.remove("comment", parent=row.key)
 
 
-def _ticket_or_fault(value: object, place: str) -> Row:
+def _ticket_or_fault(value: object, place: str) -> LandedRow:
     """The row of a ticket, or a placeholder for a value on which that raises."""
     try:
         return _ticket(value, place)
@@ -162,7 +162,7 @@ def _ticket_or_fault(value: object, place: str) -> Row:
         return _faulty(place, reason_of(error))
 
 
-def _ticket(value: object, place: str) -> Row:
+def _ticket(value: object, place: str) -> LandedRow:
     if not isinstance(value, dict) or not isinstance(value.get("id"), int) or isinstance(value["id"], bool):
         return _faulty(place, "The ticket of the export is not an object with an id.")
     key, version = str(value["id"]), str(value.get("generated_timestamp") or 0)
@@ -174,10 +174,10 @@ def _ticket(value: object, place: str) -> Row:
     kept["score"] = rating.get("score") if isinstance(rating, dict) else None
     fields = value.get("custom_fields")
     kept["fields"] = {str(field["id"]): field.get("value") for field in fields or () if _has_id(field)}
-    return Row("ticket", key, _as_json(kept), status=str(value.get("status")), version=version)
+    return LandedRow("ticket", key, _as_json(kept), status=str(value.get("status")), version=version)
 
 
-def _comments(ticket: str, pages: list[Page] | None) -> list[Row] | None:
+def _comments(ticket: str, pages: list[Page] | None) -> list[LandedRow] | None:
     if pages is None:
         return None
     users = {user["id"]: user.get("role") for page in pages for user in page.get("users") or () if _has_id(user)}
@@ -195,7 +195,7 @@ def _comments(ticket: str, pages: list[Page] | None) -> list[Row] | None:
             text = value.get("plain_body") or value.get("body")
             is_redacted = isinstance(text, str) and _REDACTED in text
             rows.append(
-                Row(
+                LandedRow(
                     "comment", str(value["id"]), _as_json(kept if is_redacted else {**kept, "body": text}),
                     parent=ticket, state="redacted" if is_redacted else "live",
                 )
@@ -203,24 +203,24 @@ def _comments(ticket: str, pages: list[Page] | None) -> list[Row] | None:
     return rows
 
 
-def _missing(landing: Landing, ticket: str, listed: set[str]) -> list[Row]:
+def _missing(landing: Landing, ticket: str, listed: set[str]) -> list[LandedRow]:
     """A tombstone for each stored comment that is no longer listed."""
     before = landing.query("SELECT key, content FROM rows WHERE stream = 'comment' AND parent = ?", ticket)
     gone = []
     for key, content in before:
         if key not in listed:
             kept = {name: value for name, value in orjson.loads(content).items() if name != "body"}
-            gone.append(Row("comment", key, _as_json(kept), parent=ticket, state=_GONE))
+            gone.append(LandedRow("comment", key, _as_json(kept), parent=ticket, state=_GONE))
     return gone
 
 
-def _tombstone(key: str, version: str | None) -> Row:
+def _tombstone(key: str, version: str | None) -> LandedRow:
     """A ticket that was deleted upstream."""
-    return Row("ticket", key, None, version=version, status=_GONE, state=_GONE)
+    return LandedRow("ticket", key, None, version=version, status=_GONE, state=_GONE)
 
 
-def _faulty(place: str, reason: str) -> Row:
-    return Row(FAULTY, place, orjson.dumps(reason).decode())
+def _faulty(place: str, reason: str) -> LandedRow:
+    return LandedRow(FAULTY, place, orjson.dumps(reason).decode())
 
 
 def _has_id(value: object) -> bool:

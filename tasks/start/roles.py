@@ -45,7 +45,7 @@ class Desk(Spec):
     by_customer: tuple[str, str] | None = None
 
 
-class Known(Spec):
+class KnownNames(Spec):
     """The content of `columns.yaml`."""
 
     names: dict[TicketColumn, Words]
@@ -58,7 +58,7 @@ class Known(Spec):
     desks: tuple[Desk, ...]
 
 
-KNOWN = Known.model_validate(YAML(typ="safe").load(Path(__file__).with_name("columns.yaml")))
+KNOWN = KnownNames.model_validate(YAML(typ="safe").load(Path(__file__).with_name("columns.yaml")))
 
 
 _NO_LABELS = (*KNOWN.never_labels, *KNOWN.speaker_names, *KNOWN.answered_names)

@@ -37,7 +37,7 @@ class LayerOutput(NamedTuple):
     """(batch, seq, d): their output, zero where it is not needed."""
 
 
-class States(Protocol):
+class TrunkStates(Protocol):
     """Output of the frozen lower layers for a split, see tasks/train/trunk.py."""
 
     def take(self, indices: Sequence[int], seq: int) -> LayerOutput:
@@ -74,7 +74,7 @@ class Examples:
         DataError: the folder is not a dataset with the columns of `DatasetRef`.
     """
 
-    def __init__(self, folder: Path, states: States | None = None) -> None:
+    def __init__(self, folder: Path, states: TrunkStates | None = None) -> None:
         import pyarrow.compute as pc
         from datasets import load_from_disk
 

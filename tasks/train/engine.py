@@ -28,7 +28,7 @@ from tasks.train.validation import Validator
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """The result of a training."""
 
     n_steps: int
@@ -56,7 +56,7 @@ def count_steps(n_examples: int, spec: TrainSpec) -> int:
 
 def train(
     model: nn.Module, spec: TrainSpec, *, data: TrainData, checkpoints: Checkpoints, hooks: Hooks, group: Group = ALONE
-) -> Outcome:
+) -> TrainingOutcome:
     """Train `model` in place, from the newest checkpoint if there is one; equal inputs give equal weights.
 
     An optimiser step uses the gradient of the mean loss over all its supervised tokens, however it is split into
@@ -138,9 +138,9 @@ def train(
             state = State(step=step, n_tokens=n_tokens, curve=curve, best=validator.best)
             group.save(checkpoints.folder, state, key=checkpoints.key, model=model, optimizer=optimizer)
         if stopping:
-            return Outcome(len(curve), n_tokens, curve, finished=False, kept_step=step)
+            return TrainingOutcome(len(curve), n_tokens, curve, finished=False, kept_step=step)
     kept_step = validator.finish(len(curve))
-    return Outcome(len(curve), n_tokens, curve, finished=True, kept_step=kept_step)
+    return TrainingOutcome(len(curve), n_tokens, curve, finished=True, kept_step=kept_step)
 
 
 def _step(

@@ -23,7 +23,7 @@ from tasks.train.memory import detect_device, predict_parts
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
-class Depot(Protocol):
+class CheckpointDepot(Protocol):
     """A second place for checkpoints, for when the scratch folder may be lost with its machine."""
 
     def restore(self, scratch: Path) -> None:
@@ -33,7 +33,7 @@ class Depot(Protocol):
         """Copy a sealed checkpoint and the answers so far; `restore` sees a complete copy or none."""
 
 
-def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot: Depot | None = None) -> int:
+def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot: CheckpointDepot | None = None) -> int:
     """Train until the end or until stopped; the first process writes the sealed result to `job.scratch`.
 
     Args:

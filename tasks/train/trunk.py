@@ -35,7 +35,7 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Rows:
+class TrunkRows:
     """States of one split, memory-mapped: [prefix shared by all examples | each example's own rows, in order]."""
 
     n_layers: int
@@ -46,7 +46,7 @@ class Rows:
     """(rows, d), read-only."""
 
     def take(self, indices: Sequence[int], seq: int) -> LayerOutput:
-        """See `tasks.train.batches.States`."""
+        """See `tasks.train.batches.TrunkStates`."""
         states = self.states.new_zeros(len(indices), seq, self.states.shape[-1])
         states[:, : self.n_prefix] = self.states[: min(self.n_prefix, seq)]
         for row, index in enumerate(indices):
@@ -61,14 +61,14 @@ class Trunk:
 
     root: Path
 
-    def split(self, name: str) -> Rows:
+    def split(self, name: str) -> TrunkRows:
         """Open the states of a split."""
         header: dict[str, Any] = orjson.loads((self.root / f"{name}.json").read_bytes())
         dtype = getattr(torch, header["dtype"])
         starts, width = tuple(header["starts"]), header["width"]
         path = str(self.root / f"{name}.bin")
         flat = torch.from_file(path, shared=False, size=starts[-1] * width, dtype=dtype)
-        return Rows(header["n_layers"], header["n_prefix"], starts, flat.view(-1, width))
+        return TrunkRows(header["n_layers"], header["n_prefix"], starts, flat.view(-1, width))
 
 
 def frozen_layers(model: nn.Module) -> int:

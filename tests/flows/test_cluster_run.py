@@ -8,11 +8,11 @@ from flows.context.graph_context import GraphContext
 from flows.graph.graph import Node
 from schemas.artifacts import ModelRef
 from tasks.cluster.answers import AnsweringOnRay
-from tasks.cluster.connect import Place
+from tasks.cluster.connect import ClusterPlace
 from tasks.cluster.train_driver import TrainingOnRay
 from tests.support.specs import pipeline_spec
 
-PLACE = Place("10.0.0.5:6379", "file:///mnt/shared")
+PLACE = ClusterPlace("10.0.0.5:6379", "file:///mnt/shared")
 
 
 def key_of(node: Node) -> tuple[Any, ...]:

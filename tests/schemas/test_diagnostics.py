@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.diagnostics import ConfigErrors, Diagnostic, Source, Span
+from schemas.diagnostics import ConfigErrors, Diagnostic, SourceText, Span
 
 
 @pytest.mark.parametrize(
@@ -16,13 +16,13 @@ from schemas.diagnostics import ConfigErrors, Diagnostic, Source, Span
     ],
 )
 def test_carets_stand_under_the_fault(line: str, span: Span, shown: list[str]) -> None:
-    rendered = Source("f.yaml", line).fault("TG0103", "wrong", span).render()
+    rendered = SourceText("f.yaml", line).fault("TG0103", "wrong", span).render()
     assert rendered.splitlines()[3:] == shown
 
 
 def test_of_a_long_line_the_part_around_the_fault_is_shown() -> None:
     line = "a" * 500 + "WRONG" + "b" * 500
-    rendered = Source("f.yaml", line).fault("TG0103", "wrong", Span(1, 501, 5)).render().splitlines()
+    rendered = SourceText("f.yaml", line).fault("TG0103", "wrong", Span(1, 501, 5)).render().splitlines()
     assert rendered[1] == "  --> f.yaml:1:501"
     assert rendered[3].startswith(" 1 | ...aaa")
     assert rendered[3].endswith("bbb...")
@@ -32,7 +32,7 @@ def test_of_a_long_line_the_part_around_the_fault_is_shown() -> None:
 
 
 def test_the_gutter_grows_with_the_line_number() -> None:
-    rendered = Source("f.yaml", "\n" * 1233 + "here").fault("TG0103", "wrong", Span(1234, 1, 4), "help").render()
+    rendered = SourceText("f.yaml", "\n" * 1233 + "here").fault("TG0103", "wrong", Span(1234, 1, 4), "help").render()
     assert rendered.splitlines()[1:] == [
         "    --> f.yaml:1234:1",
         "     |",
@@ -43,7 +43,7 @@ def test_the_gutter_grows_with_the_line_number() -> None:
 
 
 def test_messages_stay_on_one_line_and_cannot_steer_a_terminal() -> None:
-    fault = Source("f.yaml", "x").fault("TG0101", "unknown key `a\nb\x1b[2J`", help="a\rb")
+    fault = SourceText("f.yaml", "x").fault("TG0101", "unknown key `a\nb\x1b[2J`", help="a\rb")
     assert fault.render() == "error[TG0101]: unknown key `a\\nb\\x1b[2J`\n  --> f.yaml\n   = help: a\\rb"
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.diagnostics import ConfigErrors, Source
+from schemas.diagnostics import ConfigErrors, SourceText
 from schemas.load import load_file
 from schemas.yaml_text import MAX_BYTES, MAX_DEPTH, MAX_LINE, MAX_VALUES, Value, read_tree
 
@@ -23,7 +23,7 @@ def plain(value: Value) -> object:
 
 
 def read(text: str) -> object:
-    return plain(read_tree(Source("f.yaml", text)))
+    return plain(read_tree(SourceText("f.yaml", text)))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_merge_key_brings_in_what_is_not_written_beside_it() -> None:
 
 
 def test_every_value_knows_where_it_is_written() -> None:
-    tree = read_tree(Source("f.yaml", "a:\n  - b: 'x'\n    c: [1, 2]\n"))
+    tree = read_tree(SourceText("f.yaml", "a:\n  - b: 'x'\n    c: [1, 2]\n"))
     items = tree["a"].value
     assert isinstance(items, list)
     first = items[0].value

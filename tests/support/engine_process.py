@@ -10,7 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from flows.graph.execute import Outcome, Run
+from flows.graph.execute import NodeOutcome, Run
 from flows.graph.graph import Graph, Node
 from flows.graph.keys import step_key
 from flows.graph.store import Store
@@ -49,7 +49,7 @@ def table_node(journal: Path, *, threshold: float = 0.8, pause_s: float = 0.0) -
     return graph.nodes["table"]
 
 
-def table_of(home: Path, journal: Path, *, threshold: float = 0.8, pause_s: float = 0.0) -> Outcome:
+def table_of(home: Path, journal: Path, *, threshold: float = 0.8, pause_s: float = 0.0) -> NodeOutcome:
     """Make the table, or reuse it from the home folder's store."""
     node = table_node(journal, threshold=threshold, pause_s=pause_s)
     return Run(Graph({node.name: node}), Store(home)).make(node)

@@ -5,7 +5,7 @@ from types import ModuleType
 
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import RunVerdict
-from flows.ledger.runs import Seen
+from flows.ledger.runs import SeenTickets
 from schemas.ticks import Decision
 
 
@@ -23,4 +23,4 @@ def fill(ledger: Ledger, kit: ModuleType, numbers: Iterable[int], *, evidence: d
         ledger.promote(
             "replies", expected=champion and champion.version, version=version, verdict=RunVerdict(run_id, "better")
         )
-        ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=Seen("s", "", number))
+        ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=SeenTickets("s", "", number))

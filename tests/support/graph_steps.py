@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from flows.graph.execute import Guard, Observer, Outcome, Run, run_plainly
+from flows.graph.execute import Guard, NodeOutcome, Observer, Run, run_plainly
 from flows.graph.graph import Graph, Node
 from flows.graph.store import Store
 from schemas.artifacts import Artifact, RowCounts, TicketTable
@@ -112,13 +112,13 @@ class Notes(Observer):
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         self.events.append(("progressed", node.name, f"{done}/{total} {unit} {figures}"))
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         self.events.append(("ended", node.name, outcome.skipped or ("reused" if outcome.reused else "made")))
 
     def failed(self, node: Node, error: BaseException) -> None:
         self.events.append(("failed", node.name, str(getattr(error, "code", type(error).__name__))))
 
-    def became(self, name: str, node: Node, outcome: Outcome) -> None:
+    def became(self, name: str, node: Node, outcome: NodeOutcome) -> None:
         self.events.append(("became", name, node.name))
 
     def of(self, *kinds: str) -> list[tuple[str, ...]]:

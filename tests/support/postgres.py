@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.workspace.servers import free_port
-from infra.stack.postgres import QUICK, Cluster, PostgresError, programs
+from infra.stack.postgres import QUICK, PostgresCluster, PostgresError, programs
 from tests.support.processes import is_running, processes_of, wait_for
 
 _numbers = count(1)
@@ -23,7 +23,9 @@ class Postgres:
     """A server without authentication, on loopback and, if given, on `network` (10.0.0.0/24)."""
 
     def __init__(self, folder: Path, network: str = "") -> None:
-        self._cluster = Cluster(folder, free_port(), settings=(*QUICK, *(("listen_addresses=*",) if network else ())))
+        self._cluster = PostgresCluster(
+            folder, free_port(), settings=(*QUICK, *(("listen_addresses=*",) if network else ()))
+        )
         self._cluster.create()
         if network:
             with (self._cluster.data / "pg_hba.conf").open("a") as stream:

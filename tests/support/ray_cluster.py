@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.cluster.connect import Place
+from tasks.cluster.connect import ClusterPlace
 
 STORE_BYTES = 200 << 20
 _LEAVE_S = 20.0
@@ -50,8 +50,8 @@ class TwoNodes:
         self.second = self.add_node()
 
     @property
-    def place(self) -> Place:
-        return Place(self._cluster.address, f"file://{self.shared}")
+    def place(self) -> ClusterPlace:
+        return ClusterPlace(self._cluster.address, f"file://{self.shared}")
 
     def add_node(self, **arguments: Any) -> Any:
         """Add a node with one CPU."""

@@ -7,7 +7,7 @@ from typing import Any
 from flows.cli.output import note, out, print_json, print_rows, warn
 from flows.ledger.opened import open_ledger
 from flows.privacy.forget import CERTIFICATES, certificate_text
-from flows.views.lineage import Found
+from flows.views.lineage import NamedLineage
 from flows.workspace.settings import Settings
 from schemas.counted import counted
 from schemas.forget import Certificate, Holdings
@@ -62,7 +62,7 @@ def _mark_in_mlflow(settings: Settings, done: Sequence[Certificate]) -> None:
         warn(f"MLflow sync pending: {late.message}; `tunegate ops reconcile` later")
 
 
-def lineage_lines(found: Found) -> Iterator[str]:
+def lineage_lines(found: NamedLineage) -> Iterator[str]:
     """Everything that was found, the model first."""
     if found.model:
         yield from _model_lines(found.model)

@@ -3,14 +3,14 @@
 import time
 
 from flows.cli.output import talk
-from flows.graph.execute import Observer, Outcome
+from flows.graph.execute import NodeOutcome, Observer
 from flows.graph.graph import Node
 
 
 class StepTimes(Observer):
     """Prints each step that was made, with its seconds."""
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         if not outcome.reused and not outcome.skipped:
             talk().print(f"  {node.name:<18} {outcome.seconds:.1f} s", style="dim", markup=False)
 

@@ -10,7 +10,7 @@ from flows.cli.output import out, print_rows, talk
 
 if TYPE_CHECKING:
     from flows.graph.graph import Node
-    from flows.views.advice import Advice, Evidence
+    from flows.views.advice import Advice, AdviceEvidence
     from schemas.costs import CostReport, QueryLine
     from schemas.training import TrainSpec
     from tasks.assess.ablation import AblationRow, AblationTable
@@ -61,7 +61,7 @@ def _fit_json(fit: Fit) -> dict[str, Any]:
     }
 
 
-def print_advice(advice: Advice, known: Evidence) -> None:
+def print_advice(advice: Advice, known: AdviceEvidence) -> None:
     """The answer, the means of the arms, the reasons and the gaps, for a person."""
     run = f"run {advice.run_id}" if advice.run_id else "nothing recorded yet"
     out().print(f"{advice.pipeline} ({run}): {advice.answer}", markup=False, style="bold")

@@ -10,7 +10,7 @@ import orjson
 from pydantic import ValidationError
 
 from schemas.artifacts import CurationCard
-from schemas.curation_card import CARD_VERSION, CardNumbers, Distribution, Shift
+from schemas.curation_card import CARD_VERSION, CardNumbers, ColumnShift, Distribution
 from schemas.errors import DataError
 
 MODERATE = 0.1
@@ -63,7 +63,7 @@ def stability_index(current: Sequence[int], reference: Sequence[int]) -> float:
 
 def shift_of(
     column: str, *, counts: Mapping[str, int], n_missing: int, n: int, reference: Distribution
-) -> Shift | None:
+) -> ColumnShift | None:
     """Return the column's shift over the reference's bins: its values, all others, none. None if a side has no ticket.
 
     Without any change the mean of the index is about (k - 1)(1/n + 1/m) for k bins and n and m tickets. If that alone
@@ -86,7 +86,7 @@ def shift_of(
     n_bins = sum(bool(a or b) for a, b in zip(now, then, strict=True))
     index = stability_index(now, then)
     chance = (n_bins - 1) * (1 / n + 1 / reference.n)
-    return Shift(column=column, index=round(index, 6), chance=round(chance, 6), verdict=_verdict(index, chance))
+    return ColumnShift(column=column, index=round(index, 6), chance=round(chance, 6), verdict=_verdict(index, chance))
 
 
 def _verdict(index: float, chance: float) -> Literal["stable", "moderate", "major", "too few tickets"]:

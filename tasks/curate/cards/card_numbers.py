@@ -16,6 +16,7 @@ from schemas.curation_card import (
     QUANTILES,
     CardNumbers,
     Cluster,
+    ColumnShift,
     Distribution,
     Drift,
     Duplicates,
@@ -26,7 +27,6 @@ from schemas.curation_card import (
     Reason,
     ReplyVariety,
     Score,
-    Shift,
     ValueCounts,
 )
 from schemas.curation_steps import RedactStep
@@ -323,7 +323,7 @@ def _drift(
 ) -> Drift:
     from tasks.curate.cards.card_drift import shift_of
 
-    shifts: list[Shift] = []
+    shifts: list[ColumnShift] = []
     for name, current in distributions.items():
         if name not in reference.distributions:
             continue

@@ -21,7 +21,7 @@ _TABLE = 64
 """In a row of more numbers no value begins with a single digit."""
 
 
-class Found(NamedTuple):
+class FoundValue(NamedTuple):
     """One value: characters [start, end) of the text, its type, and the form in which equal values are equal."""
 
     start: int
@@ -30,7 +30,7 @@ class Found(NamedTuple):
     key: str
 
 
-class Part(NamedTuple):
+class NumberPart(NamedTuple):
     """Some numbers of a row that may be one value: characters [start, end) of the text."""
 
     start: int
@@ -46,12 +46,12 @@ class _Best(NamedTuple):
 
     n_digits: int
     n_values: int
-    value: Found | None
+    value: FoundValue | None
     then: int
     """The number from which the rest is read."""
 
 
-def read_rows(text: str, read: Callable[[Part], Found | None]) -> Iterator[Found]:
+def read_rows(text: str, read: Callable[[NumberPart], FoundValue | None]) -> Iterator[FoundValue]:
     """Yield the values of each row of numbers, left to right, without overlaps.
 
     Args:
@@ -60,14 +60,14 @@ def read_rows(text: str, read: Callable[[Part], Found | None]) -> Iterator[Found
 
     >>> def read(part):
     ...     is_phone = part.end - part.start == 12
-    ...     return Found(part.start, part.end, "phone", "") if is_phone else None
+    ...     return FoundValue(part.start, part.end, "phone", "") if is_phone else None
     >>> text = "Call 415-873-2700 12 559-292-9000."
     >>> [text[value.start : value.end] for value in read_rows(text, read)]
     ['415-873-2700', '559-292-9000']
     """
     for row in _ROW.finditer(text):
         start, end = row.span()
-        whole = read(Part(_inside(text, start, end), end, len(text), 0))
+        whole = read(NumberPart(_inside(text, start, end), end, len(text), 0))
         if whole is not None:
             yield whole
         elif breaks := [found.span() for found in _BREAK.finditer(text, start, end)]:
@@ -77,8 +77,8 @@ def read_rows(text: str, read: Callable[[Part], Found | None]) -> Iterator[Found
 
 
 def _fewest_digits_left(
-    text: str, starts: list[int], ends: list[int], read: Callable[[Part], Found | None]
-) -> Iterator[Found]:
+    text: str, starts: list[int], ends: list[int], read: Callable[[NumberPart], FoundValue | None]
+) -> Iterator[FoundValue]:
     """Read a row whose numbers are [starts[n], ends[n]): from its end, the best from each number on."""
     n_digits = [len(_DIGIT.findall(text, start, end)) for start, end in zip(starts, ends, strict=True)]
     n_long, n_numbers = sum(n > 1 for n in n_digits), len(starts)
@@ -96,7 +96,7 @@ def _fewest_digits_left(
             if n < _FEWEST_DIGITS or (is_end and first == 0):
                 continue
             start, end = _inside(text, starts[first], ends[last]), ends[last]
-            value = read(Part(start, end, len(text) if is_end else end, max(1, n_others)))
+            value = read(NumberPart(start, end, len(text) if is_end else end, max(1, n_others)))
             if value is not None:
                 rest = best[last + 1]
                 found = _Best(n + rest.n_digits, rest.n_values + 1, value, last + 1)

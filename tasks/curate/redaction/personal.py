@@ -20,7 +20,7 @@ from tasks.curate.redaction.announced import AnnouncedType, find_announced, kind
 from tasks.curate.redaction.credentials import HIDDEN, find_known_secrets, find_named_secrets
 from tasks.curate.redaction.emails import find_emails
 from tasks.curate.redaction.national_ids import find_chinese_ids, find_lettered_ids, national_id
-from tasks.curate.redaction.number_rows import Found, Part, read_rows
+from tasks.curate.redaction.number_rows import FoundValue, NumberPart, read_rows
 from tasks.curate.redaction.numbers import (
     OrderNumbers,
     card_digits,
@@ -31,7 +31,7 @@ from tasks.curate.redaction.numbers import (
     words_before,
 )
 from tasks.curate.redaction.scripts import as_read, is_read_otherwise
-from tasks.curate.redaction.separators import View, on_one_line, shown
+from tasks.curate.redaction.separators import ReplacedText, on_one_line, shown
 
 Spans = Iterator[tuple[int, int, str]]
 # Time is linear in the length of the text: a pattern starts once per run of characters (look-behinds) and does not
@@ -108,7 +108,7 @@ _PERSONAL_ID = re.compile(PERSONAL_ID)
 
 def find_personal(
     text: str, types: Collection[RedactionType], *, region: str = "US", orders: OrderNumbers | None = None
-) -> list[Found]:
+) -> list[FoundValue]:
     """Find values of the given types, left to right, without overlaps.
 
     Args:
@@ -125,11 +125,11 @@ def find_personal(
     if view is None:
         return _find(text, types, region, orders)
     found = _find(view.text, types, region, orders)
-    return [Found(*view.original(each.start, each.end), each.type, each.key) for each in found]
+    return [FoundValue(*view.original(each.start, each.end), each.type, each.key) for each in found]
 
 
-def _find(text: str, types: Collection[RedactionType], region: str, orders: OrderNumbers | None) -> list[Found]:
-    found: list[Found] = []
+def _find(text: str, types: Collection[RedactionType], region: str, orders: OrderNumbers | None) -> list[FoundValue]:
+    found: list[FoundValue] = []
     rest = _hide(text, map(re.Match.span, _PLACEHOLDER.finditer(text))) if "[" in text else text
     other = is_read_otherwise(text)
     if other:  # first addresses that touch words of other scripts, then those with such letters themselves
@@ -143,7 +143,7 @@ def _find(text: str, types: Collection[RedactionType], region: str, orders: Orde
     if orders is not None and ("order_number" in types or has_long_number):
         numbers = list(orders.find(rest))
         rest = _hide(rest, (number[:2] for number in numbers))
-        found += [Found(*number[:2], "order_number", number[2]) for number in numbers if "order_number" in types]
+        found += [FoundValue(*number[:2], "order_number", number[2]) for number in numbers if "order_number" in types]
     rest = as_read(rest) if other else rest
     lines = on_one_line(rest) if not _OVER_LINES.isdisjoint(types) else None
     if lines is not None:
@@ -163,7 +163,7 @@ def _find(text: str, types: Collection[RedactionType], region: str, orders: Orde
     return sorted(found)
 
 
-def _take_wordy_as_read(rest: str, types: Collection[RedactionType], found: list[Found]) -> str:
+def _take_wordy_as_read(rest: str, types: Collection[RedactionType], found: list[FoundValue]) -> str:
     for type_, finder in _WORDY:
         if type_ in types:
             hidden = _take(finder, type_, as_read(rest), found)
@@ -171,13 +171,15 @@ def _take_wordy_as_read(rest: str, types: Collection[RedactionType], found: list
     return rest
 
 
-def _take_over_lines(rest: str, lines: View, types: Collection[RedactionType], region: str, found: list[Found]) -> str:
+def _take_over_lines(
+    rest: str, lines: ReplacedText, types: Collection[RedactionType], region: str, found: list[FoundValue]
+) -> str:
     """Take the numbers that a tab or a line break divides.
 
     Columns of a table look the same, so a number needs a checksum or a word before it.
     """
     text = _hide(lines.text, _harmless(lines.text))
-    ibans = [Found(start, end, "iban", key) for start, end, key in _ibans(text)] if "iban" in types else []
+    ibans = [FoundValue(start, end, "iban", key) for start, end, key in _ibans(text)] if "iban" in types else []
     text = _hide(text, (value[:2] for value in ibans))
     originals = []
     for start, end, type_, key in [*ibans, *_long_numbers(text, types, region, announced=True)]:
@@ -188,12 +190,12 @@ def _take_over_lines(rest: str, lines: View, types: Collection[RedactionType], r
         # A phone number that ends before the break is found on its line; what follows is not a part of it.
         if type_ == "phone" and is_phone_alone(rest[first : gap.start()].rstrip(), region=region):
             continue
-        found.append(Found(first, last, type_, key))
+        found.append(FoundValue(first, last, type_, key))
         originals.append((first, last))
     return _hide(rest, sorted(originals))
 
 
-def _take(finder: Callable[[str], Spans], type_: RedactionType, rest: str, found: list[Found]) -> str:
+def _take(finder: Callable[[str], Spans], type_: RedactionType, rest: str, found: list[FoundValue]) -> str:
     """Add the finder's values, without overlaps; return the text with them hidden."""
     values = list(finder(rest))
     if not values:
@@ -202,7 +204,7 @@ def _take(finder: Callable[[str], Spans], type_: RedactionType, rest: str, found
     spans = []
     for start, end, key in sorted(values):
         if start >= place:
-            found.append(Found(start, end, type_, key))
+            found.append(FoundValue(start, end, type_, key))
             spans.append((start, end))
             place = end
     return _hide(rest, spans)
@@ -279,7 +281,7 @@ def _mac_addresses(text: str) -> Spans:
 
 def _long_numbers(
     text: str, types: Collection[RedactionType], region: str, *, announced: bool = False
-) -> Iterator[Found]:
+) -> Iterator[FoundValue]:
     """Ids, cards and phone numbers.
 
     Args:
@@ -290,14 +292,14 @@ def _long_numbers(
             their own after a word such as "call".
     """
 
-    def read(part: Part) -> Found | None:
+    def read(part: NumberPart) -> FoundValue | None:
         start, end, limit, n_others = part
         if "national_id" in types and (found := national_id(text, start, end, limit=limit, announced=announced)):
-            return Found(start, found[0], "national_id", found[1])
+            return FoundValue(start, found[0], "national_id", found[1])
         if "card" in types and (match := _CARD.match(text, start, limit)) is not None and match.end() == end:
             digits = card_digits(text, start, end)
             if digits:
-                return Found(start, end, "card", digits)
+                return FoundValue(start, end, "card", digits)
         if "phone" not in types or (match := _PHONE.match(text, start, limit)) is None or match.end() < end:
             return None
         end = match.end()  # with an extension
@@ -309,7 +311,7 @@ def _long_numbers(
             and not (said_before(text, start) == "phone" and is_phone_alone(text[start:end], region=region))
         ):
             return None
-        return Found(start, end, "phone", re.sub(r"[^0-9+]", "", text[start:end]))
+        return FoundValue(start, end, "phone", re.sub(r"[^0-9+]", "", text[start:end]))
 
     return read_rows(text, read)
 

@@ -30,7 +30,7 @@ WIDEST_GAP = 6
 _ZERO_WIDTH = re.compile(f"[{INVISIBLE}]")
 
 
-class View:
+class ReplacedText:
     """A text with some of its parts replaced, and the way back.
 
     >>> view = shown("call 415&nbsp;873&#8203;-2700")
@@ -38,7 +38,9 @@ class View:
     ('call 415 873-2700', (5, 29))
     """
 
-    def __init__(self, text: str, pattern: re.Pattern[str], replace: Callable[[str], str], inner: View | None) -> None:
+    def __init__(
+        self, text: str, pattern: re.Pattern[str], replace: Callable[[str], str], inner: ReplacedText | None
+    ) -> None:
         self._inner = inner
         # Stretches of the view: where each begins there and in the text it was made from.
         self._starts, self._origins = [0], [0]
@@ -72,20 +74,20 @@ class View:
         return self._origins[stretch] + place - self._starts[stretch]
 
 
-def shown(text: str) -> View | None:
+def shown(text: str) -> ReplacedText | None:
     """The text as a browser shows it, with single plain spaces in front of numbers; None where that is the text."""
     view = None
     if ("&" in text or not text.isascii()) and _NOT_SHOWN.search(text):
-        view = View(text, _NOT_SHOWN, _as_shown, None)
+        view = ReplacedText(text, _NOT_SHOWN, _as_shown, None)
         text = view.text
     if ("  " in text or not text.isascii()) and _GAP.search(text):
-        view = View(text, _GAP, lambda _: " ", view)
+        view = ReplacedText(text, _GAP, lambda _: " ", view)
     return view
 
 
-def on_one_line(text: str) -> View | None:
+def on_one_line(text: str) -> ReplacedText | None:
     """The text with a space for tabs and line breaks inside numbers; None where none has one."""
-    return View(text, _LINE_GAP, lambda _: " ", None) if _OVER_LINES.search(text) else None
+    return ReplacedText(text, _LINE_GAP, lambda _: " ", None) if _OVER_LINES.search(text) else None
 
 
 def _as_shown(written: str) -> str:

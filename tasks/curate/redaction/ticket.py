@@ -18,7 +18,7 @@ from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
 from tasks.curate.redaction.gates import TEXTS
 from tasks.curate.redaction.name_rules import find_names_by_rules
 from tasks.curate.redaction.names import find_names, selects
-from tasks.curate.redaction.number_rows import Found
+from tasks.curate.redaction.number_rows import FoundValue
 from tasks.curate.redaction.numbers import order_numbers
 from tasks.curate.redaction.personal import find_personal, is_personal_id
 
@@ -32,7 +32,7 @@ class Placeholders:
     """The placeholders of one ticket; the map from number to value stays inside.
 
     >>> placeholders = Placeholders()
-    >>> people = [Found(0, 9, "email", "ann@x.org"), Found(11, 20, "email", "bob@x.org")]
+    >>> people = [FoundValue(0, 9, "email", "ann@x.org"), FoundValue(11, 20, "email", "bob@x.org")]
     >>> placeholders.put("ann@x.org, bob@x.org", people)
     '[EMAIL_1], [EMAIL_2]'
     """
@@ -49,7 +49,7 @@ class Placeholders:
             for kind, number in PLACEHOLDER.findall(text):
                 self._last[kind.lower()] = max(self._last[kind.lower()], int(number))
 
-    def put(self, text: str, values: Iterable[Found]) -> str:
+    def put(self, text: str, values: Iterable[FoundValue]) -> str:
         """Replace the values in the text, except those to keep."""
         pieces = []
         place = 0
@@ -87,7 +87,7 @@ class Kept:
             if found.end - found.start == len(value)
         )
 
-    def has(self, found: Found, text: str) -> bool:
+    def has(self, found: FoundValue, text: str) -> bool:
         """Whether to keep the value.
 
         Args:
@@ -157,14 +157,14 @@ class TicketRedactor:
 
     def _find(
         self, text: str, types: Collection[RedactionType], names: NamesSpec | None, *, by_model: bool
-    ) -> list[Found]:
+    ) -> list[FoundValue]:
         found = find_personal(text, types, region=self._step.region, orders=self._orders)
         if names is None:
             return found
         people = [*find_names_by_rules(text), *(find_names(text, min_score=names.min_score) if by_model else ())]
         # Where rules and model overlap, the name that begins first counts, and of those the longest.
         for start, end, key in sorted(people, key=lambda name: (name[0], -name[1])):
-            name = Found(start, end, "name", key)
+            name = FoundValue(start, end, "name", key)
             if not _overlaps(name, found):
                 insort(found, name)
         return found
@@ -186,7 +186,7 @@ def texts_of(row: Mapping[str, str | None]) -> Iterator[str]:
         yield from texts
 
 
-def _overlaps(name: Found, found: list[Found]) -> bool:
+def _overlaps(name: FoundValue, found: list[FoundValue]) -> bool:
     place = bisect_left(found, name.end, key=lambda value: value.start)
     return place > 0 and found[place - 1].end > name.start
 

@@ -37,7 +37,7 @@ _SPACED_BYTES = np.frombuffer(_SPACED, np.uint8)
 
 
 @dataclass(frozen=True)
-class Rows:
+class NumberLists:
     """A list of numbers per text: `values[ends[i - 1]:ends[i]]`."""
 
     values: Numbers
@@ -81,25 +81,25 @@ class Vocabulary:
         self._sizes = np.zeros(2, np.int64)
         self.held_out = self._number(data, offsets, n_most, learn=True)
 
-    def number(self, texts: pa.Array) -> Rows:
+    def number(self, texts: pa.Array) -> NumberLists:
         """Return the numbers of the words of each text; -1 for a word that no held-out text has."""
         data, offsets = _buffers(texts)
         return self._number(data, offsets, (data.shape[0] + len(texts)) // 2 + 1, learn=False)
 
-    def _number(self, data: NDArray[np.uint8], offsets: Numbers, n_most: int, *, learn: bool) -> Rows:
+    def _number(self, data: NDArray[np.uint8], offsets: Numbers, n_most: int, *, learn: bool) -> NumberLists:
         words, ends = np.empty(n_most, np.int32), np.empty(offsets.shape[0] - 1, np.int64)
         is_ascii = not data.shape[0] or int(data.max()) < 128
         classes = _LETTERS if is_ascii else character_classes()
         scratch = np.empty(int(np.diff(offsets).max(initial=0)), np.uint8)
         known = (self._slots, self._bytes, self._ends, self._hashes, self._sizes)
         n_words = number_words(data, offsets, _LETTERS, classes, scratch, *known, learn, words, ends)
-        return Rows(words[:n_words], ends)
+        return NumberLists(words[:n_words], ends)
 
 
 class GramIndex:
     """The n-grams of the held-out texts, numbered, and which held-out texts hold each."""
 
-    def __init__(self, words: Rows, *, n_words: int, gap: int = 0) -> None:
+    def __init__(self, words: NumberLists, *, n_words: int, gap: int = 0) -> None:
         """Index the texts.
 
         Args:
@@ -117,11 +117,11 @@ class GramIndex:
         self.held_out = self._number(words, learn=True)
         self._starts, self._hashes = self._starts[: self.n_grams], self._hashes[: self.n_grams]
 
-    def find(self, words: Rows) -> Rows:
+    def find(self, words: NumberLists) -> NumberLists:
         """Return the numbers of the distinct n-grams of each text that some held-out text has."""
         return self._number(words, learn=False)
 
-    def frequencies(self, pool: Sequence[Rows]) -> Ints:
+    def frequencies(self, pool: Sequence[NumberLists]) -> Ints:
         """Count the pool texts that hold each n-gram."""
         total = np.zeros(self.n_grams, np.int64)
         for found in pool:
@@ -137,7 +137,7 @@ class GramIndex:
         ends = np.cumsum(np.bincount(grams, minlength=self.n_grams))
         return ends, texts[np.argsort(grams, kind="stable")]
 
-    def _number(self, words: Rows, *, learn: bool) -> Rows:
+    def _number(self, words: NumberLists, *, learn: bool) -> NumberLists:
         grams, ends = np.empty(words.values.shape[0], np.int32), np.empty(words.ends.shape[0], np.int64)
         known = (self._slots, self._words, self._starts, self._hashes, self.n_grams)
         last = np.full(self._starts.shape[0], -1, np.int64)
@@ -145,7 +145,7 @@ class GramIndex:
         if learn:
             self.n_grams = n_known
         n_found = int(ends[-1]) if ends.shape[0] else 0
-        return Rows(grams[:n_found].copy(), ends)
+        return NumberLists(grams[:n_found].copy(), ends)
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Containment:
     """Per held-out text, the rarities of all its n-grams."""
     posting_ends: Ints
     postings: Numbers
-    held_out: Rows
+    held_out: NumberLists
     """The n-grams of each held-out text, in their order."""
 
     def can_reach(self, threshold: float) -> NDArray[np.bool_]:
@@ -177,7 +177,7 @@ class Containment:
         return reached
 
     def best(
-        self, found: Rows, *, threshold: float, min_pieces: int = 1, lengths: Lengths | None = None
+        self, found: NumberLists, *, threshold: float, min_pieces: int = 1, lengths: Lengths | None = None
     ) -> tuple[Numbers, Ints]:
         """Return per pool text the held-out text it holds most of (-1: none reaches `threshold`), and their weight.
 
@@ -215,7 +215,7 @@ def weigh(index: GramIndex, frequencies: Ints, *, n_pool: int, max_frequency: in
     )
 
 
-def sum_per_text(values: Ints, held_out: Rows) -> Ints:
+def sum_per_text(values: Ints, held_out: NumberLists) -> Ints:
     """Add up the values of each text's n-grams."""
     running = np.concatenate(([0], np.cumsum(values[held_out.values])))
     sums: Ints = np.diff(running[held_out.ends], prepend=0)
@@ -241,7 +241,7 @@ class RarePrefix:
         n_prefix = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
         self._posting_ends, self._postings = index.postings(rank < n_prefix[texts])
 
-    def best(self, found: Rows, sizes: Ints, *, where: str) -> tuple[Numbers, Ints]:
+    def best(self, found: NumberLists, sizes: Ints, *, where: str) -> tuple[Numbers, Ints]:
         """Return per pool text the held-out text with the greatest J (-1: none reaches it), and how much they share.
 
         Args:
@@ -267,28 +267,28 @@ class RarePrefix:
 class EqualTexts:
     """Held-out texts by all their words; a text without a word equals none."""
 
-    def __init__(self, held_out: Rows) -> None:
+    def __init__(self, held_out: NumberLists) -> None:
         self._first: dict[bytes, int] = {}
         for number, words in _each(held_out, range(held_out.ends.shape[0])):
             if words.shape[0]:
                 self._first.setdefault(words.tobytes(), number)
         self._signs = np.unique(_signs(held_out))
 
-    def find(self, words: Rows) -> dict[int, int]:
+    def find(self, words: NumberLists) -> dict[int, int]:
         """Return for each pool text the first held-out text with the same words."""
         numbers = np.flatnonzero(np.isin(_signs(words), self._signs) & (words.sizes > 0)).tolist()
         pairs = ((number, self._first.get(own.tobytes())) for number, own in _each(words, numbers))
         return {number: other for number, other in pairs if other is not None}
 
 
-def _signs(rows: Rows) -> Ints:
+def _signs(rows: NumberLists) -> Ints:
     """Return a number per text that is equal for equal texts, so that few unequal texts are compared."""
     running = np.concatenate(([0], np.cumsum(rows.values, dtype=np.int64)))
     signs: Ints = np.diff(running[rows.ends], prepend=0) * 65_536 + rows.sizes
     return signs
 
 
-def _each(rows: Rows, numbers: Sequence[int]) -> list[tuple[int, Numbers]]:
+def _each(rows: NumberLists, numbers: Sequence[int]) -> list[tuple[int, Numbers]]:
     starts = rows.ends - rows.sizes
     return [(number, rows.values[starts[number] : rows.ends[number]]) for number in numbers]
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.curate.similarity.containment import WEIGHT_UNIT, Ints, Numbers, Rows, sum_per_text
+from tasks.curate.similarity.containment import WEIGHT_UNIT, Ints, NumberLists, Numbers, sum_per_text
 from tasks.curate.similarity.kernels.rewording import best_rewording
 
 MAX_WORDS = 24
@@ -41,12 +41,12 @@ class Reworded:
     """Per held-out text whether a rewording of it can be found."""
 
 
-def short_texts(words: Rows) -> Rows:
+def short_texts(words: NumberLists) -> NumberLists:
     """Return the words of the held-out texts that are compared; none of the others."""
     return _only(words, words.sizes <= MAX_WORDS)
 
 
-def comparable_texts(words: Rows, held_out: Rows) -> Rows:
+def comparable_texts(words: NumberLists, held_out: NumberLists) -> NumberLists:
     """Return the words of the texts that may reword some held-out text: neither is twice as long as the other."""
     lengths = np.unique(held_out.sizes)
     lengths = lengths[lengths >= _MIN_WORDS]
@@ -56,7 +56,7 @@ def comparable_texts(words: Rows, held_out: Rows) -> Rows:
     return _only(words, possible[np.minimum(words.sizes, 2 * MAX_WORDS + 1)])
 
 
-def find_reworded(pool: Sequence[Rows], held_out: Rows, *, margin: float) -> Reworded:
+def find_reworded(pool: Sequence[NumberLists], held_out: NumberLists, *, margin: float) -> Reworded:
     """Compare each text of the pool with each held-out text of at most `MAX_WORDS` words.
 
     What two texts have in common is their heaviest common subsequence of words, each weighted by ln((1 + N)/df): N
@@ -96,7 +96,7 @@ def find_reworded(pool: Sequence[Rows], held_out: Rows, *, margin: float) -> Rew
     return Reworded(best[n_held_out:], scores[n_held_out:], best[:n_held_out] >= 0)
 
 
-def _prefixes(held_out: Rows, weights: Ints, totals: Ints) -> tuple[Ints, Numbers]:
+def _prefixes(held_out: NumberLists, weights: Ints, totals: Ints) -> tuple[Ints, Numbers]:
     """Return per word the held-out texts that share too little weight without it and their still rarer words."""
     words = held_out.values.astype(np.int64)
     owners = np.repeat(np.arange(len(totals), dtype=np.int32), held_out.sizes)
@@ -109,11 +109,11 @@ def _prefixes(held_out: Rows, weights: Ints, totals: Ints) -> tuple[Ints, Number
     return ends, owners[np.argsort(words, kind="stable")]
 
 
-def _only(rows: Rows, chosen: Any) -> Rows:
+def _only(rows: NumberLists, chosen: Any) -> NumberLists:
     sizes = np.where(chosen, rows.sizes, 0)
-    return Rows(rows.values[np.repeat(chosen, rows.sizes)], np.cumsum(sizes))
+    return NumberLists(rows.values[np.repeat(chosen, rows.sizes)], np.cumsum(sizes))
 
 
-def _join(parts: Sequence[Rows]) -> Rows:
+def _join(parts: Sequence[NumberLists]) -> NumberLists:
     sizes = np.concatenate([part.sizes for part in parts])
-    return Rows(np.concatenate([part.values for part in parts]), np.cumsum(sizes))
+    return NumberLists(np.concatenate([part.values for part in parts]), np.cumsum(sizes))

@@ -23,7 +23,7 @@ def _parted(text: Any) -> Any:
     return tuple(text.split(" / ")) if isinstance(text, str) else text
 
 
-class Situation(Spec):
+class PhrasedConcern(Spec):
     """One concern, phrased in several ways."""
 
     step: str
@@ -63,7 +63,7 @@ class Phrases(Spec):
     products: tuple[Product, ...]
     first_names: Texts
     agents: dict[str, str]
-    situations: dict[str, tuple[Situation, ...]]
+    situations: dict[str, tuple[PhrasedConcern, ...]]
     plain_subjects: dict[str, Texts]
     vague_subjects: Texts
     reference_subjects: Texts

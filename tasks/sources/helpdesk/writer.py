@@ -11,7 +11,7 @@ from typing import Final
 
 from tasks.sources.helpdesk.company import CATEGORIES, PRODUCTS, REFERENCE
 from tasks.sources.helpdesk.grammar import Dice, speak
-from tasks.sources.helpdesk.phrases import PHRASES, Product, Situation, Tone
+from tasks.sources.helpdesk.phrases import PHRASES, PhrasedConcern, Product, Tone
 
 PRIORITY_WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
     category: {"low": 0.27, "normal": 0.43, "high": 0.3} for category in CATEGORIES
@@ -56,7 +56,7 @@ class Inquiry:
 class Concern(Inquiry):
     """What a customer writes about, before it is text."""
 
-    situation: Situation
+    situation: PhrasedConcern
     priority: str
     tone: Tone
     topic: str = ""

@@ -15,9 +15,9 @@ from schemas.errors import DataError
 from schemas.file_reading import RowReading
 from tasks.sources.formats import forms_of
 from tasks.sources.readers.headers import did_you_mean, is_plain, listing, shown
-from tasks.sources.readers.layouts import CANONICAL, Mapping, Reading
+from tasks.sources.readers.layouts import CANONICAL, LayoutReading, Mapping
 from tasks.sources.readers.paths import MISSING
-from tasks.sources.readers.records import Batch, Fault
+from tasks.sources.readers.records import Fault, RowBatch
 from tasks.sources.readers.row_kinds import preference_pair
 from tasks.sources.readers.rows_read import Layout, RowsRead, Values
 from tasks.sources.readers.shapes import RowShape, fill_ticket
@@ -50,7 +50,7 @@ class TicketMaker:
         self._source = source
         self._mapping = Mapping(source)
         self._forms = forms_of(source)
-        self._readings: dict[tuple[str, ...], Reading] = {}
+        self._readings: dict[tuple[str, ...], LayoutReading] = {}
         self._found: set[str] = set()
         self._keys: Counter[str] = Counter()
         self._extra: Counter[str] = Counter()
@@ -63,7 +63,7 @@ class TicketMaker:
         self._first = None
         self._file = name
 
-    def make(self, batch: Batch) -> Made:
+    def make(self, batch: RowBatch) -> Made:
         """The rows as ticket columns, and the faults of those that are no tickets.
 
         Raises:
@@ -163,7 +163,7 @@ class TicketMaker:
         faults = {sound[place]: fault for place, fault in faults.items()}
         return {name: column.take(spread) for name, column in columns.items()}, {**faults, **raised}
 
-    def _survey(self, layout: Layout, batch: Batch) -> Reading:
+    def _survey(self, layout: Layout, batch: RowBatch) -> LayoutReading:
         """Count the columns of these rows, and check that the file may have them."""
         reading = self._reading(layout.names)
         for name in layout.names:
@@ -187,7 +187,7 @@ class TicketMaker:
             self._shapes[reading.shape] += layout.n_rows
         return reading
 
-    def _reading(self, names: tuple[str, ...]) -> Reading:
+    def _reading(self, names: tuple[str, ...]) -> LayoutReading:
         if names not in self._readings:
             if len(self._readings) >= _MAX_LAYOUTS:  # the keys of such a file are data
                 self._readings.clear()

@@ -18,7 +18,7 @@ CANONICAL: tuple[str, ...] = get_args(TicketColumn)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LayoutReading:
     """How rows of one layout are read."""
 
     shape: RowShape
@@ -56,7 +56,7 @@ class Mapping:
             return self.declared[column]
         return None if column in self.column_of or column in self._used_by_paths else column
 
-    def read(self, names: tuple[str, ...]) -> Reading:
+    def read(self, names: tuple[str, ...]) -> LayoutReading:
         """How a row with these names is read."""
         columns, rest = self._split(names)
         shape, decides = self._shape(columns, rest)
@@ -69,7 +69,7 @@ class Mapping:
         elif shape == "ticket" and not columns:
             fault = Fault("TG0246", "The row has no ticket column.")
         read = keys if shape == "ticket" else (*keys, *VALUE_KEYS)
-        return Reading(
+        return LayoutReading(
             shape=shape,
             decides=decides,
             columns=frozenset(columns),

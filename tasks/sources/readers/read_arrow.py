@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from schemas.errors import DataError
 from tasks.sources.readers.headers import check_header
-from tasks.sources.readers.records import BATCH_ROWS, Batch, Fault, Record
+from tasks.sources.readers.records import BATCH_ROWS, Fault, Record, RowBatch
 from tasks.tickets.row_fault import find_faulty
 
 NOT_UTF8 = Fault("TG0241", "A text of the row is not UTF-8.")
 
 
-def read_parquet(path: Path) -> Iterator[Batch]:
+def read_parquet(path: Path) -> Iterator[RowBatch]:
     """Every row of the file, numbered from 1; columns are matched by the footer's names.
 
     Raises:
@@ -48,7 +48,7 @@ def parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
         ) from None
 
 
-def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
+def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[RowBatch]:
     """The rows, numbered from 1, with times in UTC microseconds. A row with text that is not UTF-8 is faulty.
 
     Raises:
@@ -67,7 +67,7 @@ def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
             sound, batch = _readable(batch, error)
             faulty = [Record(int(line), None, NOT_UTF8) for line in lines[~sound]]
             lines = lines[sound]
-        yield Batch(ArrowRows(_plain_times(batch)), lines, None, faulty)
+        yield RowBatch(ArrowRows(_plain_times(batch)), lines, None, faulty)
 
 
 def _readable(batch: pa.RecordBatch, error: pa.ArrowInvalid) -> tuple[NDArray[np.bool_], pa.RecordBatch]:

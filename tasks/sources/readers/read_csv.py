@@ -18,7 +18,7 @@ from schemas.file_reading import CsvSpec
 from tasks.sources.readers.headers import check_header, shown
 from tasks.sources.readers.records import MAX_ROW_BYTES, Fault, Record, fault_of
 from tasks.sources.readers.row_form import RowForm, learn_form
-from tasks.sources.readers.streams import Block, open_binary, read_blocks
+from tasks.sources.readers.streams import LineBlock, open_binary, read_blocks
 
 USUAL = CsvSpec()
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -224,7 +224,7 @@ class _TooLongError(Exception):
 class _Lines:
     """Feeds lines to csv.reader, knows those of the current row and takes some back after a fault."""
 
-    def __init__(self, blocks: Iterator[Block], encoding: str) -> None:
+    def __init__(self, blocks: Iterator[LineBlock], encoding: str) -> None:
         self._blocks, self._encoding = blocks, encoding
         self._lines: list[bytes | None] = []
         self._offsets: list[int] = []

@@ -10,10 +10,10 @@ import numpy as np
 import orjson
 
 from schemas.errors import SecurityError
-from tasks.sources.readers.records import MAX_ROW_BYTES, Batch, Fault, Record, fault_of
+from tasks.sources.readers.records import MAX_ROW_BYTES, Fault, Record, RowBatch, fault_of
 from tasks.sources.readers.repeated_keys import repeated_key, without_repeated_keys
 from tasks.sources.readers.rows_read import DictRows
-from tasks.sources.readers.streams import Block, Line, open_binary, read_blocks, read_lines
+from tasks.sources.readers.streams import Line, LineBlock, open_binary, read_blocks, read_lines
 from tasks.sources.readers.values import kind_of
 
 _BLANK = b" \t\r\n"
@@ -23,7 +23,7 @@ MAX_DOCUMENT_BYTES = 1 << 31
 """Of a `.json` file, which is one value and read whole: 2 GiB."""
 
 
-def read_jsonl(path: Path) -> Iterator[Batch]:
+def read_jsonl(path: Path) -> Iterator[RowBatch]:
     """Every line that is not blank, as an object or as its fault; a bad line does not hide the next one.
 
     Raises:
@@ -34,7 +34,7 @@ def read_jsonl(path: Path) -> Iterator[Batch]:
         yield from parse_blocks(read_blocks(stream, where=str(path)))
 
 
-def parse_blocks(blocks: Iterable[Block]) -> Iterator[Batch]:
+def parse_blocks(blocks: Iterable[LineBlock]) -> Iterator[RowBatch]:
     """What `parse_lines` makes of the same lines, one batch per block.
 
     Raises:
@@ -55,7 +55,7 @@ def parse_blocks(blocks: Iterable[Block]) -> Iterator[Batch]:
         yield batch
 
 
-def _parse_block(block: Block) -> Batch:
+def _parse_block(block: LineBlock) -> RowBatch:
     loads = orjson.loads
     rows: list[Mapping[str, object]] = []
     odd: list[int] = []  # lines that hold no object, and lines to examine again
@@ -75,12 +75,12 @@ def _parse_block(block: Block) -> Batch:
     lines = np.arange(block.number, block.number + len(block.lines))
     rows, odd = without_repeated_keys(block.lines, rows, odd)
     if not odd:
-        return Batch(DictRows(rows), lines, block.offsets)
+        return RowBatch(DictRows(rows), lines, block.offsets)
     faulty = list(parse_lines(_line(block, place) for place in odd if block.lines[place] != b""))
-    return Batch(DictRows(rows), np.delete(lines, odd), np.delete(block.offsets, odd), faulty)
+    return RowBatch(DictRows(rows), np.delete(lines, odd), np.delete(block.offsets, odd), faulty)
 
 
-def _line(block: Block, place: int) -> Line:
+def _line(block: LineBlock, place: int) -> Line:
     data = block.lines[place]
     has_break = block.ended or place + 1 < len(block.lines)
     whole = data + b"\n" if data is not None and has_break else data

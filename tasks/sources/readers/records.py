@@ -49,7 +49,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RowBatch:
     """Consecutive rows of a source with their places, and those among them that could not be read."""
 
     rows: RowsRead
@@ -74,7 +74,7 @@ def fault_of(error: Exception) -> Fault:
     return Fault(*row_fault(error, "extract"))
 
 
-def in_batches(records: Iterable[Record], *, max_rows: int = BATCH_ROWS) -> Iterator[Batch]:
+def in_batches(records: Iterable[Record], *, max_rows: int = BATCH_ROWS) -> Iterator[RowBatch]:
     """The records in batches, limited by rows and by bytes of the source, so that long rows do not pile up."""
     waiting: list[Record] = []
     begin = 0
@@ -90,12 +90,12 @@ def in_batches(records: Iterable[Record], *, max_rows: int = BATCH_ROWS) -> Iter
         yield _batch(waiting)
 
 
-def _batch(records: list[Record]) -> Batch:
+def _batch(records: list[Record]) -> RowBatch:
     from tasks.sources.readers.rows_read import DictRows
 
     read = [(record.line, record.offset, record.content) for record in records if not isinstance(record.content, Fault)]
     offsets = [offset for _, offset, _ in read if offset is not None]
-    return Batch(
+    return RowBatch(
         rows=DictRows([content for _, _, content in read]),
         lines=np.array([line for line, _, _ in read], np.int64),
         offsets=np.array(offsets, np.int64) if len(offsets) == len(read) else None,

@@ -47,7 +47,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class LineBlock:
     """Consecutive lines without their line breaks; None for a line over MAX_ROW_BYTES."""
 
     number: int
@@ -170,7 +170,7 @@ def read_lines(stream: BinaryIO, *, where: str) -> Iterator[Line]:
             yield Line(number, start, data)
 
 
-def read_blocks(stream: BinaryIO, *, where: str) -> Iterator[Block]:
+def read_blocks(stream: BinaryIO, *, where: str) -> Iterator[LineBlock]:
     """The lines of `read_lines`, many at once, which is faster.
 
     Raises:
@@ -194,7 +194,7 @@ def read_blocks(stream: BinaryIO, *, where: str) -> Iterator[Block]:
             continue
         if n_held > MAX_ROW_BYTES:
             rest = chunk.find(b"\n") + 1
-            yield Block(number, np.array([offset], np.int64), [None], ended=not at_end)
+            yield LineBlock(number, np.array([offset], np.int64), [None], ended=not at_end)
             number, offset = number + 1, offset + n_held + rest
             chunk, end, n_held = chunk[rest:], end - rest, 0
             held.clear()
@@ -208,7 +208,7 @@ def read_blocks(stream: BinaryIO, *, where: str) -> Iterator[Block]:
         held, n_held = [chunk[end:]], len(chunk) - end
 
 
-def blocks_of(lines: Iterable[bytes]) -> Iterator[Block]:
+def blocks_of(lines: Iterable[bytes]) -> Iterator[LineBlock]:
     """Lines made in memory, as if they were in a file; a missing line break is added."""
     number, offset = 1, 0
     source = iter(lines)
@@ -219,7 +219,7 @@ def blocks_of(lines: Iterable[bytes]) -> Iterator[Block]:
         number, offset = number + len(block.lines), offset + len(data)
 
 
-def _block(data: bytes, number: int, offset: int) -> Block:
+def _block(data: bytes, number: int, offset: int) -> LineBlock:
     whole = data.split(b"\n")
     ended = not whole[-1]
     if ended:
@@ -233,8 +233,8 @@ def _block(data: bytes, number: int, offset: int) -> Block:
         whole[0] = whole[0].removeprefix(_UTF8_MARK)
     if max(sizes) > MAX_ROW_BYTES:
         short = [line if size <= MAX_ROW_BYTES else None for line, size in zip(whole, sizes, strict=True)]
-        return Block(number, offsets, short, ended)
-    return Block(number, offsets, whole, ended)
+        return LineBlock(number, offsets, short, ended)
+    return LineBlock(number, offsets, whole, ended)
 
 
 def _without_mark(data: bytes, where: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.champion.approvals import Answer, answer
+from flows.champion.approvals import ApprovalAnswer, answer
 from flows.champion.mlflow_sync import SyncResult, decide, reconcile, synchronise
 from flows.ledger.rows import RunVerdict
 from flows.registry.owner import check_model
@@ -72,7 +72,7 @@ def refuse_all(copy: Place) -> None:
     ):
         with pytest.raises(StorageError, match="TG0581"):
             decide(ledger, settings, "replies", move)
-    for given in (Answer(approve=True, by="ada"), Answer(approve=False, by="ada")):
+    for given in (ApprovalAnswer(approve=True, by="ada"), ApprovalAnswer(approve=False, by="ada")):
         with pytest.raises(StorageError, match="TG0581"):
             answer(ledger, settings, "run-3", given)
     assert copy.ledger.champion("replies") == champion

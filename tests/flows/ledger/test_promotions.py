@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flows.ledger.rows import RunVerdict
-from flows.ledger.runs import Seen
+from flows.ledger.runs import SeenTickets
 from flows.workspace import clock
 from schemas.errors import ConfigError, GateError
 
@@ -178,7 +178,9 @@ def test_tickets_are_used_by_a_candidate_that_met_its_rules_or_that_a_person_acc
     def close(number, verdict):
         run_id = f"run-{number}"
         ledger.start_run(run_id, pipeline="demo", model_name="replies", input_digest="d", config_json="{}")
-        ledger.finish_run(run_id, status="DONE", verdict=verdict, exit_code=0, seen=Seen(f"s{number}", "", number))
+        ledger.finish_run(
+            run_id, status="DONE", verdict=verdict, exit_code=0, seen=SeenTickets(f"s{number}", "", number)
+        )
 
     def used():
         found = ledger.used_mark("demo")

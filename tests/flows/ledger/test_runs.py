@@ -8,7 +8,7 @@ import pytest
 
 from flows.graph.store import Obtained
 from flows.ledger.postgres import LedgerPostgres
-from flows.ledger.runs import Seen
+from flows.ledger.runs import SeenTickets
 from flows.ledger.ticks import set_mark
 from schemas.artifacts import Artifact, RowCounts, TicketTable
 from schemas.errors import ConfigError, DataError, StorageError
@@ -170,12 +170,12 @@ def test_the_mark_moves_only_forward_and_only_with_the_verdict(ledger):
         ledger.start_run(run_id, pipeline="replies", model_name="replies", input_digest="d", config_json="{}")
         ledger.finish_run(run_id, status="DONE", verdict="HOLD", exit_code=8, seen=seen)
 
-    close("r1", Seen("snapshot-1", "2026-07-01T10:00:00", 10))
+    close("r1", SeenTickets("snapshot-1", "2026-07-01T10:00:00", 10))
     close("r2", None)
     first = ledger.mark("replies")
     assert first is not None
     assert (first.run_id, first.snapshot_id, first.watermark) == ("r1", "snapshot-1", "2026-07-01T10:00:00")
-    close("r3", Seen("snapshot-2", "2026-06-01T10:00:00", 11))  # tickets were removed, or the clock went back
+    close("r3", SeenTickets("snapshot-2", "2026-06-01T10:00:00", 11))  # tickets were removed, or the clock went back
     last = ledger.mark("replies")
     assert last is not None
     assert (last.snapshot_id, last.watermark) == ("snapshot-2", "2026-07-01T10:00:00")

@@ -11,7 +11,7 @@ from flows.privacy.forget import forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
 from schemas.remote_source import PostgresSource, ZendeskSource
 from tasks.curate.extract import extract_tickets
-from tasks.sources.landing import FILE, Row, open_landing
+from tasks.sources.landing import FILE, LandedRow, open_landing
 from tasks.sources.registry import fingerprint_source, kind_of, place_of, source_folder
 from tasks.sources.row_owner import RowOwner, landed_customers, note_owner
 from tests.support.forgetful_workspace import Workspace
@@ -27,13 +27,13 @@ POSTGRES = PostgresSource(
 WORDS = ("4711", "amber ibis")
 
 
-def ticket(number: int, requester: int, text: str, *, version: str = "1") -> list[Row]:
+def ticket(number: int, requester: int, text: str, *, version: str = "1") -> list[LandedRow]:
     content = {"id": number, "requester_id": requester, "subject": text}
     authors = [(requester, "end-user"), (900, "agent"), (4711, "end-user")]
     return [
-        Row("ticket", str(number), json.dumps(content), status="solved", version=version, fetched=version),
+        LandedRow("ticket", str(number), json.dumps(content), status="solved", version=version, fetched=version),
         *(
-            Row(
+            LandedRow(
                 "comment", str(number * 10 + position), parent=str(number),
                 content=json.dumps({"author_id": author, "role": role, "public": True, "created_at": str(position),
                                     "body": "amber ibis" if author == 4711 else text}),
@@ -43,9 +43,9 @@ def ticket(number: int, requester: int, text: str, *, version: str = "1") -> lis
     ]  # fmt: skip
 
 
-def row(owner: int, number: int, text: str | None) -> Row:
+def row(owner: int, number: int, text: str | None) -> LandedRow:
     content = text and json.dumps({"owner": owner, "id": number, "body": text, "reply": "r"})
-    return Row("row", json.dumps([str(owner), str(number)]), content, state="live" if text else "deleted")
+    return LandedRow("row", json.dumps([str(owner), str(number)]), content, state="live" if text else "deleted")
 
 
 def fill(workspace: Workspace, source: ZendeskSource | PostgresSource) -> Path:

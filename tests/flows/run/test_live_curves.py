@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.graph.execute import Outcome
+from flows.graph.execute import NodeOutcome
 from flows.graph.graph import Graph, Node
 from flows.ledger.opened import open_ledger
 from flows.run.live_curves import LiveCurves
@@ -51,7 +51,7 @@ def run_of(home: Path, tracking_uri: str = "") -> Any:
 
 
 def finish(curves: LiveCurves, home: Path) -> None:
-    curves.ended(TRAIN, Outcome(Artifact(root=home), seconds=1.0))
+    curves.ended(TRAIN, NodeOutcome(Artifact(root=home), seconds=1.0))
 
 
 def test_points_arrive_during_training_and_are_complete_at_its_end(tmp_path: Path) -> None:
@@ -113,5 +113,5 @@ def test_nothing_is_sent_to_an_mlflow_that_follows_another_ledger(tmp_path: Path
 def test_a_reused_training_starts_nothing(tmp_path: Path) -> None:
     curves = LiveCurves(run_of(tmp_path))
     curves.started(TRAIN)
-    curves.ended(TRAIN, Outcome(Artifact(root=tmp_path), reused=True))
+    curves.ended(TRAIN, NodeOutcome(Artifact(root=tmp_path), reused=True))
     assert list(tmp_path.iterdir()) == []

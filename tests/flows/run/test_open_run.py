@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flows.context.run_context import RunContext
-from flows.graph.execute import Outcome, Run, run_plainly
+from flows.graph.execute import NodeOutcome, Run, run_plainly
 from flows.graph.graph import Graph, Node
 from flows.run.open_run import RunObserver
 from schemas.artifacts import Artifact
@@ -52,7 +52,7 @@ class Recorder:
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         self.notes.append(f"{node.name} {done}/{total} {unit} {figures}")
 
-    def ended(self, node: Node, outcome: Outcome) -> None:
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
         self.notes.append(f"ended {node.name} {outcome.skipped or ('reused' if outcome.reused else 'made')}")
 
     def noted(self, text: str) -> None:

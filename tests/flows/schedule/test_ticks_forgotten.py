@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.context.request import RunRequest
-from flows.ledger.runs import Seen
+from flows.ledger.runs import SeenTickets
 from flows.schedule.ticks import forced_retrain, skip_before_curation
 from schemas.forget import LearnedVersion
 from schemas.schedule import RetrainSpec
@@ -19,7 +19,7 @@ from tests.support.place import Place
 def test_a_retrain_is_forced_until_the_next_verdict(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-01T05:00:00+00:00")
     place.promote(1, after=None)
-    seen = Seen("snapshot", "", 3)
+    seen = SeenTickets("snapshot", "", 3)
     place.ledger.finish_run("run-1", status="DONE", verdict="PROMOTE", exit_code=0, seen=seen)
     spec = SimpleNamespace(
         name="small", registry=SimpleNamespace(name="replies"), retrain=RetrainSpec(cooldown_days=30), schedule=None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows.views.advice import QUESTIONS, RULES, Evidence, Fit, conclude
+from flows.views.advice import QUESTIONS, RULES, AdviceEvidence, MemoryFit, conclude
 from schemas.artifacts import TrainedRef
 from schemas.costs import CostReport
 from schemas.curation_card import LabelConflicts
@@ -14,7 +14,7 @@ from tasks.assess.economics import Measures, Volume, compute_costs, read_prices
 from tasks.assess.judge import Judgement
 from tests.support.refs import trained_ref
 
-FITS = {"full": Fit(False, "80 GB"), "lora": Fit(True, "24 GB"), "qlora": Fit(True, "24 GB")}
+FITS = {"full": MemoryFit(False, "80 GB"), "lora": MemoryFit(True, "24 GB"), "qlora": MemoryFit(True, "24 GB")}
 
 
 def judgement(verdict: Any, difference: float = 0.1) -> Judgement:
@@ -32,7 +32,7 @@ def conflicts(n_conflicting: int) -> LabelConflicts:
     return LabelConflicts(n_checked=3000, n_conflicting=n_conflicting)
 
 
-def evidence(**change: Any) -> Evidence:
+def evidence(**change: Any) -> AdviceEvidence:
     plain: dict[str, Any] = {
         "pipeline": "desk", "run_id": "r", "trained": trained(), "verdict": "PROMOTE", "metric": "exact",
         "means": {"tuned": 0.6, "few_shot": 0.5}, "best_prompting": "few_shot", "prompting_meets": "no",
@@ -42,7 +42,7 @@ def evidence(**change: Any) -> Evidence:
         "costs": costs(10_000.0),
         "queries": 10_000.0,
     }  # fmt: skip
-    return Evidence(**{**plain, **change})
+    return AdviceEvidence(**{**plain, **change})
 
 
 def costs(queries: float | None) -> CostReport:
@@ -69,9 +69,9 @@ def says(**change: Any) -> dict[str, str]:
         ({}, "lora"),
         ({"prompting_meets": "yes"}, "prompting"),
         ({"prompting_meets": "yes", "best_prompting": "retrieval"}, "retrieval"),
-        ({"fits": {**FITS, "lora": Fit(False, "80 GB")}}, "qlora"),
-        ({"fits": {**FITS, "lora": Fit(None, "80 GB"), "qlora": Fit(None, "24 GB")}}, "qlora"),
-        ({"fits": {**FITS, "lora": Fit(None, "24 GB"), "qlora": Fit(None, "24 GB")}}, "lora"),
+        ({"fits": {**FITS, "lora": MemoryFit(False, "80 GB")}}, "qlora"),
+        ({"fits": {**FITS, "lora": MemoryFit(None, "80 GB"), "qlora": MemoryFit(None, "24 GB")}}, "qlora"),
+        ({"fits": {**FITS, "lora": MemoryFit(None, "24 GB"), "qlora": MemoryFit(None, "24 GB")}}, "lora"),
         ({"verdict": "HOLD", "n_train": 20_000}, "full"),
         ({"verdict": "HOLD", "n_train": 20_000, "trained": trained(0.1)}, "lora"),  # the examples are learnt already
         ({"verdict": "HOLD", "n_train": 9_999}, "lora"),
@@ -91,7 +91,7 @@ def test_the_conclusion_follows_the_evidence(change: dict[str, Any], answer: str
 
 
 def test_nothing_recorded_supposes_nothing_and_names_a_command_for_each_gap() -> None:
-    advice = conclude(Evidence(pipeline="desk"))
+    advice = conclude(AdviceEvidence(pipeline="desk"))
     assert advice.answer == "not known"
     assert advice.reasons == ()
     assert len(advice.missing) == len(RULES)
@@ -124,7 +124,7 @@ def test_few_items_and_no_limits_are_reported() -> None:
     assert says(forms={})["form"] == "missing"
     assert says(conflicts=None)["quality"] == "missing"
     assert says(classifier=judgement("HOLD"))["classifier"] == "enough"
-    nothing_fits = {name: Fit(False, None) for name in FITS}
+    nothing_fits = {name: MemoryFit(False, None) for name in FITS}
     assert says(fits=nothing_fits)["memory"] == "smaller base"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flows.cli.text.study import payback_sentences, print_costs
-from flows.views.advice import Evidence, conclude
+from flows.views.advice import AdviceEvidence, conclude
 from schemas.costs import CardLine, CostReport, QueryLine
 from schemas.errors import GateError
 from tasks.assess.economics import (
@@ -232,7 +232,7 @@ def test_every_number_of_a_sentence_follows_from_the_table_over_a_thousand_setti
             outcomes.add(payback.days is not None)
             days = [] if payback.days is None else [f"{(report.one_off_usd or 0) / saved * 730 / 24:,.1f}"]
             assert numbers(sentence, report) <= {*days, *printed(line), *printed(api)}
-        advice = conclude(Evidence("desk", costs=report, card=machine, queries=queries))
+        advice = conclude(AdviceEvidence("desk", costs=report, card=machine, queries=queries))
         (cost,) = (reason for reason in (*advice.reasons, *advice.missing) if reason.rule == "cost")
         cheap, rents = min(apis.values(), key=lambda line: line.usd or 0), {f"{rent:,.2f}", f"{queries:,.0f}"}
         assert numbers(cost.evidence, report) <= {
@@ -243,7 +243,7 @@ def test_every_number_of_a_sentence_follows_from_the_table_over_a_thousand_setti
         least = min((line.usd_per_month or 0 for line in own), default=rent)
         assert cost.says == ("API" if (cheap.usd_per_month or 0) <= least else "own model" if own else "missing")
         outcomes.add(cost.says)
-        missing = conclude(Evidence("desk", costs=unplanned(report), card=machine))
+        missing = conclude(AdviceEvidence("desk", costs=unplanned(report), card=machine))
         (cost,) = (reason for reason in missing.missing if reason.rule == "cost")
         name = cheap.what.removeprefix("API ").partition(",")[0]
         assert cost.evidence.endswith(
@@ -292,7 +292,7 @@ def test_a_break_even_ends_where_a_second_card_is_rented() -> None:
     assert list(paid.values()) == [
         (1, False), (1, True), (1, True), (2, False), (2, False), (2, True), (2, True)
     ]  # fmt: skip
-    cost = conclude(Evidence("desk", costs=unplanned(costs(21e6)), card="h100")).missing
+    cost = conclude(AdviceEvidence("desk", costs=unplanned(costs(21e6)), card="h100")).missing
     assert any("less at 14,974,359 to 19,909,090" in reason.evidence for reason in cost)
 
 

@@ -63,13 +63,13 @@ def test_files_aside_change_no_byte(ids: str, tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(row_groups, name, size)
     held = extracted(tmp_path, tmp_path / "held")
     parts: list[Path] = []
-    write = spill.Part.__init__
+    write = spill.SortedPart.__init__
 
-    def noting(part: spill.Part, path: Path, table: Any) -> None:
+    def noting(part: spill.SortedPart, path: Path, table: Any) -> None:
         parts.append(path)
         write(part, path, table)
 
-    monkeypatch.setattr(spill.Part, "__init__", noting)
+    monkeypatch.setattr(spill.SortedPart, "__init__", noting)
     monkeypatch.setattr(gather, "HELD_BYTES", 8000)
     monkeypatch.setattr(gather, "_HELD_REMOVED", 3)  # private, as above
     monkeypatch.setattr(spill, "CHUNK_BYTES", 1200)

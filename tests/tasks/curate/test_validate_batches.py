@@ -155,13 +155,13 @@ def test_only_ids_that_change_places_are_sorted_in_files_aside(
     ids: tuple[str, ...], is_sorted_aside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths: list[Path] = []
-    write = spill.Part.__init__
+    write = spill.SortedPart.__init__
 
-    def noting(part: spill.Part, path: Path, table: Any) -> None:
+    def noting(part: spill.SortedPart, path: Path, table: Any) -> None:
         paths.append(path)
         write(part, path, table)
 
-    monkeypatch.setattr(spill.Part, "__init__", noting)
+    monkeypatch.setattr(spill.SortedPart, "__init__", noting)
     given_rows = [{"ticket_id": name, "body": body} for name in ids for body in ("one", "two", "one")]
     assert check(given_rows, n_rows=2, on_conflict="newest").n_out == 3
     assert bool(paths) == is_sorted_aside

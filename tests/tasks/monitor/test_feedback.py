@@ -14,7 +14,7 @@ from schemas.feedback import Acceptance, FeedbackSpec, LiveQuality
 from tasks.assess.gate import live_findings
 from tasks.monitor.feedback import (
     FeedbackRules,
-    Ingested,
+    IngestedFeedback,
     acceptance_of,
     feedback_state,
     ingest_feedback,
@@ -39,7 +39,7 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "feedback.duckdb"
 
 
-def ingest(database: Path, *lines: bytes, redact: tuple[RedactStep, ...] = ()) -> Ingested:
+def ingest(database: Path, *lines: bytes, redact: tuple[RedactStep, ...] = ()) -> IngestedFeedback:
     return ingest_feedback(lines, FeedbackRules(VERSIONS, redact), source="file", database=database)
 
 
@@ -51,9 +51,9 @@ def state(database: Path) -> int:
 def test_ingesting_a_file_twice_adds_nothing(database: Path) -> None:
     assert feedback_state(database) is None
     lines = [line(1), line(2, "rejected"), line(3, "edited", reply="Better."), line(1)]
-    assert ingest(database, *lines) == Ingested(4, 3, 1, ())
+    assert ingest(database, *lines) == IngestedFeedback(4, 3, 1, ())
     before = feedback_state(database)
-    assert ingest(database, *lines) == Ingested(4, 0, 4, ())
+    assert ingest(database, *lines) == IngestedFeedback(4, 0, 4, ())
     assert feedback_state(database) == before
     [rate] = acceptance_of(database, FeedbackSpec(), upto=state(database))
     assert (rate.version, rate.n, rate.n_accepted) == ("1", 3, 2)
@@ -177,4 +177,4 @@ def test_a_line_that_fails_redaction_is_refused_and_the_others_are_ingested(
     raise_on(monkeypatch, feedback, "redact_row", lambda given: "Kaboom" in str(given), IndexError)
     bad = line(2, "edited", reply="Kaboom my secret text")
     done = ingest(database, line(1), bad, line(3))
-    assert done == Ingested(3, 2, 0, ((2, "IndexError in step feedback."),))
+    assert done == IngestedFeedback(3, 2, 0, ((2, "IndexError in step feedback."),))

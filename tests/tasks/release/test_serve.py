@@ -13,7 +13,7 @@ from schemas.errors import DataError, SecurityError, StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import AdapterSpec, Format, Method, PromptSpec, TrainSpec
-from tasks.model.tunegate_loader import BASE_VARIABLE, Answers
+from tasks.model.tunegate_loader import BASE_VARIABLE, LoadedModel
 from tasks.release.bundle import bundle_candidate
 from tasks.release.serve import ServedModel, load_bundle
 from tasks.storage.files import seal
@@ -138,7 +138,7 @@ def test_the_loader_that_mlflow_packs_reads_and_answers_the_same(
     make_bundle_of: Callable[..., BundleRef], tiny_model: ModelRef, method: Method, form: Format
 ) -> None:
     bundle = make_bundle_of(method, form)
-    served, packed = load_bundle(bundle.root, base=tiny_model.root), Answers(bundle.root, base=str(tiny_model.root))
+    served, packed = load_bundle(bundle.root, base=tiny_model.root), LoadedModel(bundle.root, base=str(tiny_model.root))
     talk = {"body": None, "messages": dump_messages([*TALK, {"role": "assistant", "content": "On Friday."}])}
     for row in (*QUESTIONS, *([talk] if form == "instruction" else [])):
         assert packed.prompt_ids(row) == served._prompt(row)
@@ -148,7 +148,7 @@ def test_the_loader_that_mlflow_packs_reads_and_answers_the_same(
 def test_the_loader_that_mlflow_packs_accepts_frames_texts_and_rows(bundle: BundleRef, tiny_model: ModelRef) -> None:
     import pandas as pd
 
-    packed = Answers(bundle.root, base=str(tiny_model.root))
+    packed = LoadedModel(bundle.root, base=str(tiny_model.root))
     answers = packed.predict(QUESTIONS)
     assert packed.predict(pd.DataFrame(QUESTIONS)) == answers
     assert packed.predict(pd.DataFrame(QUESTIONS).convert_dtypes()) == answers
@@ -165,18 +165,18 @@ def test_the_loader_that_mlflow_packs_refuses_other_files(
 ) -> None:
     monkeypatch.delenv(BASE_VARIABLE, raising=False)
     with pytest.raises(FileNotFoundError, match="set TUNEGATE_BASE_MODEL"):
-        Answers(bundle.root)
+        LoadedModel(bundle.root)
     base = Path(shutil.copytree(tiny_model.root, tmp_path / "base"))
     (base / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"config\.json has sha256 [0-9a-f]{12}, the model was judged with"):
-        Answers(bundle.root, base=str(base))
+        LoadedModel(bundle.root, base=str(base))
     (copied / "more.txt").write_text("more")
     with pytest.raises(ValueError, match=r"not judged with: more\.txt"):
-        Answers(copied, base=str(tiny_model.root))
+        LoadedModel(copied, base=str(tiny_model.root))
     (copied / "more.txt").unlink()
     (copied / "adapter_config.json").write_text("another")
     with pytest.raises(ValueError, match=r"adapter_config\.json has sha256"):
-        Answers(copied, base=str(tiny_model.root))
+        LoadedModel(copied, base=str(tiny_model.root))
 
 
 def test_a_ticket_that_cannot_be_answered_is_refused_without_its_text(

@@ -12,7 +12,7 @@ from schemas.errors import DataError, TrainingError
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.model.adapter import open_for_training, trainable_tensors
 from tasks.train.batches import Examples, epoch_batches, step_batches
-from tasks.train.engine import Outcome, count_steps, train
+from tasks.train.engine import TrainingOutcome, count_steps, train
 from tasks.train.forward import losses_of
 from tasks.train.job import ProgressLog
 from tasks.train.loop import Checkpoints, Hooks, TrainData
@@ -25,7 +25,7 @@ MakeSpec = Callable[..., TrainSpec]
 
 def _train(
     dataset: DatasetRef, model: ModelRef, spec: TrainSpec, folder: Path
-) -> tuple[dict[str, torch.Tensor], Outcome]:
+) -> tuple[dict[str, torch.Tensor], TrainingOutcome]:
     opened = open_for_training(model, spec)
     outcome = train(
         opened,

@@ -16,7 +16,7 @@ from tasks.model.adapter import open_for_training, trainable_tensors
 from tasks.train.base_fit import check_validation
 from tasks.train.batches import epoch_batches
 from tasks.train.early_stopping import Best, update_best
-from tasks.train.engine import Outcome, train
+from tasks.train.engine import TrainingOutcome, train
 from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog
 from tasks.train.loop import Checkpoints, Hooks, TrainData
 
@@ -56,7 +56,7 @@ def _train(
     *,
     validation: bool = True,
     poisoned: bool = False,
-) -> tuple[Weights, Outcome]:
+) -> tuple[Weights, TrainingOutcome]:
     folder.mkdir(exist_ok=True)
     opened = open_for_training(model, spec)
     outcome = train(
@@ -71,7 +71,7 @@ def _train(
     return trainable_tensors(opened), outcome
 
 
-def _validated(outcome: Outcome) -> dict[Any, Any]:
+def _validated(outcome: TrainingOutcome) -> dict[Any, Any]:
     return {row["step"]: row["validation_loss"] for row in outcome.curve if row["validation_loss"] is not None}
 
 

@@ -24,8 +24,8 @@ from flows.ledger.ledger import Ledger
 from flows.workspace.servers import read_state
 from infra.stack import postgres, services
 from infra.stack.backup import backup, restore
-from infra.stack.place import SECRETS, Place
-from infra.stack.postgres import Cluster, PostgresError, programs
+from infra.stack.place import SECRETS, StackPlace
+from infra.stack.postgres import PostgresCluster, PostgresError, programs
 from infra.stack.services import StackError, alive, down, ledger_of, start_postgres, status, up
 from schemas.artifacts import ModelRef
 from schemas.errors import StorageError
@@ -33,7 +33,7 @@ from tests.support.processes import wait_for
 from tests.support.project import PROJECT
 from tests.support.workplace import small_document
 
-Make = Callable[[str], Place]
+Make = Callable[[str], StackPlace]
 
 pytestmark = pytest.mark.server
 
@@ -47,16 +47,16 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         pytest.skip(str(error))
     monkeypatch.delenv("PGPASSFILE", raising=False)
     monkeypatch.setenv("PGPASSFILE", "")  # the stack sets it; restored at the end
-    made: list[Place] = []
+    made: list[StackPlace] = []
     folders: list[Path] = []
 
-    def make(name: str) -> Place:
+    def make(name: str) -> StackPlace:
         folders.append(Path(tempfile.mkdtemp(prefix="tunegate-stack-")))  # Postgres can use it even if this is root
         folders[-1].chmod(0o755)
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
         environ = {**kept, "TUNEGATE_HOME": str(tmp_path / name), "TUNEGATE_STACK_POSTGRES": str(folders[-1])}
         environ["TUNEGATE_STACK_PORTS"] = "free"  # other tests may choose ports at the same time
-        made.append(Place(tmp_path / "pipelines.yaml", environ=environ))
+        made.append(StackPlace(tmp_path / "pipelines.yaml", environ=environ))
         return made[-1]
 
     yield make
@@ -79,7 +79,7 @@ def silent(_line: str) -> None:
     """Discard a line."""
 
 
-def kill(place: Place, name: str) -> None:
+def kill(place: StackPlace, name: str) -> None:
     """Kill one service without warning, like a power cut."""
     server = read_state(place.folder / name)
     assert server is not None
@@ -89,7 +89,7 @@ def kill(place: Place, name: str) -> None:
         time.sleep(0.1)
 
 
-def query(place: Place, database: str, *statements: str) -> Any:
+def query(place: StackPlace, database: str, *statements: str) -> Any:
     os.environ["PGPASSFILE"] = str(place.folder / "pgpass")
     with closing(psycopg2.connect(place.database(database))) as connection:
         connection.autocommit = True
@@ -143,7 +143,7 @@ def test_services_that_start_at_the_same_time_use_the_ports_and_passwords_of_the
     kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environ = {"TUNEGATE_STACK_PORTS": "free", "TUNEGATE_HOME": str(tmp_path)}
-    first, second = (Place(tmp_path / "pipelines.yaml", environ=environ) for _ in range(2))
+    first, second = (StackPlace(tmp_path / "pipelines.yaml", environ=environ) for _ in range(2))
     write = tempfile.mkstemp
 
     def overtaken(**options: Any) -> tuple[int, str]:  # the second one found nothing either and is about to write
@@ -151,7 +151,7 @@ def test_services_that_start_at_the_same_time_use_the_ports_and_passwords_of_the
         assert len(state_of(first)) >= 5
         return write(**options)
 
-    def state_of(place: Place) -> dict[str, Any]:
+    def state_of(place: StackPlace) -> dict[str, Any]:
         return place.ports if kept == "ports.json" else place.secrets
 
     monkeypatch.setattr(tempfile, "mkstemp", overtaken)
@@ -169,7 +169,7 @@ def test_services_that_start_at_the_same_time_copy_unreachable_programs_once(
     monkeypatch.setattr(postgres, "programs", lambda: real)
     monkeypatch.setattr(postgres, "_reachable", lambda _path: False)
     with ThreadPoolExecutor(4) as pool:
-        found = set(pool.map(lambda _n: Cluster(tmp_path / "cluster", 1).program("pg_isready"), range(4)))
+        found = set(pool.map(lambda _n: PostgresCluster(tmp_path / "cluster", 1).program("pg_isready"), range(4)))
     assert found == {str(tmp_path / "cluster" / "programs" / "package" / "install" / "bin" / "pg_isready")}
     assert Path(*found).read_bytes() == (real / "pg_isready").read_bytes()
     assert [path.name for path in (tmp_path / "cluster").iterdir()] == ["programs"]
@@ -182,7 +182,7 @@ def test_of_two_simultaneous_starts_one_creates_the_cluster(
     place = make("home")
     monkeypatch.setattr(services, "services", lambda _place: ())  # only Postgres
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda each: up(each, report=silent), [place, Place(place.config, environ=place.environ)]))
+        list(pool.map(lambda each: up(each, report=silent), [place, StackPlace(place.config, environ=place.environ)]))
     assert alive(place, "postgres") is not None
     assert query(place, "mlflow", "SELECT 1") == [(1,)]
 
@@ -235,7 +235,7 @@ def test_mlflow_of_the_stack_refuses_pages_of_other_ports_and_artifact_roots_of_
         process.wait(60)
 
 
-def _pid(place: Place, name: str) -> int:
+def _pid(place: StackPlace, name: str) -> int:
     server = read_state(place.folder / name)
     assert server is not None
     return server.pid
@@ -244,7 +244,7 @@ def _pid(place: Place, name: str) -> int:
 class UsedStack:
     """A stack used as by its users: with commands in the environment of `infra.stack env`."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: StackPlace) -> None:
         self.place = place
 
     @property

@@ -11,7 +11,7 @@ from schemas.errors import DataError, TrainingError
 from schemas.evaluation import DecodingSpec
 from schemas.training import TrainSpec
 from tasks.cluster.answers import AnsweringOnRay
-from tasks.model.generate import IN_THIS_PROCESS, Answering, generate_answers
+from tasks.model.generate import IN_THIS_PROCESS, BatchAnswering, generate_answers
 from tasks.storage.files import seal, sha256_file
 from tests.support.processes import processes_of
 from tests.support.ray_cluster import TwoNodes
@@ -20,7 +20,7 @@ from tests.support.trained import save_perturbed
 from tests.tasks.model.test_generate import prompt_set
 
 DECODING = DecodingSpec(max_new_tokens=24, batch_size=1, threads=1, dtype="float32")
-ACTOR = "ray::Answerer"
+ACTOR = "ray::AnswerActor"
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def trained(tmp_path: Path, tiny_model: ModelRef) -> TrainedRef:
 class AnsweredBatches:
     """Answers to one set of prompts, in its own folder."""
 
-    def __init__(self, folder: Path, model: ModelRef, trained: TrainedRef | None, answering: Answering) -> None:
+    def __init__(self, folder: Path, model: ModelRef, trained: TrainedRef | None, answering: BatchAnswering) -> None:
         self.seen: list[set[int]] = []
         self.killed: set[int] = set()
         self._kill = answering is not IN_THIS_PROCESS

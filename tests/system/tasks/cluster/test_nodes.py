@@ -7,7 +7,7 @@ import pytest
 
 from schemas.errors import ConfigError, StorageError
 from tasks.cluster import nodes
-from tasks.cluster.connect import Place
+from tasks.cluster.connect import ClusterPlace
 from tasks.cluster.nodes import check_nodes, inspect_nodes
 from tests.support.ray_cluster import TwoNodes
 
@@ -80,4 +80,4 @@ def test_a_node_that_does_not_answer_is_named(both: TwoNodes, tmp_path: Path, mo
 def test_a_node_that_cannot_access_the_storage_is_named(both: TwoNodes) -> None:
     # Only the driver has this storage: `memory://` is separate in every process.
     with pytest.raises(StorageError, match=r"TG0568.*cannot access the shared storage"):
-        check_nodes(Place(both.place.address, "memory://tunegate"))
+        check_nodes(ClusterPlace(both.place.address, "memory://tunegate"))

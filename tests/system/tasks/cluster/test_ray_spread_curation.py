@@ -10,7 +10,7 @@ import pytest
 
 from flows.context.graph_context import GraphContext
 from flows.curate import curate
-from flows.graph.execute import Outcome, Run, drive, run_plainly
+from flows.graph.execute import NodeOutcome, Run, drive, run_plainly
 from flows.graph.graph import Graph, Node
 from flows.graph.store import Store
 from flows.views import doctor as health
@@ -19,7 +19,7 @@ from flows.workspace.ray_cluster import check_cluster, place_of
 from flows.workspace.settings import load_settings
 from schemas.artifacts import Artifact
 from schemas.pipeline import PipelineSpec
-from tasks.cluster.connect import Place
+from tasks.cluster.connect import ClusterPlace
 from tasks.cluster.nodes import LIBRARIES
 from tasks.cluster.ray_spread import RaySpread
 from tasks.sources.registry import fingerprint_source
@@ -40,7 +40,7 @@ def pipeline(engine: str = "ray") -> PipelineSpec:
     )
 
 
-def graph_of(spec: PipelineSpec, place: Place | None, *, folder: Path) -> Graph:
+def graph_of(spec: PipelineSpec, place: ClusterPlace | None, *, folder: Path) -> Graph:
     """The graph of the curation stage."""
     graph = Graph()
     fingerprint = fingerprint_source(spec.source, root=Path())
@@ -56,8 +56,8 @@ def curated(spread: RaySpread | None, home: Path) -> tuple[dict[str, Artifact], 
     run = Run(graph, Store(home))
 
     # Ray can start nodes only from this thread.
-    def on_this_thread(node: Node, outcome: Outcome | None) -> Future[Outcome]:
-        future: Future[Outcome] = Future()
+    def on_this_thread(node: Node, outcome: NodeOutcome | None) -> Future[NodeOutcome]:
+        future: Future[NodeOutcome] = Future()
         future.set_result(outcome or run.make(node))
         return future
 

@@ -27,7 +27,7 @@ from tasks.sources.readers.columns import TicketMaker
 from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.read_arrow import arrow_batches, read_parquet
 from tasks.sources.readers.read_jsonl import parse_blocks, parse_lines
-from tasks.sources.readers.records import Batch, Fault, Record, in_batches
+from tasks.sources.readers.records import Fault, Record, RowBatch, in_batches
 from tasks.sources.readers.rows_read import ArrowRows
 from tasks.sources.readers.typed import typed_column
 from tasks.sources.readers.values import to_rating, to_text, to_time
@@ -42,7 +42,7 @@ LINE = st.one_of(
 )
 
 
-def records(batches: Iterable[Batch]) -> list[Record]:
+def records(batches: Iterable[RowBatch]) -> list[Record]:
     """The rows of batches one by one, in the order of their lines."""
     found: list[Record] = []
     for batch in batches:
