@@ -52,7 +52,7 @@ def estimate(
     Trainable weights and memory by term, from the shapes alone: no model is loaded.
     """
     from flows.cli.text.study import estimate_json, print_estimate
-    from flows.views.base_model_shapes import dims_of
+    from flows.views.advice import dims_of
     from schemas.load import load_file
     from tasks.train.memory import fit_methods, spec_for
     from tasks.train.model_shapes import known_dims

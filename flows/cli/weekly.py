@@ -114,7 +114,7 @@ def validate(
     the base models' files are compared with the settings, and every source is read as a run reads it (a remote one as
     it was ingested last): missing files, columns that are not there, columns that a prompt needs and no ticket has.
     """
-    from flows.cli.validation import DataFindings, address_fault, advice_by_pipeline, check_data, faults_of
+    from flows.forecast.validation import DataFindings, address_fault, advice_by_pipeline, check_data, faults_of
     from flows.run.faults import Declared
     from schemas.load import ConfigErrors, load_file
 
@@ -205,7 +205,8 @@ def plan(
     Walks the same steps as a run would and writes nothing. Exit code 2 where `gates.strict_power` is set and the gate
     has too few held-out items.
     """
-    from flows.cli.plan_view import print_plan, view_plan
+    from flows.cli.text.plan import print_plan
+    from flows.forecast.plan import view_plan
 
     view = view_plan(pipeline, config, as_of=as_of, given=tuple(given or ()))
     if as_json:
@@ -472,8 +473,8 @@ def graph(
 
     Each step is reused, left out, or to be run; writes nothing.
     """
+    from flows.forecast.planned_run import plan_pipeline
     from flows.graph.draw import as_mermaid, as_text, picture_of_plan
-    from flows.run.planned_run import plan_pipeline
 
     if mermaid and as_json:
         raise ConfigError(

@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 from flows.context.outcome import Outcome, outcome_of
 from flows.context.request import RunRequest
 from flows.context.run_context import RunContext, new_run_id
+from flows.forecast.gate_power import gate_power
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
 from flows.ledger.ticks import Mark
 from flows.run.open_run import OpenRun
-from flows.views.power import gate_power
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
 from schemas.artifacts import Splits

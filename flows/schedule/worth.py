@@ -9,12 +9,12 @@ from flows.champion.recover import recover_promotion
 from flows.context.outcome import Holds, Outcome, outcome_of
 from flows.context.run_context import RunContext
 from flows.effects.contract import check_data
+from flows.forecast.gate_power import warn_of_weak_gate
+from flows.forecast.training_budget import refuse_over_budget
 from flows.ledger.rows import EventRow, RunRow
 from flows.run.faults import check_early
 from flows.run.open_run import OpenRun
-from flows.run.training_budget import hold_budget
 from flows.schedule.ticks import decide_after_curation, record_decision, skip_before_curation
-from flows.views.power import warn_of_weak_gate
 from schemas.artifacts import GateDecision
 from schemas.ticks import Decision
 
@@ -93,7 +93,7 @@ def _is_worth_training(opened: OpenRun) -> bool:
             return False
     warn_of_weak_gate(context, opened.run.find(opened.pipeline.curated.clean))
     if request.reaches("finetune"):
-        hold_budget(opened)
+        refuse_over_budget(opened)
     return request.reaches("finetune")
 
 

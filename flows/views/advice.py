@@ -14,7 +14,6 @@ import numpy as np
 import orjson
 from ruamel.yaml import YAML
 
-from flows.views.base_model_shapes import dims_of
 from flows.views.run_reader import Recorded, spec_of
 from flows.workspace.settings import Settings
 from schemas.artifacts import EvalSet, ModelRef, Scores, Splits, TrainedRef
@@ -24,6 +23,7 @@ from schemas.curation_card import LabelConflicts
 from schemas.errors import ConfigError, TunegateError
 from schemas.metrics import MetricTraits
 from schemas.pipeline import PipelineSpec
+from schemas.training import TrainSpec
 from tasks.assess.ablation import AblationTable
 from tasks.assess.climb import FITTED
 from tasks.assess.economics import cheapest_own
@@ -31,7 +31,10 @@ from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, ranked_arms
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_value
 from tasks.assess.side_by_side import judge_scores
 from tasks.assess.style import form_shares
+from tasks.model.base_model import read_config
+from tasks.model.model_uri import FileUri, parse_model_uri
 from tasks.train.memory import fit_methods, forecast, workload_of
+from tasks.train.model_shapes import ModelDims, known_dims
 
 ARMS = ("tuned", *PROMPTING_ARMS, "majority", "tfidf")
 # In flows, since a data file next to a step in tasks is part of the step's key: a new wording would score again.
@@ -425,3 +428,31 @@ def _newest_ablation(settings: Settings, pipeline: str) -> AblationTable | None:
         with suppress(OSError, ValueError):  # pydantic's errors are ValueErrors
             return AblationTable.model_validate(orjson.loads(path.read_bytes()))
     return None
+
+
+def dims_of(spec: TrainSpec, root: Path) -> ModelDims:
+    """Return the shapes of a base model: from its config.json if that is available, else the shipped ones, by its name.
+
+    Args:
+        root: Folder of pipelines.yaml.
+
+    Raises:
+        ConfigError: TG0171, no shapes of that name are shipped; TG0173 and TG0171, see `read_config`.
+    """
+    source = parse_model_uri(spec.base_model)
+    if isinstance(source, FileUri):
+        path = root / source.path / "config.json"
+        dims = ModelDims.of(read_config(path)) if path.is_file() else None
+        if dims is not None:
+            return dims
+    return known_dims(_named(spec.base_model))
+
+
+def _named(uri: str) -> str:
+    """
+    >>> _named("pypi://dist@0.1/some/SmolLM2-135M-Instruct.Q4_1.gguf#sha256=00")
+    'smollm2-135m'
+    """
+    name = uri.partition("#")[0].partition("@")[0] if uri.startswith("hf://") else uri.partition("#")[0]
+    name = name.rstrip("/").rpartition("/")[2].lower().partition(".q")[0]
+    return name.removesuffix("-hf").removesuffix("-instruct")

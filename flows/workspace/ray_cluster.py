@@ -1,7 +1,7 @@
 """`engine: ray`: which cluster a pipeline uses, and whether everything it needs is available. Starts nothing.
 
 Objects made here connect when the first part of a step is due. Called by `flows/context/graph_context.py`,
-`flows/cli/plan_view.py` and `flows/views/doctor.py`.
+`flows/forecast/plan.py` and `flows/views/doctor.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Power of a gate before training: the items that each rule needs, and the effects that the present items can show.
 
-Knows nothing of scores or files. Called by `flows/views/power.py`, for `tunegate plan` and before a run trains.
+Knows nothing of scores or files. Called by `flows/forecast/gate_power.py`, for `tunegate plan` and before a run trains.
 """
 
 from collections.abc import Mapping
@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from schemas.artifacts import GateDecision
 from schemas.checks import ForgettingSpec
 from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
 from schemas.metrics import RIGHT, MetricTraits, traits_of
+from schemas.verdicts import Finding
 from tasks.assess.compare import z_value
 from tasks.assess.decision import describe_rule
 from tasks.assess.interim import BatchedRuns, PairedRule, aim_of, change_chances, run_in_batches
@@ -124,6 +126,26 @@ def plan_interim(gates: GatesSpec, *, n_items: int, batch_size: int) -> InterimP
         items_if_equal=float(simulate(0.0).n_items.mean()),
         items_at_effect=float(simulate(effect).n_items.mean()),
     )
+
+
+def disagreements(decision: GateDecision) -> dict[str, Disagreement]:
+    """Return metric -> how the candidate and the champion of that verdict differed, over all items."""
+    against = "champion" if decision.champion_version else "best_baseline"
+    found: dict[str, Disagreement] = {}
+    for finding in decision.findings:
+        compared = against in finding.rule or finding.part == "forgetting"
+        if finding.slice is None and finding.won is not None and compared:
+            found.setdefault(finding.metric, _disagreement(finding, decision))
+    return found
+
+
+def _disagreement(finding: Finding, decision: GateDecision) -> Disagreement:
+    discordance = ((finding.won or 0) + (finding.lost or 0)) / max(1, finding.n_items)
+    spread = discordance**0.5
+    if finding.lower is not None and finding.upper is not None and decision.use is not None:
+        z = z_value(decision.use.confidence)
+        spread = (finding.upper - finding.lower) / 2 / z * finding.n_items**0.5
+    return Disagreement(discordance, spread)
 
 
 def plan_gate(

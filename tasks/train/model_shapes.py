@@ -1,7 +1,7 @@
 """Shapes of decoders, from a config.json or by a model's name: how many weights of which kind it has.
 
 Decoders with gated feed-forward layers: Llama, Mistral, Qwen2, Qwen3, Gemma 3, Phi-3 and Phi-4. Arithmetic, without
-torch. Used by tasks/train/memory.py and flows/views/base_model_shapes.py.
+torch. Used by tasks/train/memory.py and flows/views/advice.py.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flows.cli.weekly import graph
-from flows.run.planned_run import plan_pipeline
+from flows.forecast.planned_run import plan_pipeline
 from tests.support.workplace import Workplace
 
 

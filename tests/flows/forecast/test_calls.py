@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.forecast.calls import endpoint_calls, judge_calls, latency_calls
 from schemas.artifacts import EvalSet
 from schemas.checks import LatencySpec
 from schemas.endpoint import EndpointSpec
 from schemas.judge import JudgeSpec
 from tasks.assess.economics import read_prices
-from tasks.assess.plan_checks import endpoint_calls, judge_calls, latency_calls
 
 
 def judge(*, model: str = "small", external: bool = True, n_items: int = 100) -> JudgeSpec:

@@ -26,7 +26,7 @@ PAST_RUNS = 100
 PAST_TRAININGS = 5
 
 
-def hold_budget(opened: OpenRun) -> None:
+def refuse_over_budget(opened: OpenRun) -> None:
     """Refuse a training that would not fit into its budget; called after curation, when its size is known.
 
     Raises:

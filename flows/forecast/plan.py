@@ -1,33 +1,36 @@
 """What `tunegate plan` shows: what would run and why, how large, how long. Reads only."""
 
+import os
 import tempfile
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows.cli.output import note, out, print_rows, warn
-from flows.cli.validation import advice_on, missing_columns, prompt_findings, read_source, time_advice
 from flows.context.ingest import ingested_summary
 from flows.finetune import Tuned
+from flows.forecast.calls import Calls, planned_calls
+from flows.forecast.gate_power import gate_power, interim_plan
+from flows.forecast.pace import Pace, Size, pace_of, size_of
+from flows.forecast.planned_run import PlannedRun, causes_of, plan_pipeline
+from flows.forecast.training_budget import optimiser_steps, over_budget, training_seconds
+from flows.forecast.validation import advice_on, missing_columns, prompt_findings, read_source, time_advice
 from flows.graph.budget import times
 from flows.graph.execute import Run
 from flows.graph.graph import Node
 from flows.graph.plan import PlannedNode
 from flows.registry.state import describe_champion, describe_start
-from flows.run.planned_run import PlannedRun, causes_of, plan_pipeline
-from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
-from flows.schedule.automatic import where_stages_run
 from flows.views.labelling import planned_labels
-from flows.views.outlook import Pace, Size, pace_of, planned_calls, size_of
 from flows.views.phrases import describe
-from flows.views.power import gate_power, interim_plan, refuse_weak_gate
 from flows.views.selection_report import changes_text
+from flows.workspace.login import read_login
+from flows.workspace.servers import answer_code, read_state
 from schemas.candidates import candidates
+from schemas.errors import ServiceError
 from schemas.pipeline import PipelineSpec
 from schemas.trials import TrialRef
-from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import InterimPlan, RulePower
 from tasks.release.reports.read import cut_replies
 from tasks.start.source_size import measure_source
@@ -282,68 +285,33 @@ def _minutes(seconds: float) -> float:
     return round(seconds / 60, 1)
 
 
-def print_plan(view: PlanView) -> None:
-    """Steps, figures, places, the gate's power and the calls; warnings go to stderr.
+def where_stages_run(spec: PipelineSpec, home: Path, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return stage -> `pool NAME` of the placed stages; with `, not checked` if no server answers.
 
     Raises:
-        GateError: as `flows.views.power.refuse_weak_gate`, after everything is printed but the warnings.
+        ServiceError: TG0701, the server answers and does not have a pool.
     """
-    for remark in (view.source, view.start):
-        if remark is not None:
-            note(remark)
-    print_rows(view.rows, ("step", "state", "seconds", "result", "why"))
-    out().print()
-    for name, value in view.figures.items():
-        shown = "not known yet" if value is None else f"{value:,}" if isinstance(value, int) else value
-        out().print(f"{name.replace('_', ' '):<24} {shown}", markup=False, soft_wrap=True)
-    for cause, steps in view.causes.items():
-        out().print(f"{'runs for: ' + cause:<24} {', '.join(steps)}", markup=False, soft_wrap=True)
-    for stage, where in view.places.items():
-        out().print(f"{stage} runs on {where}", markup=False)
-    out().print(f"stages run one after the other; within one, steps run side by side on {_resources(view)}\n")
-    print_rows([_power_row(row) for row in view.power], ("gate", "needs", "has", "shows", "what"))
-    if view.interim is not None:
-        out().print(view.interim.sentence(), markup=False)
-    if view.calls:
-        out().print()
-        print_rows([_call_row(each) for each in view.calls])
-    weak, memory = refuse_weak_gate(view.spec, tuple(view.power)), _memory_warning(view.spec, view.memory)
-    for warning in (weak, memory, *view.advice):
-        if warning is not None:
-            warn(warning)
+    found: dict[str, str] = {}
+    for stage, pool in spec.place.pools().items():
+        exists = _has_pool(pool, home, environ)
+        if exists is False:
+            raise ServiceError(
+                f"the Prefect server has no work pool {pool!r}", code="TG0701", where=f"{spec.name}.place.{stage}",
+                hint=f"`prefect work-pool create {pool} --type process` creates it",
+            )  # fmt: skip
+        found[stage] = f"pool {pool}" if exists else f"pool {pool}, not checked: no Prefect server answers"
+    return found
 
 
-def _resources(view: PlanView) -> str:
-    budget = view.resources
-    gpus = f", {budget['gpu']:g} GPUs" if budget.get("gpu") else ""
-    return f"{budget['cpu']:g} cores, {budget['memory_gb']:.0f} GB{gpus}, one training or generation at a time"
+def _has_pool(pool: str, home: Path, environ: Mapping[str, str]) -> bool | None:
+    """Return whether the server has the pool; None if no server answers that.
 
-
-def _call_row(this: Calls) -> dict[str, Any]:
-    return {
-        "asked": this.what,
-        "calls": "" if this.calls is None else f"{this.calls:,}",
-        "tokens in": "" if this.tokens_in is None else f"{this.tokens_in:,}",
-        "at most out": "" if this.tokens_out is None else f"{this.tokens_out:,}",
-        "USD": "" if this.usd is None else f"{this.usd:.4f}",
-        "seconds": "" if this.seconds is None else f"{this.seconds:.1f}",
-        "how": this.note,
-    }
-
-
-def _power_row(row: RulePower) -> dict[str, Any]:
-    return {
-        "gate": row.rule,
-        "needs": "" if row.needed is None else row.needed,
-        "has": "" if row.at_hand is None else row.at_hand,
-        "shows": "" if row.smallest is None else f"{row.smallest:.3f}",
-        "what": row.what,
-    }
-
-
-def _memory_warning(spec: PipelineSpec, memory: Forecast | None) -> str | None:
-    if memory is None or memory.fits or spec.train.memory_check == "off":
-        return None
-    end = "will be refused" if spec.train.memory_check == "refuse" else "may run out of memory"
-    remedy = f"; this fits: {memory.remedy}" if memory.remedy else "; use a smaller base model"
-    return f"the training {end}: {memory.sentence()}{remedy}"
+    By HTTP, without importing Prefect: it reads its settings when it is imported, which takes long.
+    """
+    folder = home / "prefect"
+    server = read_state(folder)
+    url = environ.get("PREFECT_API_URL") or (f"{server.url}/api" if server is not None else "")
+    login = environ.get("PREFECT_API_AUTH_STRING") or read_login(folder)
+    key = environ.get("PREFECT_API_KEY") if environ.get("PREFECT_API_URL") else None
+    code = answer_code(f"{url.rstrip('/')}/work_pools/{urllib.parse.quote(pool, safe='')}", login=login, key=key)
+    return {200: True, 404: False}.get(code or 0)

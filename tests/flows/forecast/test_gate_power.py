@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from flows.forecast.gate_power import gate_power, refuse_weak_gate
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
-from flows.views.power import gate_power, refuse_weak_gate
 from schemas.artifacts import RowCounts, Splits
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec

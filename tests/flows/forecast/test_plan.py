@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.schedule.automatic import where_stages_run
+from flows.forecast.plan import where_stages_run
 from flows.workspace.servers import ensure_prefect
 from tests.support.specs import pipeline_spec
 

@@ -13,9 +13,7 @@ from schemas.counted import counted
 from schemas.errors import ConfigError
 from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
-from schemas.verdicts import Finding
-from tasks.assess.compare import z_value
-from tasks.assess.plan_gate import Disagreement, InterimPlan, RulePower, plan_gate, plan_interim
+from tasks.assess.plan_gate import InterimPlan, RulePower, disagreements, plan_gate, plan_interim
 from tasks.assess.suite import read_suite
 
 RECENT_RUNS = 50
@@ -36,7 +34,7 @@ def gate_power(
         spec.judged_gates,
         traits=traits_by_name(spec.evaluate.traits()),
         n_items=n_items,
-        seen={} if decision is None else _seen(decision),
+        seen={} if decision is None else disagreements(decision),
         n_suite=None if spec.gates.forgetting is None else len(read_suite(spec.gates.forgetting.suite)),
     )
 
@@ -93,23 +91,3 @@ def last_decision(ledger: Ledger, store: Store, pipeline: str) -> GateDecision |
     runs = (run for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline) if run.as_of is None)
     found = (store.whole("gate", ledger.keys_of(run.run_id).get("gate"), GateDecision) for run in runs)
     return next((decision for decision in found if decision is not None), None)
-
-
-def _seen(decision: GateDecision) -> dict[str, Disagreement]:
-    """Return metric -> how the candidate and the champion of that verdict differed, over all items."""
-    against = "champion" if decision.champion_version else "best_baseline"
-    found: dict[str, Disagreement] = {}
-    for finding in decision.findings:
-        compared = against in finding.rule or finding.part == "forgetting"
-        if finding.slice is None and finding.won is not None and compared:
-            found.setdefault(finding.metric, _disagreement(finding, decision))
-    return found
-
-
-def _disagreement(finding: Finding, decision: GateDecision) -> Disagreement:
-    discordance = ((finding.won or 0) + (finding.lost or 0)) / max(1, finding.n_items)
-    spread = discordance**0.5
-    if finding.lower is not None and finding.upper is not None and decision.use is not None:
-        z = z_value(decision.use.confidence)
-        spread = (finding.upper - finding.lower) / 2 / z * finding.n_items**0.5
-    return Disagreement(discordance, spread)
