@@ -25,7 +25,7 @@ from flows.graph.prefect_runner import cancellation, is_transient, run_nodes, se
 from flows.run.open_run import OPEN, OpenRun
 from flows.run.placement import runs_on_worker
 from flows.schedule.approval import suspend_if_waiting
-from flows.schedule.deployed_run import EndedEarlyError, hold_resource, run_in_turn
+from flows.schedule.deployed_run import EndedEarlyError, run_in_turn, wait_for_resource
 from flows.schedule.flow_page import shown_on_page, tag_flow_run
 from flows.schedule.placed_stage import needs_worker, run_of_worker, run_placed
 from flows.schedule.without_prefect import run_without_prefect, with_prefect
@@ -89,7 +89,7 @@ def run_stages(run: OpenRun, pipeline: str, config: str) -> None:
     curated = curate(*given)
     if not is_worth_training(run):
         return
-    with hold_resource(run):
+    with wait_for_resource(run):
         tuned = finetune(*given, edge(curated, "finetune"))
         if not request.reaches("assess"):
             return

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.ledger.opened import open_ledger
-from flows.workspace.prefect_login import login_url
+from flows.workspace.login import login_url
 from flows.workspace.servers import ensure_users_prefect
 from flows.workspace.settings import load_settings
 

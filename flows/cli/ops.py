@@ -26,8 +26,7 @@ def up(config: Config = CONFIG, as_json: Json = False) -> int:
     programs keep, has the plain one. MLflow's pages ask for a user and a password: the printed file has them.
     """
     from flows.workspace.disk import private_folder
-    from flows.workspace.login import login_file
-    from flows.workspace.prefect_login import login_url
+    from flows.workspace.login import login_file, login_url
     from flows.workspace.servers import ensure_mlflow, ensure_users_prefect
 
     settings = load_settings(config)
@@ -271,7 +270,7 @@ def schema(_as_json: Json = False) -> int:
 
     Byte for byte as it is committed; it is JSON with and without --json.
     """
-    from schemas.editor import editor_schema_text
+    from schemas.json_schema import json_schema_text
 
-    sys.stdout.write(editor_schema_text())
+    sys.stdout.write(json_schema_text())
     return 0

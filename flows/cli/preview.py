@@ -15,7 +15,7 @@ from flows.effects.contract import judge_checks
 from flows.graph.execute import run_plainly
 from flows.ledger.opened import open_ledger, open_store
 from flows.registry.state import registry_state_of
-from flows.run.quarantine_guard import guarded_run
+from flows.run.guarded_run import guarded_run
 from flows.workspace.clock import present
 from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef

@@ -19,7 +19,7 @@ from flows.graph.graph import Node
 from flows.graph.store import Store
 from flows.ledger.opened import open_ledger, open_store
 from flows.registry.state import RegistryState
-from flows.run.quarantine_guard import guarded_run
+from flows.run.guarded_run import guarded_run
 from flows.workspace.clock import present
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings

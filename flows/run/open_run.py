@@ -28,8 +28,8 @@ from flows.records.run_picture import keep_picture, picture_now
 from flows.records.timings import TimingsObserver
 from flows.registry.owner import check_registry
 from flows.registry.state import describe_champion, describe_start, record_held_out, registry_state_of
+from flows.run.guarded_run import guarded_run
 from flows.run.notify import notify_end
-from flows.run.quarantine_guard import guarded_run
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.guard import guard_process
 from flows.workspace.ray_cluster import check_cluster

@@ -26,8 +26,8 @@ from flows.graph.store import Store
 from flows.records.timings import TimingsObserver
 from flows.registry.feedback import feedback_database
 from flows.registry.state import RegistryState, StartingPoint
+from flows.run.guarded_run import guarded_run
 from flows.run.open_run import OpenRun
-from flows.run.quarantine_guard import guarded_run
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, ChampionRef, CheckResults, CurationCard, DatasetRef, Splits

@@ -195,8 +195,8 @@ def check_resource(spec: PipelineSpec) -> None:
 
 
 @contextmanager
-def hold_resource(opened: OpenRun) -> Iterator[None]:
-    """Hold the pipeline's `schedule.resource` while the block runs; only a deployment's run waits for it.
+def wait_for_resource(opened: OpenRun) -> Iterator[None]:
+    """Wait for the pipeline's `schedule.resource` and hold it while the block runs; only a deployment's run does.
 
     Raises:
         RunEndedError: the run was cancelled while it waited.

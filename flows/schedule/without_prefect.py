@@ -12,7 +12,7 @@ from flows.graph.execute import RunEndedError, run_plainly
 from flows.graph.prefect_runner import give_up
 from flows.run.open_run import OpenRun
 from flows.run.placement import first_missing
-from flows.schedule.deployed_run import hold_resource
+from flows.schedule.deployed_run import wait_for_resource
 from flows.schedule.worth import close_outcome, is_worth_running, is_worth_training
 from schemas.errors import ServiceError, TunegateError
 
@@ -61,7 +61,7 @@ def run_without_prefect(opened: OpenRun) -> Outcome:
     if is_worth_running(opened):
         _run_stage(opened, "curate")
         if is_worth_training(opened):
-            with hold_resource(opened):
+            with wait_for_resource(opened):
                 for stage in STAGES[1:]:
                     if opened.context.request.reaches(stage):
                         _run_stage(opened, stage)

@@ -1,4 +1,4 @@
-"""Serve an ASGI application on loopback and, if it is to end by itself, end it once it has not been used for a while.
+"""Serve an ASGI application on loopback, and end the server after a given time without use.
 
     python -m flows.workspace.idle prefect.server.api.server:create_app --port 23456 --idle-s 3600
 
@@ -24,7 +24,7 @@ LOOKS = 20
 
 
 class EndsWhenIdle:
-    """An application that ends its server once it has not been used for `idle_s` seconds; None for no such end."""
+    """An application that ends its server after `idle_s` seconds without use; None for never."""
 
     def __init__(self, application: Application, *, idle_s: float | None) -> None:
         self._application = application

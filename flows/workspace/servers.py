@@ -34,8 +34,7 @@ from pathlib import Path
 from flows.workspace.disk import private_folder
 from flows.workspace.guard import PRIVATE_UMASK
 from flows.workspace.lock import hold
-from flows.workspace.login import make_login, read_login
-from flows.workspace.prefect_login import pages_of, write_login_page
+from flows.workspace.login import make_login, pages_of, read_login, write_login_page
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import TMPDIR
 from schemas.endpoint import is_loopback

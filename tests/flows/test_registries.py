@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from schemas.editor import editor_schema
+from schemas.json_schema import json_schema
 from tasks.assess.check import remove_check
 from tasks.assess.metric import remove_metric
 from tasks.curate.step import remove_step
@@ -183,13 +183,13 @@ def test_an_unknown_format_is_refused_with_the_known_ones(added: Workplace) -> N
 
 
 def test_the_json_schema_has_the_new_keys_and_drops_removed_ones(added: Workplace) -> None:
-    definitions = editor_schema()["$defs"]
+    definitions = json_schema()["$defs"]
     assert definitions["MentionsStep"]["properties"]["word"]["description"] == "The word, in lower case."
     assert "longest_answer" in definitions["GatesSpec"]["properties"]
     remove_step("mentions")
-    assert "MentionsStep" not in editor_schema()["$defs"]
+    assert "MentionsStep" not in json_schema()["$defs"]
     importlib.reload(sys.modules["mentions_step"])
-    assert "MentionsStep" in editor_schema()["$defs"]
+    assert "MentionsStep" in json_schema()["$defs"]
 
 
 def test_two_kinds_with_the_same_name_are_refused(added: Workplace) -> None:

@@ -14,8 +14,7 @@ from uuid import UUID
 import pytest
 
 from flows import deployments as deploy
-from flows.workspace.login import login_file
-from flows.workspace.prefect_login import login_url
+from flows.workspace.login import login_file, login_url
 from flows.workspace.servers import client_environment, ensure_prefect, read_state, running, start_time, stop_all
 from schemas.load import load_file
 from tests.support.attackers import ask_as_another_user, foreign_page, may_read_as_another_user

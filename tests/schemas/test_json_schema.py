@@ -5,17 +5,17 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from schemas.editor import editor_schema, editor_schema_text
+from schemas.json_schema import json_schema, json_schema_text
 
 
 def test_the_committed_schema_is_the_one_of_the_specs(project: Path) -> None:
     committed = (project / "schemas" / "pipelines.schema.json").read_text(encoding="utf-8")
-    assert committed == editor_schema_text(), "run: tunegate ops schema > schemas/pipelines.schema.json"
+    assert committed == json_schema_text(), "run: tunegate ops schema > schemas/pipelines.schema.json"
 
 
 def errors(pipeline: object, **top: object) -> list[str]:
     data = {"version": 1, "pipelines": {"demo": pipeline}, **top}
-    validator = jsonschema.Draft7Validator(editor_schema())
+    validator = jsonschema.Draft7Validator(json_schema())
     return [error.message for error in validator.iter_errors(data)]
 
 
@@ -69,6 +69,6 @@ def test_names_anchors_and_the_top_are_checked_too() -> None:
 
 
 def test_editors_can_explain_keys() -> None:
-    train = editor_schema()["$defs"]["TrainSection"]["properties"]
+    train = json_schema()["$defs"]["TrainSection"]["properties"]
     assert train["max_length"]["description"] == "Tokens of prompt and answer together."
     assert train["max_length"]["default"] == 1024

@@ -12,7 +12,7 @@ from flows.context.graph_context import GraphContext
 from flows.graph.execute import Run, run_plainly
 from flows.graph.plan import plan
 from flows.graph.store import Store
-from flows.run.quarantine_guard import QuarantineGuard
+from flows.run.guarded_run import QuarantineGuard
 from flows.views.phrases import describe
 from schemas.artifacts import Splits, TicketTable
 from schemas.errors import DataError

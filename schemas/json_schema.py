@@ -24,7 +24,7 @@ _REFERENCE_FORM: Schema = {
 _NULL: Schema = {"type": "null"}
 
 
-def editor_schema() -> Schema:
+def json_schema() -> Schema:
     """The schema, draft 7, as plain JSON data; equal specs give equal data."""
     load_registries()
     strict = PipelineSpec.model_json_schema(by_alias=True)
@@ -63,9 +63,9 @@ def editor_schema() -> Schema:
     }
 
 
-def editor_schema_text() -> str:
+def json_schema_text() -> str:
     """The schema as the bytes of `schemas/pipelines.schema.json`."""
-    return json.dumps(editor_schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _section(schema: Schema) -> Schema:

@@ -1,7 +1,7 @@
-"""`schema.fail_above` across all steps that check rows: what one quarantines counts for the next.
+"""Make the execution of a pipeline's graph, guarded by `schema.fail_above` across all steps that check rows.
 
-A step's own share is added to what the steps before it have quarantined: those that it depends on, and those of
-earlier stages. So the limit does not depend on which steps happen to run in parallel.
+What one step quarantines counts for the next: its own share is added to what the steps before it have quarantined,
+those that it depends on and those of earlier stages. So the limit does not depend on which steps run in parallel.
 """
 
 from typing import Any
