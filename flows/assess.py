@@ -13,7 +13,7 @@ from flows.effects.pages import show_verdict
 from flows.finetune import Tuned
 from flows.gate_checks import PROMPTING, CheckAdder, Checked
 from flows.graph.graph import Graph
-from flows.model_steps import ArmHandles, ModelSteps, earlier_models, metric_code, metric_libraries
+from flows.model_steps import ArmHandles, ModelSteps, metric_inputs
 from flows.prepare import PROMPTING_ARMS, Prepared, PromptingArm
 from flows.registry.state import RegistryState
 from flows.workspace.ray_cluster import answering_of
@@ -58,7 +58,6 @@ def assess(
 ) -> Assessed:
     """Add the stage. Answers are keyed by model, prompts and decoding: base and champion answer each set once."""
     registry_state = context.registry_state
-    earlier = earlier_models(spec, registry_state)
     with graph.stage("assess"):
         items = prepared.items
         arms = ArmHandles(prompts=dict(prepared.prompts), scores=dict(prepared.classifiers))
@@ -70,7 +69,7 @@ def assess(
             adder.endpoint(spec.evaluate.endpoint)
         if spec.gates.interim is None:
             adder.answers("tuned", tuned.model, tuned.trained)
-        for name, ref in earlier.items():
+        for name, ref in prepared.earlier.items():
             adder.answers(name, ref.model, ref.trained, max_new_tokens=ref.max_new_tokens)
         seen = None
         if spec.gates.interim is not None:  # after the arms that it is compared with, which all candidates share
@@ -150,7 +149,7 @@ class _ArmAdder:
         spec, scores = self.spec, self.arms.scores
         decoding, evaluate = spec.evaluate.decoding(), _judged_evaluation(spec)
         prompts = self.arms.prompts["tuned"]
-        seen = self.graph.named("interim", reads=metric_code(evaluate), libraries=metric_libraries(evaluate)).add(
+        seen = self.graph.named("interim", **metric_inputs(evaluate)).add(
             answer_until_futile,
             items=self.items,
             prompts=prompts,

@@ -10,9 +10,8 @@ from flows.effects.needed_columns import check_columns
 from flows.effects.pages import show_funnel
 from flows.effects.personal_data import forget_old_texts, index_customers
 from flows.effects.publish import publish
-from flows.finetune import add_base_model
 from flows.graph.graph import Graph
-from flows.model_steps import draw_of
+from flows.model_steps import add_base_model, draw_of
 from flows.workspace.ray_cluster import spread_of
 from schemas.artifacts import CheckResults, CorpusRef, CurationCard, ModelRef, Splits, TicketTable, WarehouseRef
 from schemas.curation_steps import QualityStep, RedactStep
@@ -63,7 +62,8 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
             as_of=context.as_of,
         )
         valid = graph.add(validate_tickets, tickets=raw, table=spec.table)
-        base_model = add_base_model(graph, spec, context) if measures_perplexity(spec) else None
+        perplexity = any(isinstance(step, QualityStep) and step.perplexity for step in spec.curate.steps)
+        base_model = add_base_model(graph, spec, context) if perplexity else None
         steps = add_curation_steps(
             graph, spec, context, tickets=valid, base_model=base_model, spread=spread_of(context.place)
         )
@@ -146,8 +146,3 @@ def _add_corpus(graph: Graph, spec: PipelineSpec, context: GraphContext, clean: 
         held_out=clean,
         decontaminate=spec.curate.decontaminate,
     )
-
-
-def measures_perplexity(spec: PipelineSpec) -> bool:
-    """Return whether curation needs the base model."""
-    return any(isinstance(step, QualityStep) and step.perplexity for step in spec.curate.steps)

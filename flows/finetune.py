@@ -12,8 +12,8 @@ from flows.context.graph_context import GraphContext, trunks_of
 from flows.context.run_context import RunContext
 from flows.effects.personal_data import index_customers
 from flows.graph.graph import Graph
-from flows.model_steps import ModelSteps, encoding_of, metric_code, metric_libraries
-from flows.prepare import Prepared, same_tokenizers
+from flows.model_steps import ModelSteps, add_base_model, encoding_of, metric_inputs
+from flows.prepare import Prepared
 from flows.selection import select_training, winner_dataset, winner_model, winner_trained
 from flows.views.selection_report import report_choice
 from schemas.artifacts import DatasetRef, ModelRef, Splits, TrainedRef, ValidationCurves
@@ -61,7 +61,7 @@ def finetune(
             steps, train = ModelSteps(graph, context), spec.train.training()
             model = base_model or add_base_model(graph, spec, context)
             fits = prepared.fit(graph, spec, model, trains=(train,))
-            same = same_tokenizers(graph, spec, context, model)
+            same = prepared.same_tokenizers(graph, spec, model)
             start = context.registry_state.start
             with graph.after(*fits):
                 if start is None:
@@ -80,7 +80,7 @@ def finetune(
         first_model = model = next(iter(selection.models.values()))
         if len(base_models(spec.train)) > 1:
             model = graph.named("chosen_model").expand(winner_model, selection=selection, choice=choice)
-            same_tokenizers(graph, spec, context, model)
+            prepared.same_tokenizers(graph, spec, model)
         dataset = selection.dataset or graph.named("chosen_dataset").expand(
             winner_dataset, selection=selection, choice=choice
         )
@@ -103,20 +103,12 @@ def remove_trunks(run: RunContext) -> None:
     shutil.rmtree(trunks_of(run.settings.home, run.spec.name), ignore_errors=True)
 
 
-def add_base_model(graph: Graph, spec: PipelineSpec, context: GraphContext) -> ModelRef:
-    """Add the declared base model; curation also uses it if it measures perplexity."""
-    train = spec.train
-    return ModelSteps(graph, context).base_model(
-        train.base_model, allow_download=train.allow_download, prompt=train.prompt
-    )
-
-
 def _curves(graph: Graph, spec: PipelineSpec, splits: Splits, trained: TrainedRef) -> ValidationCurves | None:
     """Add the metrics of answers during training; changing the metrics does not train again."""
     evaluate = spec.evaluate
     if not spec.train.validation_metrics:
         return None
-    named = graph.named("validation_curves", reads=metric_code(evaluate), libraries=metric_libraries(evaluate))
+    named = graph.named("validation_curves", **metric_inputs(evaluate))
     return named.add(
         score_validation,
         splits=splits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
@@ -100,7 +101,7 @@ class ModelSteps:
         self, name: str, items: EvalSet, answers: Predictions, evaluate: EvaluateSpec, *, arm: ModelArm | Arm
     ) -> Scores:
         """Add the declared metrics of each answer."""
-        named = self.graph.named("scores", name, reads=metric_code(evaluate), libraries=metric_libraries(evaluate))
+        named = self.graph.named("scores", name, **metric_inputs(evaluate))
         return named.add(score_answers, items=items, predictions=answers, evaluate=evaluate, arm=arm)
 
     def training(
@@ -149,6 +150,14 @@ class ModelSteps:
         return (check,)
 
 
+def add_base_model(graph: Graph, spec: PipelineSpec, context: GraphContext) -> ModelRef:
+    """Add the declared base model; curation also uses it if it measures perplexity."""
+    train = spec.train
+    return ModelSteps(graph, context).base_model(
+        train.base_model, allow_download=train.allow_download, prompt=train.prompt
+    )
+
+
 def earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[ModelArm, ChampionRef]:
     """Return the champion, and the anchor if a rule needs it and it is another model."""
     champion, anchor = registry_state.champion, registry_state.anchor
@@ -171,11 +180,13 @@ def draw_of(evaluate: EvaluateSpec) -> DrawSpec:
     return DrawSpec(label=evaluate.routing_field, seed=evaluate.seed)
 
 
-def metric_libraries(evaluate: EvaluateSpec) -> tuple[str, ...]:
-    """Distributions that decide the values of declared metrics."""
-    return tuple(name for metric in evaluate.metrics for name in kind_of(metric).libraries)
+def metric_inputs(evaluate: EvaluateSpec) -> dict[str, Any]:
+    """Return what decides the values of declared metrics besides a step's code, as `Graph.named` takes it.
 
-
-def metric_code(evaluate: EvaluateSpec) -> dict[str, str]:
-    """Digest of the code of each of the user's own metrics in Python."""
-    return {name: digest for metric in evaluate.metrics for name, digest in kind_of(metric).code(metric).items()}
+    That is the code of the user's own metrics in Python, and the libraries of all.
+    """
+    kinds = [(metric, kind_of(metric)) for metric in evaluate.metrics]
+    return {
+        "reads": {name: digest for metric, kind in kinds for name, digest in kind.code(metric).items()},
+        "libraries": tuple(name for _, kind in kinds for name in kind.libraries),
+    }

@@ -12,7 +12,7 @@ from typing import Literal
 
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
-from flows.model_steps import earlier_models, metric_code, metric_libraries
+from flows.model_steps import earlier_models, metric_inputs
 from flows.registry.state import RegistryState
 from schemas.artifacts import (
     Artifact,
@@ -52,6 +52,8 @@ CLASSIFIER_ARMS: tuple[Literal["majority", "tfidf"], ...] = ("majority", "tfidf"
 class Prepared:
     """The results; handles while they do not exist."""
 
+    earlier: Mapping[ModelArm, ChampionRef]
+    """The champion and the anchor, as far as the gate compares with them."""
     items: EvalSet
     prompts: Mapping[str, PromptSet]
     """Arm -> what it will be asked."""
@@ -98,6 +100,16 @@ class Prepared:
                 checks.append(named.add(check_prompts, model=model, prompts=(self.suite,), max_new_tokens=longest))
         return tuple(checks)
 
+    def same_tokenizers(self, graph: Graph, spec: PipelineSpec, model: ModelRef) -> tuple[Artifact, ...]:
+        """Add the check that losses per token can be compared with those of the champion and the anchor."""
+        if LOSS not in spec.judged_gates.judged_metrics():
+            return ()
+        checks = []
+        for arm, ref in self.earlier.items():
+            with graph.unless(_same_base, model, ref.model), graph.staying():
+                checks.append(graph.named("tokenizer", arm).add(check_same_tokenizer, model=model, first=ref.model))
+        return tuple(checks)
+
 
 def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits) -> Prepared:
     """Add the nodes. A training waits for all of them, and its examples for `Prepared.fit`."""
@@ -132,9 +144,10 @@ def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: 
                     seed=spec.evaluate.seed,
                 )
         if own := own_metrics(spec.evaluate):
-            named = graph.named("metrics", reads=metric_code(own), libraries=metric_libraries(own))
+            named = graph.named("metrics", **metric_inputs(own))
             checks.append(named.add(try_metrics, items=items, evaluate=own))
         return Prepared(
+            earlier,
             items,
             prompts,
             classifiers,
@@ -233,7 +246,7 @@ def _metric_check(graph: Graph, spec: PipelineSpec, items: EvalSet) -> CheckEvid
         return None
     metrics = tuple(metric for metric in evaluate.metrics if metric.traits().name in compared)
     checked = EvaluateSpec(fields=evaluate.fields, metrics=metrics)
-    named = graph.named(METRIC_CHECK, reads=metric_code(checked), libraries=metric_libraries(checked))
+    named = graph.named(METRIC_CHECK, **metric_inputs(checked))
     return named.add(check_metrics, items=items, evaluate=checked)
 
 
@@ -247,17 +260,6 @@ def _label_sources(graph: Graph, spec: PipelineSpec, splits: Splits, registry_st
 
 def _without_champion(champion: ChampionRef | None) -> str | None:
     return "there is no champion yet" if champion is None else None
-
-
-def same_tokenizers(graph: Graph, spec: PipelineSpec, context: GraphContext, model: ModelRef) -> tuple[Artifact, ...]:
-    """Add the check that losses per token can be compared with those of the champion and the anchor."""
-    if LOSS not in spec.judged_gates.judged_metrics():
-        return ()
-    checks = []
-    for arm, ref in earlier_models(spec, context.registry_state).items():
-        with graph.unless(_same_base, model, ref.model), graph.staying():
-            checks.append(graph.named("tokenizer", arm).add(check_same_tokenizer, model=model, first=ref.model))
-    return tuple(checks)
 
 
 def _same_base(model: ModelRef, earlier: ModelRef) -> str | None:

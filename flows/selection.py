@@ -12,7 +12,7 @@ from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
 from flows.graph.keys import code_digests, digest_of
 from flows.model_steps import ModelSteps, encoding_of
-from flows.prepare import Prepared, same_tokenizers
+from flows.prepare import Prepared
 from schemas.artifacts import Artifact, DatasetRef, EvalSet, ModelRef, PromptSet, Splits, TrainedRef
 from schemas.candidates import Candidate, Changes, base_models, base_of, candidates, changes_of, tokens_vary
 from schemas.choice import LOSS, GridSweep, LadderSpec, OptunaSweep, TargetSpec
@@ -97,7 +97,7 @@ class Selection:
             names, model = base_models(self.spec.train), self.models[key]
             label = "" if names[key] == FIRST else names[key]
             # Of several base models the one that is chosen counts.
-            same = same_tokenizers(graph, self.spec, self.context, model) if len(names) == 1 else ()
+            same = self.prepared.same_tokenizers(graph, self.spec, model) if len(names) == 1 else ()
             every = changes_of(self.spec.train) or [{}]
             trains = tuple(self.spec.train.training(each) for each in every if base_of(self.spec.train, each) == key)
             fits = self.prepared.fit(graph, self.spec, model, trains=trains, more=(self.prompts,), label=label)
