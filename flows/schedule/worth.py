@@ -5,7 +5,7 @@ A run that finds nothing to do ends with SKIP and the verdict that still holds. 
 
 from collections.abc import Callable
 
-from flows.champion.recover import recover_promotion
+from flows.champion.mlflow_sync import synchronise
 from flows.context.outcome import Holds, Outcome, outcome_of
 from flows.context.run_context import RunContext
 from flows.effects.contract import check_data
@@ -17,6 +17,9 @@ from flows.run.open_run import OpenRun
 from flows.schedule.ticks import decide_after_curation, record_decision, skip_before_curation
 from schemas.artifacts import GateDecision
 from schemas.ticks import Decision
+
+UNFINISHED = ("INTERRUPTED", "FAILED")
+"""Status of a run that was killed, or failed because the disk was full, say, between its promotion and its end."""
 
 
 def is_worth_running(opened: OpenRun) -> bool:
@@ -87,7 +90,7 @@ def _is_worth_training(opened: OpenRun) -> bool:
             _skip(context, decision)
             return False
     if request.reaches("release") and not request.again and request.as_of is None:
-        recovered = recover_promotion(context)
+        recovered = _recover_promotion(context)
         if recovered is not None:
             context.outcome = recovered
             return False
@@ -95,6 +98,25 @@ def _is_worth_training(opened: OpenRun) -> bool:
     if request.reaches("finetune"):
         refuse_over_budget(opened)
     return request.reaches("finetune")
+
+
+def _recover_promotion(run: RunContext) -> Outcome | None:
+    """Return the outcome of an unfinished run on the same inputs whose candidate is champion; None without one.
+
+    Its verdict is kept: judged again, its candidate would be compared with itself, and HOLD would be recorded for a
+    promotion that was earned.
+    """
+    champion = run.registry_state.champion
+    if champion is None:
+        return None
+    last = next((row for row in run.ledger.runs(pipeline=run.spec.name) if row.run_id == champion.run_id), None)
+    if last is None or last.status not in UNFINISHED or last.input_digest != run.input_digest:
+        return None
+    late = synchronise(run.ledger, run.settings)
+    if late is not None:
+        run.listeners.noted(f"MLflow sync pending: {late.message}; `tunegate ops reconcile` later")
+    reason = f"run {last.run_id} was interrupted after its promotion; its verdict holds"
+    return outcome_of(run.ledger, run.run_id, "PROMOTE", reason, version=champion.version)
 
 
 def _skip(context: RunContext, decision: Decision, holds: Holds | None = None) -> None:
