@@ -65,11 +65,11 @@ def build_run(spec: PipelineSpec, context: GraphContext, ledger: Ledger) -> tupl
 def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str:
     """Return the digest of everything that decides the run: configuration, tickets, base model, code and libraries.
 
-    For a graph that is not expanded. The champion is not included; `flows/schedule/worth.py` checks it separately.
-    Labels add 16 characters, so that a run with other labels has the same first 64.
+    For a graph that is not expanded. Champion and labels are not included; `flows/schedule/worth.py` checks them
+    separately, so that a run with other labels has the held-out items of the one before.
     """
     nodes = graph.nodes.values()
-    inputs = digest_of(
+    return digest_of(
         {
             "spec": spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "engine", *OPERATIONS}),
             "fingerprint": context.fingerprint,
@@ -82,7 +82,6 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
             "python": list(sys.version_info[:2]),
         }
     )
-    return f"{inputs}{digest_of(context.labels)[:16]}" if spec.evaluate.labels else inputs
 
 
 def code_of(nodes: Iterable[Node]) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""The champion: approvals, recovery, and MLflow, which follows the ledger. The one package that talks to MLflow."""
+"""The champion: approvals, and MLflow, which follows the ledger. The one package that talks to MLflow."""

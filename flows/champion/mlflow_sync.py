@@ -28,7 +28,7 @@ from flows.graph.keys import digest_of
 from flows.ledger.database import Check
 from flows.ledger.history import last_move
 from flows.ledger.ledger import Ledger
-from flows.ledger.rows import CandidateRow, Projection, flat, pipeline_config
+from flows.ledger.rows import CandidateRow, Projection, flat
 from flows.registry.address import registry_address
 from flows.registry.owner import check_model, owner_of
 from flows.views.resolve_candidate import aliases_of
@@ -421,7 +421,7 @@ def _recorded(run_id: str, ledger: Ledger) -> RunRecord:
         ConfigError: it does not have the run.
     """
     row = ledger.run(run_id)
-    config = pipeline_config(row)
+    config = row.config
     register = config.pop("register", {})
     return RunRecord(
         run_id=run_id,

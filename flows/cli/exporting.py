@@ -119,7 +119,7 @@ def _origin(named: ResolvedCandidate, form: ExportFormat, source: Exported) -> E
         trained_sha256=row.ref.trained.digest,
         bundle_sha256=row.ref.bundle.digest,
         verdict_sha256=row.ref.verdict_digest,
-        run_sha256=run.input_digest[:64],
+        run_sha256=run.input_digest,
         training_set_sha256=source.dataset.digest if form.holds_tickets and source.dataset else "",
     )
 

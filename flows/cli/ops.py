@@ -224,28 +224,35 @@ def reconcile(config: Config = CONFIG, as_json: Json = False) -> int:
     return 0
 
 
-@command(app, example="tunegate ops migrate --json")
+@command(app, example="tunegate ops migrate --ledger-to copy")
 def migrate(
     ledger_to: Annotated[
-        str | None,
-        typer.Option(help="Copy the ledger there: postgresql://... or a folder; empty so far.", show_default=False),
-    ] = None,
+        str, typer.Option(help="Where to: postgresql://... or a folder; without a ledger so far.", show_default=False)
+    ],
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:
-    """Bring the state folder of another version up to date.
+    """Copy the ledger to another database or folder, with its history.
 
-    The ledger and the DuckDB files, each after a backup below `backups/`.
+    The copy has the same rows and hashes. The ledger itself stays: TUNEGATE_LEDGER_URL or TUNEGATE_HOME names the one
+    to use.
     """
-    from flows.cli.migration import migrate_home
+    from flows.ledger.ledger import Ledger
+    from flows.ledger.migrate import copy_ledger, ledger_digest
+    from flows.ledger.opened import open_ledger
 
-    done = migrate_home(load_settings(config), ledger_to=ledger_to)
+    settings = load_settings(config)
+    source = open_ledger(settings)
+    target = Ledger(settings.home, ledger_to) if "://" in ledger_to else Ledger(Path(ledger_to))
+    n_rows = sum(copy_ledger(source, target).values())
+    digest = ledger_digest(target)
+    message = f"copied from {source.kept.place}: {n_rows} rows, digest {digest[:16]}"
+    if ledger_digest(source) != digest:
+        message = "was copied, but one of the two changed meanwhile: copy it again while nothing runs"
     if as_json:
-        print_json([asdict(each) for each in done])
-        return 0
-    for each in done:
-        kept = f"   backup: {each.backup}" if each.backup else ""
-        out().print(f"{each.what}: {each.message}{kept}", markup=False)
+        print_json([{"what": target.kept.place, "message": message}])
+    else:
+        out().print(f"{target.kept.place}: {message}", markup=False)
     return 0
 
 

@@ -317,7 +317,7 @@ def runs(
     ledger = open_ledger(load_settings(config))
     ledger.mark_interrupted()
     found = ledger.runs(limit=limit, pipeline=pipeline)
-    rows = [asdict(row) | {"as_of": row.as_of} for row in found]
+    rows = [asdict(row) for row in found]
     if as_json:
         print_json({"runs": [{name: row[name] for name in (*RUN_COLUMNS, "as_of")} for row in rows]})
     else:

@@ -8,6 +8,7 @@ from flows.context.as_of import end_of
 from flows.context.ingest import landed_folder
 from flows.context.labels import settled_labels
 from flows.context.previous_run import PreviousRun
+from flows.graph.keys import digest_of
 from flows.privacy.keys import load_forgotten
 from flows.registry.feedback import feedback_database, state_of
 from flows.registry.state import RegistryState
@@ -57,6 +58,11 @@ class GraphContext:
     """Labelled answer -> whether people accept it (`flows/context/labels.py`)."""
     place: ClusterPlace | None = None
     """The cluster that runs trainings, answers and parts of redaction and dedup; None for this process."""
+
+    @property
+    def labels_digest(self) -> str:
+        """Digest of the labels that count; empty without any."""
+        return digest_of(self.labels) if self.labels else ""
 
 
 def context_of(

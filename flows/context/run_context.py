@@ -33,7 +33,9 @@ class RunContext:
     request: RunRequest = ANY_CASE
     """What the run should do; `spec` has the settings that it gives."""
     input_digest: str = ""
-    """Of everything that decides the run, except the champion."""
+    """Of everything that decides the run, except the champion and people's labels."""
+    labels_digest: str = ""
+    """Of the labels that count; empty without any."""
     code_digest: str = ""
     """Of the code of all steps."""
     listeners: Listeners = field(default_factory=Listeners)

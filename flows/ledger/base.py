@@ -21,7 +21,7 @@ from flows.workspace.lock import GRACE_S, Holder, hold, is_locked, lock_file, pi
 from schemas.errors import ServiceError, StorageError
 
 MLFLOW_LOCK = "mlflow.teller"
-"""Name of the lock of the process that synchronises MLflow; other versions use the same."""
+"""Name of the lock of the process that synchronises MLflow."""
 MOVES = 4
 """So often a ledger that fails its check while it is written is opened again."""
 STATE = ("store", "runs", "warehouse", "mlflow", "feedback")

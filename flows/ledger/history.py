@@ -8,7 +8,7 @@ Works inside the transactions of its only callers, `flows/ledger/champions.py` a
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from flows.ledger.database import Database
 from flows.ledger.journal import FIRST_HASH, check_books
@@ -19,8 +19,6 @@ from tasks.storage.files import sha256_json
 
 CLOCKS_DIFFER_S = 5.0
 """The clocks of hosts that share a ledger may differ by this much."""
-LATER = ("verdict", "bundle_digest", "until", "evidence", "note")
-"""Fields that the first ledgers did not have: hashed only when they are not empty."""
 
 
 def checked_history(db: Database) -> tuple[EventRow, ...]:
@@ -117,8 +115,7 @@ def is_before(at: str, other: str) -> bool:
     False
     """
     first, second = (datetime.fromisoformat(moment) for moment in (at, other))
-    # Events of the first ledgers have no zone; all are in UTC.
-    return (second.replace(tzinfo=UTC) - first.replace(tzinfo=UTC)).total_seconds() > CLOCKS_DIFFER_S
+    return (second - first).total_seconds() > CLOCKS_DIFFER_S
 
 
 def last_move(events: Sequence[EventRow], name: str) -> EventRow | None:
@@ -154,9 +151,7 @@ def waiting_in(events: Sequence[EventRow], name: str) -> tuple[EventRow, ...]:
 
 
 def _hash(event: dict[str, object]) -> str:
-    return sha256_json(
-        {name: value for name, value in event.items() if name != "hash" and (value != "" or name not in LATER)}
-    )
+    return sha256_json({name: value for name, value in event.items() if name != "hash"})
 
 
 def _altered(what: str) -> StorageError:

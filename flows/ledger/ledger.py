@@ -14,7 +14,7 @@ from flows.ledger.champions import project
 from flows.ledger.erasures import Erasures
 from flows.ledger.journal import check_books, identity
 from flows.ledger.promotions import Approvals
-from flows.ledger.rows import AS_OF, AcceptanceRow
+from flows.ledger.rows import AcceptanceRow
 from flows.ledger.runs import Runs
 from flows.ledger.ticks import Ticks
 from flows.workspace.clock import now
@@ -94,10 +94,9 @@ class Tallies(LedgerBase):
         """Pipeline -> when its newest run with a verdict other than ERROR ended; runs with `--as-of` do not count."""
         rows = self._rows(
             "SELECT pipeline, max(ended_at) AS at FROM runs WHERE status = 'DONE'"
-            " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') AND substr(config_json, 1, ?) <> ?"
-            " GROUP BY pipeline ORDER BY pipeline",
-            len(AS_OF), AS_OF,
-        )  # fmt: skip
+            " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') AND as_of IS NULL"
+            " GROUP BY pipeline ORDER BY pipeline"
+        )
         return {row["pipeline"]: row["at"] for row in rows}
 
 

@@ -19,7 +19,6 @@ from flows.ledger.database import Database, Holds, Rows
 from flows.ledger.journal import altered, close_books, open_books
 from flows.ledger.sqlite import BUSY_TIMEOUT_S, busy, check_version, empty_ledger
 from flows.ledger.tables import APPEND_ONLY, BOOKS, TABLES, VERSION
-from flows.ledger.upgrade import to_3, to_4
 from schemas.errors import ConfigError, ServiceError, TunegateError
 
 if TYPE_CHECKING:
@@ -256,29 +255,6 @@ class LedgerPostgres:
                 .fetchone()
             )
         return None if row is None else str(row[0]).removeprefix("tunegate ") or "unknown"
-
-    def upgrade(self) -> int | None:
-        """Upgrade the tables in one transaction; return the version that they had, None when there was nothing to do.
-
-        Raises:
-            StorageError: TG0530, a newer tunegate wrote them.
-        """
-        with named_errors(self.place, locked=busy), self._connected() as connection:
-            db = _Postgres(connection)
-            db.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", (f"tunegate/{WRITERS}",))
-            version = _version(db)
-            if version > VERSION:
-                check_version(version, self.place)
-            if version in (0, VERSION):
-                return None
-            if version < 3:
-                db.execute("DROP TRIGGER champion_events_stay ON champion_events")
-                db.execute("DROP TRIGGER champion_events_remain ON champion_events")
-                to_3(db, lambda: _watch(db))
-            to_4(db)
-            db.execute("UPDATE ledger_version SET version = ?", (VERSION,))
-            connection.commit()
-        return version
 
     def continue_numbering(self, db: Database) -> None:
         """After rows were inserted with their numbers, number the next one after the highest."""

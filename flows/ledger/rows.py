@@ -11,10 +11,6 @@ from schemas.verdicts import Verdict
 
 RunStatus = Literal["RUNNING", "DONE", "FAILED", "INTERRUPTED", "SKIPPED"]
 StepState = Literal["reused", "done", "failed"]
-AS_OF = '{"as_of":"'
-"""Start of the recorded configuration of a run with a day."""
-OF_RUN = ("as_of", "set")
-"""Keys of a recorded configuration that no pipeline has."""
 Action = Literal["promote", "force", "approve", "rollback", "wait", "reject"]
 """promote: by the gate; force: by a person against the gate; approve: by the gate and a person; rollback: by a person;
 wait: the gate said PROMOTE, a person has to approve; reject: the person did not."""
@@ -37,44 +33,32 @@ class RunRow:
     verdict: Verdict | None
     reason: str
     input_digest: str
-    """Digest of everything that decides the verdict: equal digests, equal verdicts."""
+    """Digest of everything that decides the verdict but people's labels: equal digests, equal verdicts."""
+    labels_digest: str
+    """Digest of the labels that count; empty without any."""
     config_json: str
+    """The pipeline's configuration, with the settings of `--set`."""
+    as_of: str | None
+    """The day of `--as-of`, `2026-05-31`; None for a run with all tickets."""
+    settings: str
+    """JSON: the settings of `--set`, see `given`."""
     code: str
     started_at: str
     """UTC, ISO 8601, like all times here. For people: nothing is ordered by it."""
     ended_at: str | None
-    pid: int
     exit_code: int | None
     prefect_run_id: str | None
     mlflow_run_id: str | None
 
     @property
-    def as_of(self) -> str | None:
-        """The day of `--as-of`, `2026-05-31`; None for a run with all tickets."""
-        # First in the configuration, so that listing many runs parses none of them.
-        return self.config_json[len(AS_OF) : len(AS_OF) + 10] if self.config_json.startswith(AS_OF) else None
+    def config(self) -> dict[str, Any]:
+        """The recorded configuration."""
+        return dict(orjson.loads(self.config_json))
 
     @property
     def given(self) -> tuple[str, ...]:
         """The settings of `--set`, such as `train.max_examples=200`; empty for a run of the file as it is."""
-        return tuple(orjson.loads(self.config_json or "{}").get("set", ()))
-
-
-def config_of_run(config_json: str, *, as_of: str | None = None, given: tuple[str, ...] = ()) -> str:
-    """Return the configuration of a run with its day and its own settings, as `RunRow` reads them.
-
-    >>> config_of_run('{"name":"desk"}', as_of="2026-05-31", given=("train.epochs=2",))
-    '{"as_of":"2026-05-31","set":["train.epochs=2"],"name":"desk"}'
-    """
-    if given:
-        config_json = f'{{"set":{orjson.dumps(given).decode()},{config_json[1:]}'
-    return config_json if as_of is None else f'{AS_OF}{as_of}",{config_json[1:]}'
-
-
-def pipeline_config(row: RunRow) -> dict[str, Any]:
-    """Return the recorded configuration without what is of the run alone."""
-    config: dict[str, Any] = orjson.loads(row.config_json)
-    return {name: value for name, value in config.items() if name not in OF_RUN}
+        return tuple(orjson.loads(self.settings))
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, str]:
@@ -121,7 +105,7 @@ class CandidateRow:
     reason: str
     mlflow_version: str | None
     recorded_at: str
-    evidence: str = ""
+    evidence: str
     """As of the last verdict; see `EventRow`."""
 
 
@@ -154,15 +138,15 @@ class EventRow:
     prev_hash: str
     hash: str
     """sha256 over all but itself as canonical JSON."""
-    verdict: str = ""
-    """The gate's last verdict on the version at that time; empty on events of the first ledgers, like the next two."""
-    bundle_digest: str = ""
+    verdict: str
+    """The gate's last verdict on the version at that time."""
+    bundle_digest: str
     """sha256 of the registered files."""
-    until: str = ""
+    until: str
     """End of the cooldown that a rollback began; empty without one."""
-    evidence: str = ""
+    evidence: str
     """JSON: digests of model, weights, bundle, gates, held-out set, scores, answers and decision."""
-    note: str = ""
+    note: str
     """Something a reader of the history should know: these weights were BLOCKed before under other gates, or clocks
     differ."""
 

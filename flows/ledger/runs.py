@@ -3,10 +3,11 @@
 It knows nothing about champions (`flows/ledger/champions.py`); `flows/ledger/ledger.py` joins both.
 """
 
-import os
 from collections.abc import Iterable
 from statistics import median
 from typing import Any, NamedTuple
+
+import orjson
 
 from flows.graph.store import Obtained
 from flows.ledger.base import LedgerBase
@@ -18,14 +19,11 @@ from schemas.artifacts import Artifact, RowCounts
 from schemas.errors import ConfigError, TunegateError
 from schemas.verdicts import NOTHING_SEEN, SeenItems, Verdict
 from tasks.storage.failpoint import reach
-from tasks.storage.files import sha256_json
 from tasks.tickets.draw import item_hash
 
 TYPICAL_RUNS = 5
 _STEP = "run_id, step, key, state, digest, seconds, n_in, n_out, error"
 """Columns of a step, in the order of `StepRow`."""
-SEEN = "seen/"
-"""Beginning of the names of those sets in `held_out` that people saw; the others are named by digest."""
 
 
 class SeenTickets(NamedTuple):
@@ -37,8 +35,21 @@ class SeenTickets(NamedTuple):
 
 
 class Runs(LedgerBase):
-    def start_run(self, run_id: str, *, pipeline: str, model_name: str, input_digest: str, config_json: str) -> None:
+    def start_run(
+        self,
+        run_id: str,
+        *,
+        pipeline: str,
+        model_name: str,
+        config_json: str,
+        as_of: str | None = None,
+        given: tuple[str, ...] = (),
+    ) -> None:
         """Record a run of this process as RUNNING. The caller holds the pipeline's lock.
+
+        Args:
+            as_of: Its day, see `RunRow`.
+            given: Its settings of `--set`, which `config_json` has as well.
 
         Raises:
             ConfigError: TG0151, the id is taken.
@@ -48,16 +59,19 @@ class Runs(LedgerBase):
                 hint = "leave it out to get a new one"
                 raise ConfigError(f"run id {run_id} has been used", code="TG0151", where=pipeline, hint=hint)
             db.execute(
-                "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code,"
-                " started_at, pid) VALUES (?, ?, ?, 'RUNNING', ?, ?, '', ?, ?)",
-                (run_id, pipeline, model_name, input_digest, config_json, now(), os.getpid()),
+                "INSERT INTO runs (run_id, pipeline, model_name, status, config_json, as_of, settings, started_at)"
+                " VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?)",
+                (run_id, pipeline, model_name, config_json, as_of, orjson.dumps(given).decode(), now()),
             )
         reach("ledger.run")
 
-    def set_digests(self, run_id: str, *, inputs: str, code: str) -> None:
+    def set_digests(self, run_id: str, *, inputs: str, code: str, labels: str = "") -> None:
         """Record the digests of all that decides the run's verdict, and of its code, once they are known."""
         with self.write() as db:
-            db.execute("UPDATE runs SET input_digest = ?, code = ? WHERE run_id = ?", (inputs, code, run_id))
+            db.execute(
+                "UPDATE runs SET input_digest = ?, labels_digest = ?, code = ? WHERE run_id = ?",
+                (inputs, labels, code, run_id),
+            )
 
     def finish_run(
         self,
@@ -154,18 +168,18 @@ class Runs(LedgerBase):
 
     def held_out_items(self) -> dict[str, frozenset[str]]:
         """Return digest of a held-out set -> hashes of its items."""
-        rows = self._rows("SELECT digest, items FROM held_out WHERE substr(digest, 1, ?) <> ?", len(SEEN), SEEN)
+        rows = self._rows("SELECT digest, items FROM held_out")
         return {row["digest"]: frozenset(row["items"].split()) for row in rows}
 
     def record_seen(self, item_ids: Iterable[str]) -> None:
         """Record held-out items whose text was shown: the next run takes others where there are any."""
         with self.write() as db:
             newest = db.execute("SELECT coalesce(max(seq), 0) AS seq FROM runs").fetchone()["seq"]
-            hashes = sorted({item_hash(item, salt=identity(db) or "") for item in item_ids})
-            # A row of `held_out`, which has the same hashes of every set: its name says when, and what for.
-            name = f"{SEEN}{newest:012d}/{sha256_json(hashes)[:16]}"
-            if hashes and db.execute("SELECT 1 FROM held_out WHERE digest = ?", (name,)).fetchone() is None:
-                db.execute("INSERT INTO held_out (digest, items) VALUES (?, ?)", (name, " ".join(hashes)))
+            for item in item_ids:  # the first time counts
+                db.execute(
+                    "INSERT INTO shown_items (item, run_seq) VALUES (?, ?) ON CONFLICT (item) DO NOTHING",
+                    (item_hash(item, salt=identity(db) or ""), newest),
+                )
 
     def seen_items(self, pipeline: str, input_digest: str, *, before: str | None = None) -> SeenItems:
         """Return the items whose text was shown before the first run of the pipeline with these inputs.
@@ -174,23 +188,14 @@ class Runs(LedgerBase):
         meanwhile counts from the next change of data or configuration on.
 
         Args:
-            input_digest: Its first 64 characters count: without the labels.
             before: Only items that were shown before the first run from this moment on, UTC, ISO 8601.
         """
         with self.read() as db:
-            row = db.execute(
-                "SELECT min(seq) AS seq FROM runs"
-                " WHERE (pipeline = ? AND substr(input_digest, 1, 64) = ?) OR started_at >= ?",
-                (pipeline, input_digest[:64], before),
-            ).fetchone()
-            rows = db.execute(
-                "SELECT digest, items FROM held_out WHERE substr(digest, 1, ?) = ?", (len(SEEN), SEEN)
-            ).fetchall()
-            salt = identity(db) or ""
-        first = row["seq"]
-        shown = (each for each in rows if first is None or int(each["digest"].split("/")[1]) < first)
-        hashes = {item for each in shown for item in each["items"].split()}
-        return SeenItems(salt=salt, hashes=tuple(sorted(hashes))) if hashes else NOTHING_SEEN
+            query = "SELECT min(seq) AS seq FROM runs WHERE (pipeline = ? AND input_digest = ?) OR started_at >= ?"
+            first = db.execute(query, (pipeline, input_digest, before)).fetchone()["seq"]
+            query = "SELECT item FROM shown_items WHERE ? IS NULL OR run_seq < ? ORDER BY item"
+            hashes = tuple(row["item"] for row in db.execute(query, (first, first)).fetchall())
+            return SeenItems(salt=identity(db) or "", hashes=hashes) if hashes else NOTHING_SEEN
 
     def runs_with(self, key: str) -> tuple[str, ...]:
         """Return the runs that made or reused the result of this key."""
@@ -209,10 +214,13 @@ class Runs(LedgerBase):
         rows = self._rows(f"SELECT {_STEP} FROM steps WHERE {where} ORDER BY id DESC LIMIT ?", kind, kind, limit)
         return tuple(StepRow(*row) for row in rows)
 
+    def _runs(self, sql: str, *values: object) -> tuple[RunRow, ...]:
+        return tuple(RunRow(**row) for row in self._rows(sql, *values))
+
     def runs(self, *, limit: int = 20, pipeline: str | None = None) -> tuple[RunRow, ...]:
         """Return the newest runs, newest first."""
         query = "SELECT * FROM runs WHERE ? IS NULL OR pipeline = ? ORDER BY seq DESC LIMIT ?"
-        return tuple(RunRow(**row) for row in self._rows(query, pipeline, pipeline, limit))
+        return self._runs(query, pipeline, pipeline, limit)
 
     def runs_with_step(self, step: str, *, pipeline: str | None = None, model: str | None = None) -> tuple[RunRow, ...]:
         """Return all runs that have a result of the step, newest first.
@@ -224,7 +232,7 @@ class Runs(LedgerBase):
             "SELECT runs.* FROM runs JOIN steps ON steps.run_id = runs.run_id AND steps.step = ? AND steps.key <> ''"
             " WHERE (? IS NULL OR pipeline = ?) AND (? IS NULL OR model_name = ?) ORDER BY seq DESC"
         )
-        return tuple(RunRow(**row) for row in self._rows(query, step, pipeline, pipeline, model, model))
+        return self._runs(query, step, pipeline, pipeline, model, model)
 
     def run(self, prefix: str) -> RunRow:
         """Return the run whose id is, or begins with, these characters.
@@ -233,7 +241,7 @@ class Runs(LedgerBase):
             ConfigError: TG0151, there is none, or there are several.
         """
         query = "SELECT * FROM runs WHERE substr(run_id, 1, length(?)) = ? ORDER BY run_id = ? DESC, seq DESC LIMIT 6"
-        found = [RunRow(**row) for row in self._rows(query, prefix, prefix, prefix)]
+        found = self._runs(query, prefix, prefix, prefix)
         if not found or not prefix:
             raise ConfigError(f"no run {prefix!r}", code="TG0151", where="runs", hint="`tunegate runs` lists them")
         if len(found) > 1 and found[0].run_id != prefix:
@@ -247,17 +255,17 @@ class Runs(LedgerBase):
 
     def run_of_prefect(self, prefect_run_id: str) -> RunRow | None:
         """Return the newest run of this flow run; a suspended one that is resumed has the same id."""
-        row = self._first("SELECT * FROM runs WHERE prefect_run_id = ? ORDER BY seq DESC LIMIT 1", prefect_run_id)
-        return RunRow(**row) if row else None
+        found = self._runs("SELECT * FROM runs WHERE prefect_run_id = ? ORDER BY seq DESC LIMIT 1", prefect_run_id)
+        return found[0] if found else None
 
-    def last_verdict(self, pipeline: str, input_digest: str) -> RunRow | None:
+    def last_verdict(self, pipeline: str, input_digest: str, labels_digest: str = "") -> RunRow | None:
         """Return the newest finished run of the same inputs with a verdict other than ERROR: no need to run again."""
-        row = self._first(
-            "SELECT * FROM runs WHERE pipeline = ? AND input_digest = ? AND status = 'DONE'"
+        found = self._runs(
+            "SELECT * FROM runs WHERE pipeline = ? AND input_digest = ? AND labels_digest = ? AND status = 'DONE'"
             " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') ORDER BY seq DESC LIMIT 1",
-            pipeline, input_digest,
+            pipeline, input_digest, labels_digest,
         )  # fmt: skip
-        return RunRow(**row) if row else None
+        return found[0] if found else None
 
     def judged_candidates(self, *, before: str | None = None) -> tuple[tuple[str, str], ...]:
         """Return digests of held-out set and trained model of every gate that has judged, of all names, oldest first.
@@ -282,10 +290,9 @@ class Runs(LedgerBase):
 
         The pipeline's lock decides, on any host: it is released when its holder dies. Process ids are reused.
         """
-        rows = self._rows("SELECT * FROM runs WHERE status = 'RUNNING' ORDER BY seq")
-        # The rows were read first: a run that starts after that holds the lock, but is not among them.
+        # The rows are read first: a run that starts after that holds the lock, but is not among them.
         gone = []
-        for row in (RunRow(**row) for row in rows):
+        for row in self._runs("SELECT * FROM runs WHERE status = 'RUNNING' ORDER BY seq"):
             holder = self.holder_of(row.pipeline)
             if holder is None or holder.run not in (row.run_id, "unknown"):
                 gone.append(row)

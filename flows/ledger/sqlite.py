@@ -279,21 +279,14 @@ def check_version(version: int, place: str) -> bool:
     """Return whether there are tables, of this program's version; False when there are none.
 
     Raises:
-        StorageError: TG0530, a newer or an older tunegate wrote them.
+        StorageError: TG0530, another tunegate wrote them.
     """
-    if version > VERSION:
+    if version not in (0, VERSION):
         raise StorageError(
             f"the ledger has version {version}, this tunegate reads version {VERSION}",
             code="TG0530",
             where=place,
-            hint="use the newer tunegate that wrote it, or set TUNEGATE_HOME to another folder; nothing was changed",
-        )
-    if 0 < version < VERSION:
-        raise StorageError(
-            f"the ledger has version {version} of an older tunegate, this one reads version {VERSION}",
-            code="TG0530",
-            where=place,
-            hint="`tunegate ops migrate` makes a backup and upgrades it; older versions cannot read it afterwards",
+            hint="use the tunegate that wrote it, or set TUNEGATE_HOME to another folder; nothing was changed",
         )
     return version == VERSION
 

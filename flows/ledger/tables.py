@@ -1,10 +1,9 @@
 """The ledger's tables, once for every database that keeps them.
 
 Written for SQLite; `flows/ledger/postgres.py` translates `INTEGER`, `REAL`, `TEXT` and `AUTOINCREMENT` for Postgres.
-`upgrade.py` upgrades older tables.
 """
 
-VERSION = 4
+VERSION = 1
 
 TABLES = """
 CREATE TABLE identity (
@@ -19,12 +18,14 @@ CREATE TABLE runs (
     status TEXT NOT NULL CHECK (status IN ('RUNNING', 'DONE', 'FAILED', 'INTERRUPTED', 'SKIPPED')),
     verdict TEXT CHECK (verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK', 'ERROR')),
     reason TEXT NOT NULL DEFAULT '',
-    input_digest TEXT NOT NULL,
+    input_digest TEXT NOT NULL DEFAULT '',
+    labels_digest TEXT NOT NULL DEFAULT '',
     config_json TEXT NOT NULL,
-    code TEXT NOT NULL,
+    as_of TEXT,
+    settings TEXT NOT NULL DEFAULT '[]',
+    code TEXT NOT NULL DEFAULT '',
     started_at TEXT NOT NULL,
     ended_at TEXT,
-    pid INTEGER NOT NULL,
     exit_code INTEGER,
     prefect_run_id TEXT,
     mlflow_run_id TEXT
@@ -58,6 +59,10 @@ CREATE TABLE held_out (
     digest TEXT PRIMARY KEY,
     items TEXT NOT NULL
 );
+CREATE TABLE shown_items (
+    item TEXT PRIMARY KEY,
+    run_seq INTEGER NOT NULL
+);
 CREATE TABLE candidates (
     name TEXT NOT NULL,
     version INTEGER NOT NULL,
@@ -68,7 +73,7 @@ CREATE TABLE candidates (
     reason TEXT NOT NULL,
     mlflow_version TEXT,
     recorded_at TEXT NOT NULL,
-    evidence TEXT NOT NULL DEFAULT '',
+    evidence TEXT NOT NULL,
     PRIMARY KEY (name, version),
     UNIQUE (name, key)
 );
@@ -96,11 +101,11 @@ CREATE TABLE champion_events (
     at TEXT NOT NULL,
     prev_hash TEXT NOT NULL,
     hash TEXT NOT NULL,
-    verdict TEXT NOT NULL DEFAULT '',
-    bundle_digest TEXT NOT NULL DEFAULT '',
-    until TEXT NOT NULL DEFAULT '',
-    evidence TEXT NOT NULL DEFAULT '',
-    note TEXT NOT NULL DEFAULT ''
+    verdict TEXT NOT NULL,
+    bundle_digest TEXT NOT NULL,
+    until TEXT NOT NULL,
+    evidence TEXT NOT NULL,
+    note TEXT NOT NULL
 );
 CREATE TABLE champions (
     name TEXT PRIMARY KEY,
@@ -187,6 +192,7 @@ BOOKS = {
     "steps": ("id",),
     "rewrites": ("id",),
     "held_out": ("digest",),
+    "shown_items": ("item",),
     "candidates": ("name", "version"),
     "verdicts": ("id",),
     "champion_events": ("seq",),

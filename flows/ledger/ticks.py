@@ -2,11 +2,9 @@
 
 A mark (which tickets there were, up to which time) is set in the transaction that closes a run with a verdict, so
 that no ticket is missed or counted as new twice, wherever a run is killed. New tickets are counted from the last mark
-whose candidate met its rules: those of a HOLD or BLOCK stay new. Its tables are added to a ledger without
-raising its version: a program that does not know them ignores them.
+whose candidate met its rules: those of a HOLD or BLOCK stay new.
 """
 
-import os
 from dataclasses import dataclass
 
 from flows.ledger.base import LedgerBase
@@ -56,9 +54,9 @@ class Ticks(LedgerBase):
         with self.write() as db:
             at = now()
             db.execute(
-                "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code, started_at,"
-                " ended_at, reason, exit_code, pid) VALUES (?, ?, ?, 'SKIPPED', '', '{}', '', ?, ?, ?, 0, ?)",
-                (run_id, pipeline, model_name, at, at, decision.reason, os.getpid()),
+                "INSERT INTO runs (run_id, pipeline, model_name, status, config_json, started_at, ended_at, reason,"
+                " exit_code) VALUES (?, ?, ?, 'SKIPPED', '{}', ?, ?, ?, 0)",
+                (run_id, pipeline, model_name, at, at, decision.reason),
             )
             self._note(db, run_id, pipeline, cause, scheduled_for, decision)
 

@@ -29,8 +29,8 @@ ACCEPT_HINT = (
     "if this is intended: `tunegate run PIPELINE --accept-ledger --reason TEXT`, which is recorded in the history"
 )
 NEW_LEDGER_HINT = (
-    "restore it from a backup, or copy it with `tunegate ops migrate`; to start without champion and history:"
-    " `tunegate run PIPELINE --new-ledger --reason TEXT`"
+    "restore it from a backup, or copy it with `tunegate ops migrate --ledger-to`; to start without champion and"
+    " history: `tunegate run PIPELINE --new-ledger --reason TEXT`"
 )
 
 

@@ -253,7 +253,8 @@ def write_certificate(
     settings: Settings, ledger: Ledger, tombstone: Tombstone, began: str, versions: Iterable[LearnedVersion]
 ) -> Certificate:
     """Write it from this removal's journal, next to the tombstones; repeated, it gives the same file."""
-    lines = [line for line in ledger.journal(tombstone.id, began) if line.event == "goes"]
+    journal = ledger.journal(tombstone.id, began)
+    lines = [line for line in journal if line.event == "goes"]
     removals = tuple(
         Removal(kind=line.kind, place=line.place, fate=line.fate, digest=line.digest, n_rows=line.n_rows, at=line.at)
         for line in lines
@@ -262,7 +263,7 @@ def write_certificate(
     certificate = Certificate(
         customer=tombstone.id,
         key_id=tombstone.key_id,
-        began=began.partition(" ")[0],
+        began=next(line.at for line in journal if line.event == "began"),
         ended=now(),
         reason=tombstone.reason,
         by=tombstone.actor,

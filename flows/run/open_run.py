@@ -21,7 +21,6 @@ from flows.graph.graph import Node
 from flows.graph.keys import digest_of
 from flows.graph.store import Obtained
 from flows.ledger.opened import open_ledger, open_store
-from flows.ledger.rows import config_of_run
 from flows.ledger.runs import SeenTickets
 from flows.privacy.forget import apply_tombstones
 from flows.records.run_picture import keep_picture, picture_now
@@ -168,8 +167,11 @@ def _opened(context: RunContext) -> OpenRun:
         spec, settings, root=context.root, registry_state=context.registry_state, previous_run=previous_run, as_of=as_of
     )
     pipeline, graph_context, context.input_digest = build_run(spec, graph_context, context.ledger)
+    context.labels_digest = graph_context.labels_digest
     context.code_digest = digest_of(code_of(pipeline.graph.nodes.values()))
-    context.ledger.set_digests(context.run_id, inputs=context.input_digest, code=context.code_digest)
+    context.ledger.set_digests(
+        context.run_id, inputs=context.input_digest, labels=context.labels_digest, code=context.code_digest
+    )
     run = guarded_run(pipeline.graph, spec, context.store, settings, observer=RunObserver(context), live=context)
     run.made_by = context.ledger.made_by
     context.picture = lambda: picture_now(context, run)
@@ -183,10 +185,9 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         run_id,
         pipeline=spec.name,
         model_name=spec.registry.name,
-        input_digest="",
-        config_json=config_of_run(
-            masked(spec.model_dump_json(by_alias=True)), as_of=request.as_of, given=tuple(map(masked, request.given))
-        ),
+        config_json=masked(spec.model_dump_json(by_alias=True)),
+        as_of=request.as_of,
+        given=tuple(map(masked, request.given)),
     )
     try:
         with ingested_source(context):

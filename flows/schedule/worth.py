@@ -110,7 +110,9 @@ def _recover_promotion(run: RunContext) -> Outcome | None:
     if champion is None:
         return None
     last = next((row for row in run.ledger.runs(pipeline=run.spec.name) if row.run_id == champion.run_id), None)
-    if last is None or last.status not in UNFINISHED or last.input_digest != run.input_digest:
+    if last is None or last.status not in UNFINISHED:
+        return None
+    if (last.input_digest, last.labels_digest) != (run.input_digest, run.labels_digest):
         return None
     late = synchronise(run.ledger, run.settings)
     if late is not None:
@@ -138,7 +140,7 @@ def _last_valid_run(context: RunContext) -> RunRow | None:
     A verdict against another champion does not count: after a rollback, say, a blocked candidate is judged again.
     """
     ledger, champion = context.ledger, context.registry_state.champion
-    last = ledger.last_verdict(context.spec.name, context.input_digest)
+    last = ledger.last_verdict(context.spec.name, context.input_digest, context.labels_digest)
     if last is None:
         return None
     if champion is not None and champion.run_id == last.run_id:

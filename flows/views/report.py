@@ -193,7 +193,7 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
     trained = recorded.result("train", TrainedRef)
     if trained is None:
         return {}
-    config = orjson.loads(recorded.row.config_json)["train"]
+    config = recorded.row.config["train"]
     seconds = recorded.ledger.made_in(recorded.keys["train"])
     facts = {
         "base model": str(config["base_model"]).split("#")[0].rsplit("/", 1)[-1],
@@ -226,7 +226,7 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
 
 def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
     """Say what no training can change: cut answers, replies from a list, personal data in labels."""
-    limit = int(orjson.loads(recorded.row.config_json)["evaluate"]["max_new_tokens"])
+    limit = int(recorded.row.config["evaluate"]["max_new_tokens"])
     scores = recorded.scores("tuned")
     finished = scores.means.get("finished") if scores is not None else None
     if finished is not None and finished < 1:

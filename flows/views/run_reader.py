@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from flows.ledger.opened import open_ledger, open_store
-from flows.ledger.rows import RunRow, flat, pipeline_config
+from flows.ledger.rows import RunRow, flat
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, CurationCard, EvalSet, GateDecision, Predictions, Scores
 from schemas.curation_card import CardNumbers
@@ -24,7 +24,7 @@ from tasks.assess.labels import LABELLED
 from tasks.assess.worst import Answered, WorstItem, worst_items
 
 A = TypeVar("A", bound=Artifact)
-HIDDEN = ("config_json", "schedule", "register")
+HIDDEN = ("schedule", "register")
 """Parts of a configuration that do not affect a candidate."""
 
 
@@ -136,7 +136,7 @@ def reference_arm(decision: GateDecision, finding: Finding) -> str | None:
 
 def settings_of(row: RunRow) -> dict[str, str]:
     """Return path -> value of every recorded setting that affects a candidate."""
-    return flat({name: value for name, value in pipeline_config(row).items() if name not in HIDDEN})
+    return flat({name: value for name, value in row.config.items() if name not in HIDDEN})
 
 
 def spec_of(row: RunRow) -> PipelineSpec:
@@ -147,7 +147,7 @@ def spec_of(row: RunRow) -> PipelineSpec:
     """
     load_registries()  # the run may have used registered steps, sources or metrics
     try:
-        return PipelineSpec.model_validate(pipeline_config(row))
+        return PipelineSpec.model_validate(row.config)
     except ValidationError as error:
         at = ".".join(map(str, error.errors()[0]["loc"]))
         raise ConfigError(

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from flows.context.run_context import RunContext
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
@@ -77,7 +75,7 @@ def choice_of(ledger: Ledger, store: Store, run_id: str) -> tuple[ChoiceRef, Cos
     choice = store.find("choice", key, ChoiceRef) if key else None
     if choice is None:
         return None
-    config: Mapping[str, Any] = orjson.loads(ledger.run(run_id).config_json)["train"]
+    config: Mapping[str, Any] = ledger.run(run_id).config["train"]
     declared = config.get("ladder") or config.get("sweep") or {}
     return choice, choice_costs(ledger, run_id, choice, price=declared.get("price_per_hour"))
 

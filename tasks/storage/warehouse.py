@@ -312,15 +312,11 @@ def _cannot_open(path: Path | None, error: Exception) -> LockedError | StorageEr
 
 
 def _other_version(path: Path | None, has: int, first: int, last: int) -> StorageError:
-    newer = has > last
     return StorageError(
-        f"the file has DuckDB storage version {has}, {'newer' if newer else 'older'} than this program supports "
-        f"({first} to {last})",
+        f"the file has DuckDB storage version {has}, and this program reads {first} to {last}",
         code="TG0519",
         where=str(path),
-        hint="use the newer tunegate that wrote it; its `tunegate ops migrate` converts it to a version that both read"
-        if newer
-        else "EXPORT DATABASE with the DuckDB that wrote it; `tunegate data curate PIPELINE` rebuilds a warehouse",
+        hint="EXPORT DATABASE with the DuckDB that wrote it; `tunegate data curate PIPELINE` rebuilds a warehouse",
     )
 
 

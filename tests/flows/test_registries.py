@@ -209,7 +209,7 @@ REGISTRIES = (
         "from flows.cli import main\nwith contextlib.suppress(SystemExit):\n"
         "    main(['validate', '--config', 'absent.yaml'])\n",
         "from types import SimpleNamespace\nfrom flows.views.run_reader import spec_of\n"
-        "with contextlib.suppress(Exception):\n    spec_of(SimpleNamespace(config_json=b'{}', run_id='1'))\n",
+        "with contextlib.suppress(Exception):\n    spec_of(SimpleNamespace(config={}, run_id='1'))\n",
     ],
     ids=["a file", "a recorded run"],
 )

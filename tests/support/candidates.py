@@ -66,9 +66,10 @@ class Candidates:
         spec = load_file(self.config).get(self.pipeline)
         run_id, ledger = f"run-{seed}", self.ledger
         ledger.start_run(
-            run_id, pipeline=self.pipeline, model_name=spec.registry.name, input_digest=f"inputs-{seed}",
+            run_id, pipeline=self.pipeline, model_name=spec.registry.name,
             config_json=json.dumps({**orjson.loads(spec.model_dump_json(by_alias=True)), **changes.pop("spec", {})}),
         )  # fmt: skip
+        ledger.set_digests(run_id, inputs=f"inputs-{seed}", code="")
         base = self._keep("base_model", "base_model", run_id, ModelRef, lambda out: _base(self.model, out))
         splits = self._keep("decontaminate", "decontaminate", run_id, Splits, _splits)
         encoding = spec.train.encoding()

@@ -109,7 +109,7 @@ def decide(command: str, home: Path, argument: str, expected: str = "", start_at
 def hold(home: Path, name: str, seconds: str) -> object:
     ledger = open_here(home)
     with ledger.pipeline_lock(name, wait_s=0, run_id=f"run-{os.getpid()}"):
-        ledger.start_run(f"run-{os.getpid()}", pipeline=name, model_name="replies", input_digest="in", config_json="{}")
+        ledger.start_run(f"run-{os.getpid()}", pipeline=name, model_name="replies", config_json="{}")
         send_line("holding")
         time.sleep(float(seconds))
     return {}
@@ -120,7 +120,7 @@ def whole_run(home: Path, number: str, expected: str = "", wait_s: str = "0") ->
     ledger, run_id = open_here(home), f"run-{number}"
     with ledger.pipeline_lock("support", wait_s=float(wait_s), run_id=run_id):
         ledger.mark_interrupted()
-        ledger.start_run(run_id, pipeline="support", model_name="replies", input_digest="in", config_json="{}")
+        ledger.start_run(run_id, pipeline="support", model_name="replies", config_json="{}")
         version = ledger.record_candidate(candidate_ref(home, int(number)), verdict="PROMOTE", reason="better")
         wait_for_line("holding")
         verdict = RunVerdict(run_id, "better")

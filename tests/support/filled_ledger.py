@@ -13,7 +13,8 @@ def fill(ledger: Ledger, kit: ModuleType, numbers: Iterable[int], *, evidence: d
     """Add runs, steps, ticks, marks, candidates with this evidence and a champion."""
     for number in numbers:
         run_id = f"run-{number}"
-        ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="in", config_json="{}")
+        ledger.start_run(run_id, pipeline="small", model_name="replies", config_json="{}", given=("train.epochs=2",))
+        ledger.record_seen([f"T-{number}"])
         ledger.record_failure(run_id, "train", ValueError())
         decision = Decision(run=True, code="first", reason="r")
         ledger.record_tick(run_id, pipeline="small", cause="person", scheduled_for="", decision=decision)

@@ -91,7 +91,7 @@ def build(folder: Path) -> Workspace:
     settings = load_settings(folder / "pipelines.yaml", environ={})
     workspace = Workspace(settings, {})
     raw, clean = rows(redacted=False), rows(redacted=True)
-    workspace.ledger.start_run("run-1", pipeline="small", model_name="small", input_digest="", config_json="{}")
+    workspace.ledger.start_run("run-1", pipeline="small", model_name="small", config_json="{}")
     _keep(workspace, "extract", (), TicketTable, lambda out: _table(raw, out))
     _keep(workspace, "redact", ("extract",), TicketTable, lambda out: _table(clean, out))
     _keep(workspace, "split", ("redact",), Splits, lambda out: _splits(clean, out))

@@ -70,7 +70,7 @@ class Place:
         """Record a run with a candidate; return the version."""
         run_id = run_id or f"run-{number}"
         self.ledger.start_run(
-            run_id, pipeline="small", model_name=name, input_digest="d",
+            run_id, pipeline="small", model_name=name,
             config_json=json.dumps({"train": {"seed": number}, "register": {"name": name, "experiment": "late"}}),
         )  # fmt: skip
         bundle = self.home / "store" / "bundle" / f"{number:064x}"
@@ -162,7 +162,7 @@ def run_context(tmp_path: Path) -> RunContext:
     """A run that has started and completed no step."""
     settings = Settings(home=tmp_path / "home", cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
     ledger = open_ledger(settings)
-    ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
+    ledger.start_run("run-1", pipeline="demo", model_name="demo", config_json="{}")
     return RunContext(pipeline_spec(), settings, tmp_path, "run-1", open_store(settings), ledger, RegistryState())
 
 

@@ -275,7 +275,7 @@ def test_a_delayed_process_does_not_restore_an_old_champion(place: Place, monkey
 
 def test_dead_runs_do_not_look_alive_in_mlflow(place: Place) -> None:
     for run_id, status in (("run-dead", "INTERRUPTED"), ("run-failed", "FAILED"), ("run-alive", None)):
-        place.ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="d", config_json="{}")
+        place.ledger.start_run(run_id, pipeline="small", model_name="replies", config_json="{}")
         begin_run(place.client, RunRecord(run_id=run_id, pipeline="small"), experiment="tunegate", uri=place.uri)
         if status is not None:
             place.ledger.finish_run(run_id, status=status, exit_code=1)  # type: ignore[arg-type]

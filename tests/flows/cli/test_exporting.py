@@ -249,9 +249,7 @@ def test_unknown_versions_and_runs_without_a_verdict_are_refused(
     runs = {run.run_id for run in candidates.ledger.runs()}
     for number, verdict in (("4", None), ("5", "ERROR"), ("6", "HOLD")):
         if f"run-{number}" not in runs:
-            candidates.ledger.start_run(
-                f"run-{number}", pipeline="small", model_name="small", input_digest="", config_json="{}"
-            )
+            candidates.ledger.start_run(f"run-{number}", pipeline="small", model_name="small", config_json="{}")
             if verdict is not None:
                 candidates.ledger.finish_run(f"run-{number}", status="DONE", verdict=verdict, exit_code=0)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=rf"TG0159.*{message}"):

@@ -27,7 +27,7 @@ def test_a_file_in_place_of_the_state_folder_is_reported(
 
 def test_a_ledger_that_is_removed_during_a_run_is_reported(place: Place) -> None:
     ledger, home = place.ledger, place.settings.home
-    ledger.start_run("r1", pipeline="small", model_name="small", input_digest="", config_json="{}")
+    ledger.start_run("r1", pipeline="small", model_name="small", config_json="{}")
     shutil.rmtree(home)
     with pytest.raises(StorageError, match=r"TG0554.*removed or replaced"), named_disk_errors(home):
         ledger.record_failure("r1", "extract", ValueError("no such thing"))

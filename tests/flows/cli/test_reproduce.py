@@ -16,7 +16,5 @@ def test_a_run_without_a_complete_step_cannot_be_reproduced(
     (tmp_path / "absent.sql").write_text("SELECT * FROM tickets")
     spec = load_file(pipelines).get("replies")
     config = spec.model_dump_json(by_alias=True)
-    Ledger(tmp_path / ".tunegate").start_run(
-        "run-1", pipeline="replies", model_name="replies", input_digest="d", config_json=config
-    )
+    Ledger(tmp_path / ".tunegate").start_run("run-1", pipeline="replies", model_name="replies", config_json=config)
     assert "error[TG0159]" in refusal("study", "reproduce", "run-1")

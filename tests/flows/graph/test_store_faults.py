@@ -74,7 +74,7 @@ def test_an_empty_ledger_next_to_results_is_refused_but_a_killed_creation_is_not
     (tmp_path / "ledger.sqlite").touch()  # what a kill during creation leaves
     ledger = Ledger(tmp_path)
     assert ledger.runs() == ()
-    ledger.start_run("r1", pipeline="p", model_name="m", input_digest="", config_json="{}")
+    ledger.start_run("r1", pipeline="p", model_name="m", config_json="{}")
     (tmp_path / "store" / "extract" / "key").mkdir(parents=True)
     assert [row.run_id for row in ledger.runs()] == ["r1"]
     for path in tmp_path.glob("ledger.sqlite*"):
@@ -82,7 +82,7 @@ def test_an_empty_ledger_next_to_results_is_refused_but_a_killed_creation_is_not
     (tmp_path / "ledger.sqlite").touch()
     for ask in (
         ledger.runs,
-        lambda: ledger.start_run("r2", pipeline="p", model_name="m", input_digest="", config_json="{}"),
+        lambda: ledger.start_run("r2", pipeline="p", model_name="m", config_json="{}"),
     ):
         with pytest.raises(StorageError, match="TG0581"):
             ask()

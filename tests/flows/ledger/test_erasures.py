@@ -17,7 +17,7 @@ def tombstone(at: str, *tickets: str) -> Tombstone:
 
 
 def test_a_ledger_without_forgotten_customers_has_no_tombstones(ledger: Ledger) -> None:
-    ledger.start_run("run-1", pipeline="small", model_name="replies", input_digest="in", config_json="{}")
+    ledger.start_run("run-1", pipeline="small", model_name="replies", config_json="{}")
     assert ledger.tombstones() == ledger.journal() == ledger.marked() == ()
     assert ledger.gone_at("store/extract/k1") is None
     assert not ledger.is_unfinished("one")
@@ -50,7 +50,7 @@ def test_the_journal_is_append_only(ledger: Ledger) -> None:
 
 
 def test_a_marked_version_is_sent_once_and_never_promoted(ledger: Ledger, kit: Any) -> None:
-    ledger.start_run("run-1", pipeline="small", model_name="replies", input_digest="in", config_json="{}")
+    ledger.start_run("run-1", pipeline="small", model_name="replies", config_json="{}")
     ledger.record_candidate(kit.candidate_ref(ledger.root, 1), verdict="PROMOTE", reason="better")
     before = len(ledger.pending_projections())
     version = LearnedVersion(name="replies", version="1", run_id="run-1", how="directly", n_rows=7)

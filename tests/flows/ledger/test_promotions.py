@@ -177,7 +177,7 @@ def test_only_a_person_brings_back_a_version_that_was_rolled_back(ledger, submit
 def test_tickets_are_used_by_a_candidate_that_met_its_rules_or_that_a_person_accepted(ledger, record, submit):
     def close(number, verdict):
         run_id = f"run-{number}"
-        ledger.start_run(run_id, pipeline="demo", model_name="replies", input_digest="d", config_json="{}")
+        ledger.start_run(run_id, pipeline="demo", model_name="replies", config_json="{}")
         ledger.finish_run(
             run_id, status="DONE", verdict=verdict, exit_code=0, seen=SeenTickets(f"s{number}", "", number)
         )
@@ -204,6 +204,18 @@ def test_tickets_are_used_by_a_candidate_that_met_its_rules_or_that_a_person_acc
     ledger.force("replies", expected=None, version=version, reason="urgent", actor="ada")
     assert used() == "run-7"
     assert ledger.used_mark("another") is None
+
+
+def test_an_uncompared_candidate_becomes_champion_only_if_a_person_accepts_that(ledger, submit, record):
+    submit(1, None)
+    version = record(2, "UNCOMPARED")
+    with pytest.raises(GateError, match="not compared with the champion"):
+        ledger.force("replies", expected="1", version=version, reason="why", actor="ada")
+    earned = record(3)
+    with pytest.raises(GateError, match="has verdict PROMOTE, not UNCOMPARED"):
+        ledger.force("replies", expected="1", version=earned, reason="why", actor="ada", uncompared=True)
+    event = ledger.force("replies", expected="1", version=version, reason="why", actor="ada", uncompared=True)
+    assert (event.action, event.verdict, event.actor, event.reason) == ("force", "UNCOMPARED", "ada", "why")
 
 
 def test_a_decision_that_is_dated_before_its_predecessor_says_so(ledger, submit, record, monkeypatch):

@@ -9,14 +9,16 @@ import pytest
 from flows.graph.store import Obtained
 from flows.ledger.postgres import LedgerPostgres
 from flows.ledger.runs import SeenTickets
+from flows.ledger.tables import VERSION
 from flows.ledger.ticks import set_mark
 from schemas.artifacts import Artifact, RowCounts, TicketTable
 from schemas.errors import ConfigError, DataError, StorageError
 from tasks.tickets.draw import item_hash
 
 
-def begin(ledger, run_id, *, pipeline="support", inputs="in-1"):
-    ledger.start_run(run_id, pipeline=pipeline, model_name="replies", input_digest=inputs, config_json='{"a": 1}')
+def begin(ledger, run_id, *, pipeline="support", inputs="in-1", labels="", **of_run):
+    ledger.start_run(run_id, pipeline=pipeline, model_name="replies", config_json='{"a": 1}', **of_run)
+    ledger.set_digests(run_id, inputs=inputs, labels=labels, code="code-1")
 
 
 def finish(ledger, run_id, verdict, status="DONE"):
@@ -32,7 +34,17 @@ def test_a_run_is_written_and_read_back(ledger):
     row = ledger.run("2026")
     assert (row.status, row.verdict, row.reason, row.exit_code) == ("DONE", "BLOCK", "because", 0)
     assert (row.prefect_run_id, row.mlflow_run_id, row.config_json) == ("p", "m", '{"a": 1}')
+    assert (row.input_digest, row.labels_digest, row.code) == ("in-1", "", "code-1")
+    assert (row.as_of, row.given) == (None, ())
     assert row.ended_at >= row.started_at
+
+
+def test_the_day_and_the_settings_of_a_run_are_not_part_of_its_configuration(ledger):
+    begin(ledger, "a", as_of="2026-05-31", given=("train.epochs=2", 'a="b"'))
+    finish(ledger, "a", "HOLD")
+    row = ledger.run("a")
+    assert (row.as_of, row.given, row.config) == ("2026-05-31", ("train.epochs=2", 'a="b"'), {"a": 1})
+    assert ledger.last_verdicts() == {}  # it says nothing of the tickets of today
 
 
 def test_a_run_id_is_used_once(ledger):
@@ -75,6 +87,10 @@ def test_the_last_verdict_is_from_a_finished_run_with_the_same_inputs(ledger):
         finish(ledger, run_id, verdict, status)
     assert ledger.last_verdict("support", "in-1").run_id == "2"
     assert ledger.last_verdict("other", "in-1") is None
+    begin(ledger, "7", labels="labels-1")
+    finish(ledger, "7", "PROMOTE")
+    assert ledger.last_verdict("support", "in-1").run_id == "2"
+    assert ledger.last_verdict("support", "in-1", "labels-1").run_id == "7"
 
 
 def obtained(tmp_path, *, reused=False, seconds=1.0, rows=None):
@@ -134,9 +150,9 @@ def test_reading_creates_and_changes_nothing(ledger, tmp_path, tree):
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize(("version", "code", "hint"), [(99, "TG0530", "newer"), (1, "TG0530", "tunegate ops migrate")])
-def test_a_ledger_of_another_version_is_refused_with_a_hint_and_not_changed(ledger, version, code, hint):
+def test_a_ledger_of_another_version_is_refused_with_a_hint_and_not_changed(ledger):
     begin(ledger, "a")
+    version = VERSION + 1
     if isinstance(ledger.kept, LedgerPostgres):
         with ledger.write() as db:
             db.execute("UPDATE ledger_version SET version = ?", (version,))
@@ -144,10 +160,8 @@ def test_a_ledger_of_another_version_is_refused_with_a_hint_and_not_changed(ledg
         with closing(sqlite3.connect(ledger.path)) as db:
             db.execute(f"PRAGMA user_version = {version}")
     for act in (ledger.runs, lambda: begin(ledger, "b")):
-        with pytest.raises(StorageError, match=code) as caught:
+        with pytest.raises(StorageError, match=f"TG0530.*version {version}, this tunegate reads version {VERSION}"):
             act()
-        assert hint in caught.value.hint
-        assert f"version {version}" in caught.value.message
 
 
 def test_a_failed_transaction_changes_nothing(ledger):
@@ -167,7 +181,7 @@ def test_the_mark_moves_only_forward_and_only_with_the_verdict(ledger):
     assert (ledger.mark("replies"), ledger.ticks("replies")) == (None, ())
 
     def close(run_id, seen):
-        ledger.start_run(run_id, pipeline="replies", model_name="replies", input_digest="d", config_json="{}")
+        ledger.start_run(run_id, pipeline="replies", model_name="replies", config_json="{}")
         ledger.finish_run(run_id, status="DONE", verdict="HOLD", exit_code=8, seen=seen)
 
     close("r1", SeenTickets("snapshot-1", "2026-07-01T10:00:00", 10))
@@ -194,11 +208,11 @@ def test_the_mark_moves_only_forward_and_only_with_the_verdict(ledger):
 
 
 def test_what_people_saw_counts_from_the_first_run_of_other_inputs(ledger):
-    begin(ledger, "a", inputs="in-1" + "0" * 60)
+    begin(ledger, "a")
     ledger.record_seen(["T-1", "T-2"])  # the report of a run that is killed now
-    begin(ledger, "b", inputs="in-1" + "0" * 60 + "with-labels")
+    begin(ledger, "b", labels="labels-1")
     ledger.record_seen(["T-3"])
-    assert not ledger.seen_items("support", "in-1" + "0" * 60 + "other-labels").hashes
+    assert not ledger.seen_items("support", "in-1").hashes
     changed = ledger.seen_items("support", "in-2")
     assert {item_hash(item, salt=changed.salt) for item in ("T-1", "T-2", "T-3")} == set(changed.hashes)
     begin(ledger, "c", inputs="in-2")

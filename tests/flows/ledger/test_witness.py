@@ -17,7 +17,7 @@ def witnessed(tmp_path):
 
 
 def begin(ledger, run_id):
-    ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="in", config_json="{}")
+    ledger.start_run(run_id, pipeline="small", model_name="replies", config_json="{}")
 
 
 def reopened(ledger):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from flows.graph.store import Obtained, Store
 from flows.ledger.ledger import Ledger
-from flows.ledger.rows import config_of_run
 from flows.registry.champion_past import NEWEST, ChampionPast, PastVerdict, past_of
 from schemas.artifacts import Artifact, BundleRef, ChampionRef, GateDecision, ModelRef, Scores
 from schemas.ticks import Decision
@@ -27,7 +26,7 @@ def test_without_a_champion_there_is_no_past(tmp_path: Path) -> None:
 
 def test_results_that_are_gone_are_counted_and_nothing_fails(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    ledger.start_run("r1", pipeline="demo", model_name="replies", input_digest="", config_json="{}")
+    ledger.start_run("r1", pipeline="demo", model_name="replies", config_json="{}")
     for step in ("decontaminate", "items", "train", "scores_tuned", "gate"):
         found = Artifact(root=tmp_path, digest=f"{step}-digest")
         ledger.record_step("r1", step, Obtained(found, "0" * 64, reused=False, seconds=0.0))
@@ -40,8 +39,7 @@ def test_any_number_of_other_runs_hides_no_verdict_on_the_champion(tmp_path: Pat
     ledger, store = Ledger(tmp_path), Store(tmp_path)
 
     def judge(run_id: str, *, model: str = "replies", version: str = "1", as_of: str | None = None) -> None:
-        config = config_of_run('{"name":"demo"}', as_of=as_of)
-        ledger.start_run(run_id, pipeline="demo", model_name=model, input_digest="", config_json=config)
+        ledger.start_run(run_id, pipeline="demo", model_name=model, config_json="{}", as_of=as_of)
         for step in ("items", "train"):
             made = Obtained(Artifact(root=tmp_path, digest=f"{step} of {run_id}"), "0" * 64, reused=False, seconds=0.0)
             ledger.record_step(run_id, step, made)

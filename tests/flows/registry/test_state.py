@@ -30,7 +30,7 @@ def spec(**gates: Any) -> PipelineSpec:
 
 def judge(ledger: Ledger, run_id: str, items: str, model: str, *, gate: bool = True, name: str = "replies") -> None:
     """Record a run that reached its gate, or failed at it."""
-    ledger.start_run(run_id, pipeline="demo", model_name=name, input_digest="", config_json="{}")
+    ledger.start_run(run_id, pipeline="demo", model_name=name, config_json="{}")
     for step, digest in (("items", items), ("train", model)):
         ledger.record_step(run_id, step, Obtained(artifact(digest), "k", reused=False, seconds=0.0))
     if gate:

@@ -79,7 +79,7 @@ def test_a_tick_during_a_run_is_skipped_or_waits_as_declared(
         assert reason.startswith("run r1 is in progress since")
     ledger = Ledger(bare_workplace.home)
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-06T04:00:00+00:00")
-    ledger.start_run("r1", pipeline="small", model_name="small", input_digest="", config_json="{}")
+    ledger.start_run("r1", pipeline="small", model_name="small", config_json="{}")
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-06T06:00:00+00:00")
     ledger.finish_run("r1", status="DONE", verdict="HOLD", exit_code=8)
     # Prefect starts a pipeline's ticks one by one; this one was due while r1 was in progress.

@@ -44,7 +44,7 @@ def check(settings: Settings, run_id: str, *, pipeline: str = "replies") -> None
         return LabelSources(root=out, field="category", n_checked=300, n_suspects=200, groups=groups, shifts=())
 
     ledger = open_ledger(settings)
-    ledger.start_run(run_id, pipeline=pipeline, model_name="replies", input_digest="", config_json="{}")
+    ledger.start_run(run_id, pipeline=pipeline, model_name="replies", config_json="{}")
     ledger.record_step(
         run_id, "label_sources", open_store(settings).obtain("label_sources", run_id, LabelSources, produce)
     )

@@ -21,7 +21,8 @@ READS = (
 )  # fmt: skip
 WRITES = (
     ("run", "small"), ("data", "curate", "small"), ("model", "rollback", "small", "--reason", "r", "--by", "b"),
-    ("ops", "reconcile"), ("ops", "tick", "small"), ("ops", "migrate"), ("model", "feedback", "small", "none.jsonl"),
+    ("ops", "reconcile"), ("ops", "tick", "small"), ("model", "feedback", "small", "none.jsonl"),
+    ("ops", "migrate", "--ledger-to", "copy"),
 )  # fmt: skip
 UNUSABLE = ("read_only", "foreign", "full")
 SCRIPT = """

@@ -1,4 +1,4 @@
-"""`tunegate ops migrate`: updates files of other versions after a backup, and moves the ledger."""
+"""`tunegate ops migrate` between a file and Postgres."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ def test_the_ledger_moves_into_postgres_and_back_into_a_folder(
     home: Path, postgres: Postgres, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url = postgres.fresh()
-    moved = migrated(capsys, ledger_to=url)[-1]
+    moved = migrated(capsys, ledger_to=url)
     assert moved["what"] == url.replace("tunegate@", "")
     assert " rows, digest " in moved["message"]
     monkeypatch.setenv("TUNEGATE_LEDGER_URL", url)
     (home / "ledger.sqlite").unlink()
-    back = migrated(capsys, ledger_to=str(tmp_path / "copy"))[-1]
+    back = migrated(capsys, ledger_to=str(tmp_path / "copy"))
     assert back["message"].split("digest ")[1] == moved["message"].split("digest ")[1]
     champion = Ledger(tmp_path / "copy").champion("replies")
     assert champion is not None

@@ -1,4 +1,4 @@
-"""Ledgers of other versions, and ledgers that move to another place with their history."""
+"""A ledger moves into Postgres and back with its history."""
 
 import sqlite3
 from contextlib import closing

@@ -25,7 +25,7 @@ def hosts(postgres, tmp_path):
 
 
 def begin(ledger, run_id):
-    ledger.start_run(run_id, pipeline="support", model_name="replies", input_digest="in", config_json="{}")
+    ledger.start_run(run_id, pipeline="support", model_name="replies", config_json="{}")
 
 
 def wait_until_free(ledger, pipeline):
@@ -196,5 +196,5 @@ def test_characters_that_postgres_cannot_store_are_replaced(hosts):
 def test_every_command_opens_the_ledger_from_the_settings(project):
     for folder in ("flows", "flows/cli"):
         for path in (project / folder).glob("*.py"):
-            if path.name not in ("settings.py", "migration.py"):
+            if path.name != "ops.py":  # `ops migrate` opens the ledger that it copies to
                 assert "Ledger(" not in path.read_text().replace("open_ledger(", ""), path

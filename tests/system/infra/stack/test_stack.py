@@ -105,7 +105,7 @@ def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
     place.prepare()
     start_postgres(place)
     ledger = ledger_of(place)
-    ledger.start_run("run-1", pipeline="small", model_name="small", input_digest="d", config_json="{}")
+    ledger.start_run("run-1", pipeline="small", model_name="small", config_json="{}")
     query(place, "mlflow", "CREATE TABLE t (n int, word text)", "INSERT INTO t VALUES (1, 'one'), (2, NULL)")
     for part in ("store/train/k/weights", "warehouse/small/warehouse.duckdb", "stack/mlflow/artifacts/1/model"):
         (place.home / part).parent.mkdir(parents=True, exist_ok=True)
