@@ -33,7 +33,7 @@ PARQUET = ("duplicates", "funnel", "removed", "splits")
 _WRITTEN_BY_STEPS = ("conflicts", "label_suspects", "semantic_pairs", "triggers", "redactions")
 """Tables that steps write next to their tickets, if they are configured to."""
 SNAPSHOT = "snapshot.json"
-"""In each folder of a snapshot: `snapshot_id`, `made_at`, and since this table exists `run_id` and `config_digest`."""
+"""In each folder of a snapshot: `snapshot_id`, `made_at`, `run_id` and `config_digest`."""
 
 
 @as_step("warehouse", libraries=("duckdb", "pyarrow"))
@@ -161,7 +161,6 @@ def write_history(
         checks: Results as they are now.
     """
     folders = sorted(path.parent for path in snapshots.glob(f"*/{SNAPSHOT}") if not path.parent.name.startswith("."))
-    folders = [folder for folder in folders if (folder / "funnel.parquet").is_file()]
     with connect(database, readable=(snapshots,), threads=1) as connection:
         _insert(connection, "runs", runs)
         connection.execute("DELETE FROM checks")
@@ -179,7 +178,7 @@ def write_history(
                 "INSERT INTO snapshots SELECT $snapshot_id, $made_at::TIMESTAMPTZ::TIMESTAMP, $run_id, $config_digest, "
                 "arg_min(n_in, position), arg_max(n_out, position) FROM snapshot_funnel "
                 "WHERE snapshot_id = $snapshot_id",
-                {name: facts.get(name) for name in ("snapshot_id", "made_at", "run_id", "config_digest")},
+                {name: facts[name] for name in ("snapshot_id", "made_at", "run_id", "config_digest")},
             )
         connection.execute("CHECKPOINT")
 

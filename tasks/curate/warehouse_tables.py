@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from io import StringIO
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -272,20 +271,13 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
         _comment(connection, name, view.columns)
 
 
-def add_keys(connection: duckdb.DuckDBPyConnection, *, lenient: bool = False) -> None:
+def add_keys(connection: duckdb.DuckDBPyConnection) -> None:
     """Add the primary keys to filled tables.
 
     Rows that are inserted into a table with a key are written twice, and the file keeps the space: half as large again.
-
-    Args:
-        lenient: Leave out a key that the rows break, as an earlier version may have written them.
     """
-    import duckdb
-
     for name, table in TABLES.items():
-        if not table.key:
-            continue
-        with suppress(*((duckdb.ConstraintException,) if lenient else ())):
+        if table.key:
             connection.execute(f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(map(quote_identifier, table.key))})")
 
 

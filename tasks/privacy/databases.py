@@ -65,7 +65,7 @@ def rewrite_warehouse(database: Path, forgotten: Forgotten) -> int:
         create_tables(db)
         _select_forgotten(db, forgotten)
         n_before, n_after = 0, 0
-        for name in _tables_of_old(db):
+        for name in TABLES:
             db.execute(f"INSERT INTO {name} {_WITHOUT.get(name, f'SELECT * FROM old.{name}')}")
             if name in ("raw_tickets", "curated"):
                 n_before += _count(db, f"old.{name}")
@@ -74,7 +74,7 @@ def rewrite_warehouse(database: Path, forgotten: Forgotten) -> int:
         changed = sha256_json([snapshot_id, "forgotten", n_after])[:16]
         db.execute("UPDATE snapshot SET snapshot_id = ?", [changed])
         db.execute("UPDATE snapshot SET n_curated = (SELECT count(*) FROM curated)")
-        add_keys(db, lenient=True)
+        add_keys(db)
         return n_before - n_after
 
     return _rewritten(database, write)
@@ -127,14 +127,6 @@ def _put(db: Connection, name: str, values: list[str]) -> None:
     db.execute(f"CREATE TEMP TABLE {name} AS SELECT unnest(?::VARCHAR[]) AS id", [values])
 
 
-def _tables_of_old(db: Connection) -> list[str]:
-    """Return the tables of the old file; earlier versions had fewer."""
-    names = {
-        name for (name,) in db.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'old'").fetchall()
-    }
-    return [name for name in TABLES if name in names]
-
-
 def _count(db: Connection, table: str) -> int:
     return int(db.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
 
@@ -171,10 +163,10 @@ def forget_raw(database: Path) -> int:
 
     def write(db: Connection) -> int:
         create_tables(db)
-        for name in _tables_of_old(db):
+        for name in TABLES:
             columns = f"* REPLACE ({emptied})" if name == "raw_tickets" else "*"
             db.execute(f"INSERT INTO {name} SELECT {columns} FROM old.{name}")
-        add_keys(db, lenient=True)
+        add_keys(db)
         return _count(db, "raw_tickets")
 
     return _rewritten(database, write)

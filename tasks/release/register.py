@@ -208,9 +208,9 @@ def tag_version(client: MlflowClient, *, name: str, mlflow_version: str, tags: M
 
 
 def _find(client: MlflowClient, name: str, version: str, owner: Owner) -> ModelVersion | None:
-    """What this ledger has registered as the version; one without an owner dates from before there were owners."""
+    """What this ledger has registered as the version."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{version}'")
-    return next((each for each in found if each.tags.get(OWNER_TAG, owner.ledger) == owner.ledger), None)
+    return next((each for each in found if each.tags.get(OWNER_TAG) == owner.ledger), None)
 
 
 def _foreign(name: str, why: str) -> StorageError:

@@ -23,7 +23,7 @@ from tasks.sources.readers.values import to_text
 from tasks.sources.zendesk_conversation import AGENTS
 from tasks.storage.files import sha256_file
 
-MARK = "whose"  # in the files of existing homes
+MARK = "row_owner"
 UNREAD = "\0unread"
 """Owner of rows of a copy that could not be read; no id contains a NUL."""
 REQUESTER = "requester_id"

@@ -120,7 +120,7 @@ def read_manifest(directory: Path) -> dict[str, dict[str, Any]]:
             for name, each in manifest["files"].items()
         }
         digest = sha256_json(entries)
-        as_sealed = manifest.get("digest", digest) == digest  # manifests of earlier versions have no digest
+        as_sealed = manifest["digest"] == digest
     except (FileNotFoundError, NotADirectoryError):
         if directory.is_dir():
             message, hint = "there is no manifest", "give the folder that was exported or stored"

@@ -33,7 +33,6 @@ def publish(workspace: Workspace) -> Path:
         insert(db, "duplicates", {"ticket_id": "t-9", "cluster_id": forgotten_id, "kept_id": forgotten_id})
         insert(db, "triggers", {"trigger_id": forgotten_id, "ticket_id": forgotten_id, "phrase": TEXT})
         insert(db, "label_suspects", {"ticket_id": forgotten_id})
-        db.execute("DROP TABLE semantic_pairs")  # as in a warehouse of an earlier version
     return folder
 
 
@@ -59,15 +58,3 @@ def test_the_published_warehouse_contains_nothing_of_the_customer(workspace: Wor
         assert db.execute("SELECT count(*) FROM duplicates").fetchall() == [(0,)]
         [(snapshot_id, n_curated)] = db.execute("SELECT snapshot_id, n_curated FROM snapshot").fetchall()
         assert (snapshot_id != "s1", n_curated) == (True, 2)
-
-
-def test_a_warehouse_of_an_earlier_version_is_rewritten_too(workspace: Workspace) -> None:
-    folder = publish(workspace)
-    with connect(folder / "warehouse.duckdb") as db:
-        db.execute("DROP VIEW trends")
-        for table in ("redactions", "checks", "snapshots", "snapshot_funnel", "runs"):
-            db.execute(f"DROP TABLE {table}")
-    forget(workspace.settings, workspace.specs, CUSTOMER, reason="case 17", actor="a person", unknown=False)
-    assert traces(folder, WORDS) == []
-    with connect(folder / "warehouse.duckdb", read_only=True) as db:
-        assert db.execute("SELECT count(*) FROM redactions").fetchall() == [(0,)]

@@ -193,7 +193,7 @@ def test_keys_and_references_hold(warehouse: WarehouseRef) -> None:
 def test_history_shows_runs_and_trends_over_published_states(warehouse: WarehouseRef, tmp_path: Path) -> None:
     for number, (name, facts) in enumerate(
         {
-            "a": {"made_at": "2026-06-01T05:00:00+00:00"},  # of a version without run_id
+            "a": {"made_at": "2026-06-01T05:00:00+00:00", "run_id": "r1", "config_digest": "c"},
             "b": {"made_at": "2026-06-08T07:00:00+02:00", "run_id": "r2", "config_digest": "c"},
         }.items()
     ):
@@ -211,7 +211,7 @@ def test_history_shows_runs_and_trends_over_published_states(warehouse: Warehous
     with connect(copy, read_only=True) as connection:
         columns = "snapshot_id, made_at::VARCHAR, run_id, n_read, n_curated"
         assert connection.sql(f"SELECT {columns} FROM snapshots").fetchall() == [
-            ("a", "2026-06-01 05:00:00", None, 7, 3), ("b", "2026-06-08 05:00:00", "r2", 14, 3)
+            ("a", "2026-06-01 05:00:00", "r1", 7, 3), ("b", "2026-06-08 05:00:00", "r2", 14, 3)
         ]  # fmt: skip
         assert connection.sql("SELECT read_change, curated_change, merged_share FROM trends").fetchall() == [
             (None, None, 2 / 7), (1.0, 0.0, 2 / 14)

@@ -135,15 +135,6 @@ def test_another_whole_folder_in_the_bundles_place_is_not_registered(
     assert client.search_registered_models("name = 'swapped'") == []
 
 
-def test_a_version_without_an_owner_is_taken_over(client: MlflowClient, register: Register, make_bundle: Make) -> None:
-    bundle = make_bundle("old")
-    number = register(bundle, name="old", version="1")
-    client.delete_model_version_tag("old", number, OWNER_TAG)
-    client.delete_registered_model_tag("old", OWNER_TAG)
-    assert register(bundle, name="old", version="1") == number
-    assert client.get_model_version("old", number).tags[OWNER_TAG] == "ours"
-
-
 def test_a_copy_of_the_ledger_without_the_last_entry_that_mlflow_has_is_refused_unless_it_was_accepted(
     client: MlflowClient, uri: str, register: Register, make_bundle: Make
 ) -> None:
