@@ -1,4 +1,4 @@
-"""Create Prefect deployments for `schedule`, `triggers` and `place`, with the automations they need.
+"""Create Prefect deployments for `schedule` and `place`, with the automations they need.
 
 Everything has a fixed name, so that deploying again updates only what has changed. `flows/schedule/ticks.py` decides
 what a tick does: Prefect only starts it. Imported by `tunegate ops deploy` and `serve` once Prefect's settings are set.
@@ -86,7 +86,7 @@ def stage_deployments(loaded: PipelineFile, config: Path) -> list[tuple[RunnerDe
 
 
 def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
-    """Make a Prefect deployment for each pipeline with a schedule or triggers; register nothing."""
+    """Make a Prefect deployment for each pipeline with a cron or triggers; register nothing."""
     # A run finds the flow by its module: `serve` need not be started in the program's folder. There is no limit of runs
     # side by side: the ledger refuses a second run of a pipeline, and a tick decides itself whether it waits or skips.
     found = []
@@ -94,11 +94,11 @@ def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
         schedule = spec.schedule
         made = run_pipeline.to_deployment(
             name=name,
-            schedule=None if schedule is None else Cron(schedule.cron, timezone=schedule.timezone, slug="tick"),
+            schedule=None if schedule.cron is None else Cron(schedule.cron, timezone=schedule.timezone, slug="tick"),
             parameters={"pipeline": name, "config": str(config.resolve()), "request": _ticked("schedule")},
             description=masked(spec.description),
             tags=[TAG, name],
-            triggers=[_trigger(spec, place) for place in range(len(spec.triggers))],
+            triggers=[_trigger(spec, place) for place in range(len(schedule.triggers))],
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         found.append(cast("RunnerDeployment", made))  # only a coroutine when called from one
@@ -119,7 +119,7 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
         pool: Work pool whose workers run them; None leaves them to `tunegate ops serve`.
 
     Raises:
-        ConfigError: TG0159, no pipeline has a schedule, a trigger or a placed stage.
+        ConfigError: TG0159, no pipeline has a cron, triggers or a placed stage.
         ServiceError: TG0701, there is no such work pool.
     """
     made = deployments(loaded, config)
@@ -131,11 +131,10 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
         for each in made:
             spec = loaded.get(each.name)
             each_id = _apply(client, each, pool, spec.place, "pipeline")
-            if spec.schedule is None:
+            if spec.schedule.cron is None:
                 _drop_schedules(client, each_id)
-            events = tuple(trigger.event for trigger in spec.triggers)
-            cron = spec.schedule.cron if spec.schedule else ""
-            done.append(Deployed(each.name, str(each_id), cron, events, pool=pool or ""))
+            events = tuple(trigger.event for trigger in spec.schedule.triggers)
+            done.append(Deployed(each.name, str(each_id), spec.schedule.cron or "", events, pool=pool or ""))
         stages = stage_deployments(loaded, config)
         for _, stage_pool in stages:
             _need_pool(client, stage_pool)
@@ -182,7 +181,7 @@ def _need_pool(client: SyncPrefectClient, pool: str) -> None:
 
 
 def _trigger(spec: PipelineSpec, place: int) -> Any:
-    declared = spec.triggers[place]
+    declared = spec.schedule.triggers[place]
     return DeploymentEventTrigger(
         name=f"tunegate: {spec.name} on {declared.event}",
         expect={declared.event},

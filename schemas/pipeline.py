@@ -18,7 +18,7 @@ from schemas.feedback import FeedbackSpec
 from schemas.gates import GATE_SECTIONS, GatesSpec
 from schemas.metrics import METRICS
 from schemas.pipeline_rules import section_faults
-from schemas.schedule import NotifySpec, RetrainSpec, ScheduleSpec, TriggerSpec
+from schemas.schedule import NotifySpec, ScheduleSpec
 from schemas.source import SOURCES, SourceSpec
 from schemas.spec import Spec, UnfitError
 
@@ -89,10 +89,7 @@ class PipelineSpec(Spec):
     gates: GatesSpec
     registry: RegisterSpec = Field(alias="register")
     feedback: FeedbackSpec | None = None
-    schedule: ScheduleSpec | None = None
-    triggers: tuple[TriggerSpec, ...] = ()
-    """Events that start the pipeline."""
-    retrain: RetrainSpec = RetrainSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
     notify: NotifySpec | None = None
     place: PlaceSpec = PlaceSpec()
     """Prefect work pool of each stage; other stages run where the run was started."""

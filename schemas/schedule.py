@@ -1,7 +1,7 @@
-"""Scheduled and triggered runs: the sections `schedule`, `triggers`, `retrain` and `notify` of `pipelines.yaml`.
+"""Scheduled and triggered runs: the sections `schedule` and `notify` of `pipelines.yaml`.
 
 They do not affect results, so they are not part of what a verdict depends on. `flows/deployments.py` makes Prefect
-deployments of the first two, `tasks/monitor/conditions.py` applies the third.
+deployments of `cron` and `triggers`, `tasks/monitor/conditions.py` applies `retrain`.
 """
 
 from datetime import datetime
@@ -10,22 +10,79 @@ from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.spec import Spec
+from schemas.spec import Fault, Spec, UnfitError
 from schemas.verdicts import Verdict
 
-OPERATIONS = frozenset({"schedule", "triggers", "retrain", "notify", "place"})
+OPERATIONS = frozenset({"schedule", "notify", "place"})
 """Sections about when and where a pipeline runs and who is notified: they do not affect the verdict."""
 
 _CRON = "allowed are minute 0-59, hour 0-23, day of month 1-31, month 1-12, day of week 0-7, such as `0 5 * * 1`"
 
 
-class ScheduleSpec(Spec):
-    """`schedule`: when the pipeline starts automatically."""
+class TriggerSpec(Spec):
+    """One of `schedule.triggers`: an event, posted to Prefect's `/api/events`, that starts the pipeline like a tick."""
 
-    cron: str = Field(
-        pattern=r"^\s*(@(hourly|daily|weekly|monthly|yearly)|[0-9A-Za-z*/,#?-]+(\s+[0-9A-Za-z*/,#?-]+){4})\s*$"
+    event: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """Name of the event, such as `tickets.arrived`."""
+    resource: str | None = Field(default=None, min_length=1, max_length=200)
+    """Only events about this `prefect.resource.id`; null for all events of this name."""
+    quiet_minutes: float = Field(default=0, ge=0, le=1440)
+    """Minutes to wait after the event, since more tickets may follow."""
+
+
+class DriftSpec(Spec):
+    """`schedule.retrain.drift`: retrain sooner if new tickets have drifted. It never starts a run on its own.
+
+    Drift of a kind needs both: the change reaches its limit, and it is as large by chance with a probability of at
+    most `significance`.
+    """
+
+    min_new: int = Field(default=20, ge=1)
+    """Replaces `min_new` of `retrain` if the new tickets have drifted, without a cooldown unless the last verdict was
+    HOLD or BLOCK."""
+    window: int = Field(default=400, ge=20)
+    """Number of the newest new tickets to compare with as many of the newest that the last verdict knew."""
+    routing: float = Field(default=0.15, gt=0, le=1)
+    """Jensen-Shannon distance of the mix of categories and priorities, 0-1."""
+    length: float = Field(default=0.2, gt=0, le=1)
+    """Kolmogorov-Smirnov distance of the bodies' lengths, 0-1."""
+    vocabulary: float = Field(default=0.2, gt=0, le=1)
+    """Jensen-Shannon distance of how many tickets use each of the most common words, 0-1."""
+    significance: float = Field(default=0.01, gt=0, lt=0.5)
+    """Probability of drift by chance, for all kinds together."""
+    seed: int = Field(default=0, ge=0)
+    """Of the permutation test."""
+
+
+class RetrainSpec(Spec):
+    """`schedule.retrain`: conditions for a tick to run; else it is a SKIP with a reason. `tunegate run` ignores them.
+
+    New tickets are those of train, validation and test, after redaction and deduplication, that the last candidate
+    which met its rules did not know, or knew with other words or labels: a HOLD or BLOCK leaves them new. After one, a
+    quarter of `min_new` must also have changed since: tickets that are new, edited or gone.
+    """
+
+    min_new: int = Field(default=1, ge=0)
+    """Minimum of new tickets for a run."""
+    min_held_out: int | Literal["planned"] | None = None
+    """Minimum of held-out items; `planned`: as many as the gate's rules need (`tunegate plan`); null for no minimum."""
+    min_fresh_held_out: int = Field(default=0, ge=0)
+    """Minimum of held-out items that no verdict has used."""
+    cooldown_days: float = Field(default=0.0, ge=0, le=365)
+    """For this long after a verdict no tick trains."""
+    max_wait_days: float | None = Field(default=None, gt=0)
+    """With any new tickets, run if the last verdict is this old; null waits for ever."""
+    drift: DriftSpec | None = None
+
+
+class ScheduleSpec(Spec):
+    """`schedule`: what starts the pipeline automatically, and when such a tick trains."""
+
+    cron: str | None = Field(
+        default=None,
+        pattern=r"^\s*(@(hourly|daily|weekly|monthly|yearly)|[0-9A-Za-z*/,#?-]+(\s+[0-9A-Za-z*/,#?-]+){4})\s*$",
     )
-    """Five fields: minute, hour, day of month, month, day of week."""
+    """Five fields: minute, hour, day of month, month, day of week; null for no times."""
     timezone: str = "UTC"
     """IANA name, e.g. Europe/Berlin."""
     overlap: Literal["skip", "queue"] = "skip"
@@ -39,10 +96,15 @@ class ScheduleSpec(Spec):
 
     A name counts among the runs of one ledger, the absolute path of a lock file among all runs that name it.
     """
+    triggers: tuple[TriggerSpec, ...] = ()
+    """Events that start the pipeline."""
+    retrain: RetrainSpec = RetrainSpec()
 
     @field_validator("cron")
     @classmethod
-    def _has_a_next_time(cls, value: str) -> str:
+    def _has_a_next_time(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         from croniter import CroniterError, croniter
 
         try:
@@ -61,6 +123,14 @@ class ScheduleSpec(Spec):
         return value
 
     @model_validator(mode="after")
+    def _times_have_a_cron(self) -> Self:
+        changed = self.model_dump(include={"timezone", "catch_up", "late_minutes"}, exclude_defaults=True)
+        if self.cron is None and changed:
+            hint = 'set schedule.cron, such as "0 5 * * 1", or remove it'
+            raise UnfitError([Fault(f"{key} needs a cron", at=(key,), hint=hint) for key in changed])
+        return self
+
+    @model_validator(mode="after")
     def _all_are_queued(self) -> Self:
         if self.catch_up == "all" and self.overlap == "skip":
             raise ValueError("`catch_up: all` needs `overlap: queue`: missed ticks come at once, and would be dropped")
@@ -76,62 +146,6 @@ def schedule_advice(schedule: ScheduleSpec) -> list[str]:
         f"`schedule.resource: {resource}` excludes only runs of this home folder's ledger; if other projects use it as "
         f"well, name one lock file for all, such as /srv/locks/{resource}.lock"
     ]
-
-
-class TriggerSpec(Spec):
-    """One of `triggers`: an event, posted to Prefect's `/api/events`, that starts the pipeline like a tick."""
-
-    event: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    """Name of the event, such as `tickets.arrived`."""
-    resource: str | None = Field(default=None, min_length=1, max_length=200)
-    """Only events about this `prefect.resource.id`; null for all events of this name."""
-    quiet_minutes: float = Field(default=0, ge=0, le=1440)
-    """Minutes to wait after the event, since more tickets may follow."""
-
-
-class DriftSpec(Spec):
-    """`retrain.drift`: retrain sooner if new tickets have drifted. It never starts a run on its own.
-
-    Drift of a kind needs both: the change reaches its limit, and it is as large by chance with a probability of at
-    most `significance`.
-    """
-
-    min_new: int = Field(default=20, ge=1)
-    """Replaces `retrain.min_new` if the new tickets have drifted, without a cooldown unless the last verdict was HOLD
-    or BLOCK."""
-    window: int = Field(default=400, ge=20)
-    """Number of the newest new tickets to compare with as many of the newest that the last verdict knew."""
-    routing: float = Field(default=0.15, gt=0, le=1)
-    """Jensen-Shannon distance of the mix of categories and priorities, 0-1."""
-    length: float = Field(default=0.2, gt=0, le=1)
-    """Kolmogorov-Smirnov distance of the bodies' lengths, 0-1."""
-    vocabulary: float = Field(default=0.2, gt=0, le=1)
-    """Jensen-Shannon distance of how many tickets use each of the most common words, 0-1."""
-    significance: float = Field(default=0.01, gt=0, lt=0.5)
-    """Probability of drift by chance, for all kinds together."""
-    seed: int = Field(default=0, ge=0)
-    """Of the permutation test."""
-
-
-class RetrainSpec(Spec):
-    """`retrain`: conditions for a tick to run; otherwise it is a SKIP with a reason. `tunegate run` ignores them.
-
-    New tickets are those of train, validation and test, after redaction and deduplication, that the last candidate
-    which met its rules did not know, or knew with other words or labels: a HOLD or BLOCK leaves them new. After one, a
-    quarter of `min_new` must also have changed since: tickets that are new, edited or gone.
-    """
-
-    min_new: int = Field(default=1, ge=0)
-    """Minimum of new tickets for a run."""
-    min_held_out: int | Literal["planned"] | None = None
-    """Minimum of held-out items; `planned`: as many as the gate's rules need (`tunegate plan`); null for no minimum."""
-    min_fresh_held_out: int = Field(default=0, ge=0)
-    """Minimum of held-out items that no verdict has used."""
-    cooldown_days: float = Field(default=0.0, ge=0, le=365)
-    """For this long after a verdict no tick trains."""
-    max_wait_days: float | None = Field(default=None, gt=0)
-    """With any new tickets, run if the last verdict is this old; null waits for ever."""
-    drift: DriftSpec | None = None
 
 
 class NotifySpec(Spec):

@@ -77,7 +77,7 @@ def down(
 
 @command(app, example="tunegate ops serve")
 def serve(config: Config = CONFIG, as_json: Json = False) -> int:
-    """Run pipelines at their `schedule` and `triggers`.
+    """Run pipelines by their `schedule`: at its times and on its events.
 
     Each is a Prefect deployment of this process, until interrupted. With --json, one object says what is served before
     the first tick.
@@ -89,8 +89,8 @@ def serve(config: Config = CONFIG, as_json: Json = False) -> int:
     loaded = load_file(config)
     served: dict[str, list[str]] = {}
     for name, spec in automatic_pipelines(loaded).items():
-        served[name] = [f"{spec.schedule.cron} ({spec.schedule.timezone})"] if spec.schedule is not None else []
-        served[name] += [f"event {trigger.event}" for trigger in spec.triggers]
+        served[name] = [f"{spec.schedule.cron} ({spec.schedule.timezone})"] if spec.schedule.cron else []
+        served[name] += [f"event {trigger.event}" for trigger in spec.schedule.triggers]
         talk().print(f"{name}: {', '.join(served[name])}", markup=False)
     server = ensure_prefect(load_settings(config).home)
     # Prefect reads its settings when it is first imported: only now.
@@ -118,7 +118,7 @@ def tick(
 ) -> int:
     """Decide as the schedule does: run the pipeline, or skip.
 
-    `retrain` says what a run must be worth; a skip says until when.
+    `schedule.retrain` says what a run must be worth; a skip says until when.
     """
     from flows.cli.running import run_and_print
     from flows.context.request import RunRequest

@@ -80,7 +80,7 @@ def advice_on(spec: Declared, settings: Settings, *, root: Path, n_items: int | 
             traits=traits_by_name(spec.evaluate.traits()),
             n_items=spec.evaluate.max_items if n_items is None else n_items,
         )
-    if settings.ledger_url is None and isinstance(spec, PipelineSpec) and spec.schedule is not None:
+    if settings.ledger_url is None and isinstance(spec, PipelineSpec):
         advice += schedule_advice(spec.schedule)
     return advice
 

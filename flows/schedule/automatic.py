@@ -18,15 +18,15 @@ def placed_stages(loaded: PipelineFile) -> Iterator[tuple[str, str, str]]:
 
 
 def automatic_pipelines(loaded: PipelineFile) -> dict[str, PipelineSpec]:
-    """Return the pipelines with a schedule or triggers, in the order of the file.
+    """Return the pipelines with a cron or triggers, in the order of the file.
 
     Raises:
         ConfigError: TG0159, there is none.
     """
-    found = {name: spec for name, spec in loaded.pipelines.items() if spec.schedule is not None or spec.triggers}
+    found = {name: spec for name, spec in loaded.pipelines.items() if spec.schedule.cron or spec.schedule.triggers}
     if not found and not any(placed_stages(loaded)):
         raise ConfigError(
-            "no pipeline has a schedule, a trigger or a placed stage", code="TG0159", where=str(loaded.path),
+            "no pipeline has a cron, triggers or a placed stage", code="TG0159", where=str(loaded.path),
             hint="add `schedule: {cron: ...}` to one",
         )  # fmt: skip
     return found

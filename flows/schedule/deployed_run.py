@@ -188,7 +188,7 @@ def check_resource(spec: PipelineSpec) -> None:
     Raises:
         ConfigError: TG0110, as `open_lock_file`.
     """
-    resource = spec.schedule.resource if spec.schedule is not None else None
+    resource = spec.schedule.resource
     if resource is None or not resource.startswith("/"):
         return
     os.close(open_lock_file(Path(resource)))
@@ -202,7 +202,7 @@ def wait_for_resource(opened: OpenRun) -> Iterator[None]:
         RunEndedError: the run was cancelled while it waited.
     """
     context = opened.context
-    resource = context.spec.schedule.resource if context.spec.schedule is not None else None
+    resource = context.spec.schedule.resource
     if resource is None or not context.is_deployed:
         yield
         return

@@ -38,9 +38,8 @@ def skip_without_lock(spec: PipelineSpec, settings: Settings, request: RunReques
     if request.tick is None:
         return None
     ledger = open_ledger(settings)
-    schedule = spec.schedule or ScheduleSpec(cron="@yearly")
-    decision = _late(schedule, request, present()) if spec.schedule else None
-    if decision is None and schedule.overlap == "skip":
+    decision = _late(spec.schedule, request, present())
+    if decision is None and spec.schedule.overlap == "skip":
         decision = _overlap(ledger, spec, request)
     if decision is None:
         return None
@@ -54,7 +53,7 @@ def skip_without_lock(spec: PipelineSpec, settings: Settings, request: RunReques
 
 def tick_wait_s(spec: PipelineSpec) -> float:
     """Return the seconds that a tick waits for another run of the pipeline."""
-    return QUEUE_WAIT_S if spec.schedule is not None and spec.schedule.overlap == "queue" else 0.0
+    return QUEUE_WAIT_S if spec.schedule.overlap == "queue" else 0.0
 
 
 def skip_before_curation(run: RunContext) -> Decision | None:
@@ -63,7 +62,7 @@ def skip_before_curation(run: RunContext) -> Decision | None:
         return None
     mark = run.ledger.mark(run.spec.name)
     last = datetime.fromisoformat(mark.at) if mark else None
-    decision = before_curation(run.spec.retrain, now=present(), last=last)
+    decision = before_curation(run.spec.schedule.retrain, now=present(), last=last)
     return None if decision is None else record_decision(run, decision)
 
 
@@ -76,7 +75,7 @@ def decide_after_curation(opened: OpenRun) -> Decision:
     known = None if used is None else _splits_of(run, used) or then
     tried = last is not None and last != used
     arrivals = count_arrivals(now=now, used=known, last=then, warehouse=warehouse, tried=tried)
-    drift = spec.retrain.drift
+    drift = spec.schedule.retrain.drift
     shifts = (
         measure_drift(*windows(now=now, then=known, warehouse=warehouse, size=drift.window), drift)
         if drift is not None and known is not None
@@ -92,7 +91,7 @@ def decide_after_curation(opened: OpenRun) -> Decision:
         n_held_out_max=spec.evaluate.max_items,
         ordered=forced_retrain(run),
     )
-    return record_decision(run, decide(spec.retrain, situation))
+    return record_decision(run, decide(spec.schedule.retrain, situation))
 
 
 def _splits_of(run: RunContext, mark: Mark | None) -> Splits | None:
@@ -129,14 +128,14 @@ def _dated(spec: PipelineSpec, decision: Decision) -> Decision:
     if decision.run or decision.expected is None:
         return decision
     moment = datetime.fromisoformat(decision.expected)
-    if spec.schedule is not None:
-        moment = next_tick(spec.schedule, after=moment - timedelta(seconds=1))  # at that very moment, too
+    # A second earlier, so that a tick at that very moment counts.
+    moment = next_tick(spec.schedule, after=moment - timedelta(seconds=1)) or moment
     shown = moment.isoformat(timespec="seconds")
     return decision.model_copy(update={"expected": shown, "reason": f"{decision.reason}; expected to run on {shown}"})
 
 
-def next_tick(schedule: ScheduleSpec, *, after: datetime) -> datetime:
-    """Return the first time of the schedule after `after`, UTC, as Prefect's server computes it.
+def next_tick(schedule: ScheduleSpec, *, after: datetime) -> datetime | None:
+    """Return the first time of the schedule after `after`, UTC, as Prefect's server computes it; None without a cron.
 
     >>> monday = ScheduleSpec(cron="0 5 * * 1", timezone="Europe/Berlin")
     >>> next_tick(monday, after=datetime(2026, 6, 1, 3, tzinfo=UTC)).isoformat()
@@ -144,6 +143,8 @@ def next_tick(schedule: ScheduleSpec, *, after: datetime) -> datetime:
     """
     from prefect._vendor.croniter.croniter import croniter
 
+    if schedule.cron is None:
+        return None
     local = after.astimezone(ZoneInfo(schedule.timezone))
     found: datetime = croniter(schedule.cron.strip(), local).get_next(datetime)  # type: ignore[no-untyped-call]
     return found.astimezone(UTC)
@@ -151,16 +152,21 @@ def next_tick(schedule: ScheduleSpec, *, after: datetime) -> datetime:
 
 def _late(schedule: ScheduleSpec, request: RunRequest, now: datetime) -> Decision | None:
     due = request.due
-    if request.tick != "schedule" or due is None:
+    later = None if due is None else next_tick(schedule, after=due)
+    if request.tick != "schedule" or due is None or later is None:
         return None
-    if schedule.catch_up == "latest" and next_tick(schedule, after=due) <= now:
+    if schedule.catch_up == "latest" and later <= now:
         reason = f"the tick of {request.due_utc} was missed, and a later one is due: only the latest is made up"
         return Decision(run=False, code="superseded", reason=reason)
     if schedule.catch_up == "none" and now - due > timedelta(minutes=schedule.late_minutes):
-        following = next_tick(schedule, after=now).isoformat(timespec="seconds")
         reason = f"the tick of {request.due_utc} was missed by more than {schedule.late_minutes} minutes"
-        return Decision(run=False, code="missed", reason=reason, expected=following)
+        return Decision(run=False, code="missed", reason=reason, expected=_following(schedule, now))
     return None
+
+
+def _following(schedule: ScheduleSpec, now: datetime) -> str | None:
+    moment = next_tick(schedule, after=now)
+    return None if moment is None else moment.isoformat(timespec="seconds")
 
 
 def _overlap(ledger: Ledger, spec: PipelineSpec, request: RunRequest) -> Decision | None:
@@ -184,14 +190,12 @@ def _overlap(ledger: Ledger, spec: PipelineSpec, request: RunRequest) -> Decisio
         if not due or before is None:
             return None
         reason = f"run {before.run_id} was in progress until {before.ended_at}"
-    expected = None
-    if spec.schedule is not None:
-        expected = next_tick(spec.schedule, after=present()).isoformat(timespec="seconds")
-    return Decision(run=False, code="overlap", reason=f"{reason} (schedule.overlap: skip)", expected=expected)
+    reason = f"{reason} (schedule.overlap: skip)"
+    return Decision(run=False, code="overlap", reason=reason, expected=_following(spec.schedule, present()))
 
 
 def _held_out_needed(run: RunContext, splits: Splits) -> int | None:
-    wanted = run.spec.retrain.min_held_out
+    wanted = run.spec.schedule.retrain.min_held_out
     if wanted != "planned":
         return wanted
     rows = gate_power(run.spec, splits=splits, ledger=run.ledger, store=run.store)

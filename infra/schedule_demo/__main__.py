@@ -172,11 +172,13 @@ def declare(folder: Path, *, base: str | None, tiny: bool, steps: int, per_week:
     one["source"] = {"kind": "files", "paths": ["tickets.jsonl"]}
     one["split"] = {"by_time": False, "test_fraction": 0.3, "validation_fraction": 0.02}
     one["register"] = {"name": NAME}
-    one["schedule"] = {"cron": "0 5 * * 1"}
     one["feedback"] = {"learn": True, "min_acceptance": 0.2, "min_suggestions": 20}
-    one["retrain"] = {
-        "min_new": round(0.55 * per_week), "min_held_out": 20, "cooldown_days": 6,
-        "drift": {"min_new": round(0.2 * per_week), "window": round(1.5 * per_week)},
+    one["schedule"] = {
+        "cron": "0 5 * * 1",
+        "retrain": {
+            "min_new": round(0.55 * per_week), "min_held_out": 20, "cooldown_days": 6,
+            "drift": {"min_new": round(0.2 * per_week), "window": round(1.5 * per_week)},
+        },
     }  # fmt: skip
     one["gates"] = {
         "confidence": 0.8, "min_items": 20, "forgetting": None, "round_trip": None,  # what 40 items can show

@@ -7,6 +7,7 @@ import pytest
 
 from schemas.errors import ConfigError
 from schemas.load import ConfigErrors, PipelineFile, load_file
+from schemas.schedule import ScheduleSpec
 
 GOOD = """\
 version: 1
@@ -35,7 +36,7 @@ def test_the_shipped_file_loads_and_its_twins_differ_only_where_declared(project
         assert differs - {"train", "evaluate"} == {"name", "description", "source", "schedule"}
         assert {**good["evaluate"], "arms": twin["evaluate"]["arms"]} == twin["evaluate"]
         assert {**good["source"], "defect": defect} == twin["source"]
-        assert twin["schedule"] is None
+        assert twin["schedule"] == ScheduleSpec().model_dump()
 
 
 def test_a_pipeline_carries_its_name_and_the_file_its_folder(load: Load, tmp_path: Path) -> None:

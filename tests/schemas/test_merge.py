@@ -6,6 +6,7 @@ import pytest
 
 from schemas.load import PipelineFile
 from schemas.merge import MAX_PIPELINES
+from schemas.schedule import ScheduleSpec
 
 Load = Callable[..., PipelineFile]
 Explain = Callable[..., str]
@@ -55,7 +56,7 @@ def test_a_list_replaces_the_inherited_one(load: Load) -> None:
 def test_null_deletes_the_inherited_value_so_that_the_default_holds(load: Load) -> None:
     text = "  child: {extends: base, schedule: null, schema: null, train: {epochs: null, prompt: {system: null}}}\n"
     child = load(HEAD + text).get("child")
-    assert child.schedule is None
+    assert child.schedule == ScheduleSpec()
     assert child.table.required == ("ticket_id", "body")
     assert child.train.epochs == 1
     assert child.train.prompt.system == ""

@@ -152,5 +152,5 @@ def test_a_schedule_without_a_next_time_is_refused(cron: str, message: str) -> N
 def test_a_schedule_that_prefect_accepts_is_accepted(cron: str) -> None:
     from prefect._internal.schemas.validators import validate_cron_string
 
-    assert pipeline_spec(schedule={"cron": cron}).schedule is not None
+    assert pipeline_spec(schedule={"cron": cron}).schedule.cron == cron
     assert validate_cron_string(cron.strip()) == cron.strip()

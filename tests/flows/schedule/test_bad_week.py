@@ -61,8 +61,7 @@ class Desk:
             small["split"] = {"test_fraction": 0.25, "validation_fraction": 0.05, "by_time": False}
             small["train"]["max_steps"] = 2
             small["evaluate"]["arms"] = ["zero_shot"]
-            small["schedule"] = {"cron": "@hourly"}
-            small["retrain"] = {"min_new": 40}
+            small["schedule"] = {"cron": "@hourly", "retrain": {"min_new": 40}}
             small["curate"]["steps"] += self.rules
             small["gates"] |= self.gates
 

@@ -10,7 +10,7 @@ from flows.context.request import RunRequest
 from flows.ledger.runs import SeenTickets
 from flows.schedule.ticks import forced_retrain, skip_before_curation
 from schemas.forget import LearnedVersion
-from schemas.schedule import RetrainSpec
+from schemas.schedule import RetrainSpec, ScheduleSpec
 from schemas.ticks import Arrivals
 from tasks.monitor.conditions import Situation, decide
 from tests.support.place import Place
@@ -21,9 +21,8 @@ def test_a_retrain_is_forced_until_the_next_verdict(place: Place, monkeypatch: p
     place.promote(1, after=None)
     seen = SeenTickets("snapshot", "", 3)
     place.ledger.finish_run("run-1", status="DONE", verdict="PROMOTE", exit_code=0, seen=seen)
-    spec = SimpleNamespace(
-        name="small", registry=SimpleNamespace(name="replies"), retrain=RetrainSpec(cooldown_days=30), schedule=None
-    )
+    schedule = ScheduleSpec(retrain=RetrainSpec(cooldown_days=30))
+    spec = SimpleNamespace(name="small", registry=SimpleNamespace(name="replies"), schedule=schedule)
     session: Any = SimpleNamespace(ledger=place.ledger, spec=spec, run_id="run-1", request=RunRequest(tick="person"))
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-02T05:00:00+00:00")
     assert forced_retrain(session) == ""
@@ -37,7 +36,7 @@ def test_a_retrain_is_forced_until_the_next_verdict(place: Place, monkeypatch: p
     assert skip_before_curation(session) is None
     no_arrivals = Arrivals(snapshot_id="s", n_curated=3, n_new=0, n_edited=0, n_held_out=0, n_fresh_held_out=0)
     now = datetime.fromisoformat("2026-07-02T05:00:00+00:00")
-    decision = decide(spec.retrain, Situation(now=now, last=now, arrivals=no_arrivals, ordered=reason))
+    decision = decide(schedule.retrain, Situation(now=now, last=now, arrivals=no_arrivals, ordered=reason))
     assert (decision.run, decision.code) == (True, "forgotten")
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-03T05:00:00+00:00")
     place.record(2, "BLOCK")

@@ -33,9 +33,9 @@ def test_deploying_again_changes_nothing_and_deploying_a_change_updates_it(
     def declare(**changes: Any) -> Path:
         def change(document: dict[str, Any]) -> None:
             pipelines = document["pipelines"]
-            pipelines[names[0]] = {"extends": "small", "schedule": {**timed, **changes}, "triggers": []}
+            pipelines[names[0]] = {"extends": "small", "schedule": {**timed, **changes}}
             if changes.get("cron") != "@daily":
-                pipelines[names[1]] = {"extends": "small", "triggers": [{"event": "tickets.arrived"}]}
+                pipelines[names[1]] = {"extends": "small", "schedule": {"triggers": [{"event": "tickets.arrived"}]}}
 
         empty_workplace.declare(change)
         return empty_workplace.folder / "pipelines.yaml"

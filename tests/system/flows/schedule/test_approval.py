@@ -36,8 +36,8 @@ prefect.serve(deployment, pause_on_shutdown=False, print_starting_message=False)
 
 def need_approval(document: dict[str, Any]) -> None:
     document["pipelines"]["small"]["register"]["approval"] = "required"
-    document["pipelines"]["small"]["schedule"] = {"cron": "0 3 1 1 *"}
-    document["pipelines"]["small"]["triggers"] = [{"event": "tickets.arrived", "resource": RESOURCE}]
+    triggers = [{"event": "tickets.arrived", "resource": RESOURCE}]
+    document["pipelines"]["small"]["schedule"] = {"cron": "0 3 1 1 *", "triggers": triggers}
 
 
 def test_a_person_decides_on_the_command_line_and_everything_is_recorded(empty_workplace: ForkedWorkplace) -> None:

@@ -250,6 +250,6 @@ def test_a_deployment_names_the_flow_by_its_module(project: Path) -> None:
     config = project / "pipelines.yaml"
     loaded = load_file(config)
     made = deployments(loaded, config)
-    assert [one.name for one in made] == [name for name, spec in loaded.pipelines.items() if spec.schedule is not None]
+    assert [one.name for one in made] == [name for name, spec in loaded.pipelines.items() if spec.schedule.cron]
     assert {one.entrypoint for one in made} == {"flows.pipeline.run_pipeline"}
     assert all(Path(one.parameters["config"]).is_absolute() for one in made)
