@@ -129,7 +129,8 @@ lock: install ## compile requirements.lock from pyproject.toml, keeping its pins
 		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names --extra signing --extra zendesk --extra iceberg --extra ray --extra docs \
 		--output-file requirements.lock pyproject.toml
 
-docs: install ## the site in .tunegate/site, without network: open .tunegate/site/index.html
+docs: install ## docs/reference/keys.md, and the site in .tunegate/site, without network: open .tunegate/site/index.html
+	@$(BIN)/python -m infra.site.reference
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --config-file infra/site/mkdocs.yml
 
 # In an environment of its own, which the first call fetches: its validator of formats makes Prefect's import in .venv

@@ -45,8 +45,11 @@ class PlaceSpec(Spec):
     """`place`: stage -> work pool; other stages run where the run was started."""
 
     curate: str | None = Field(default=None, min_length=1, max_length=200)
+    """Work pool of the curation."""
     finetune: str | None = Field(default=None, min_length=1, max_length=200)
+    """Work pool of the training."""
     assess: str | None = Field(default=None, min_length=1, max_length=200)
+    """Work pool of the answers and scores."""
     release: str | None = Field(default=None, min_length=1, max_length=200)
     """Only the bundle: ledger, promotion, report and MLflow stay where the ledger is."""
     wait_for_worker: float = Field(default=10.0, gt=0, le=1440)

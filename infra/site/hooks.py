@@ -9,11 +9,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from infra.site.reference import reference_page
-
 PROJECT = Path(__file__).resolve().parents[2]
-KEYS = "reference/keys.md"
-"""The generated page with every key of pipelines.yaml."""
 FOLDERS = {
     "How-to guides": (
         "how-to", "start-from-a-file", "connect-a-source", "curate-tickets", "forget-a-customer", "choose-a-training",
@@ -39,13 +35,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def _pages(folder: Path, first: list[str]) -> list[str]:
-    names = {path.stem for path in folder.glob("*.md")} | ({Path(KEYS).stem} if folder.name == "reference" else set())
+    names = {path.stem for path in folder.glob("*.md")}
     return [f"{folder.name}/{name}.md" for name in [*first, *sorted(names - set(first))]]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the reference, the threat model and the recorded results of the benchmarks."""
-    files.append(File.generated(config, KEYS, content=reference_page()))
+    """Add the threat model and the recorded results of the benchmarks."""
     for name, path in {
         "security.md": PROJECT / "SECURITY.md",
         **{f"results/{path.name}": path for path in RESULTS},

@@ -10,6 +10,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from flows.cli.app import app
+from infra.site.reference import PAGE, reference_page
 from schemas.load import load_file
 from tests.support.documentation import COMMANDS, blocks, inline_commands, pages, unknown
 from tests.system.docs import test_scenes
@@ -141,3 +142,7 @@ def test_the_loader_reads_every_yaml_block(project: Path, tmp_path: Path) -> Non
     (tmp_path / "parts.yaml").write_text(stream.getvalue(), encoding="utf-8")
     variables = re.findall(r"\$\{env:(\w+)", stream.getvalue())
     load_file(tmp_path / "parts.yaml", environ=dict.fromkeys(variables, "a-value"))
+
+
+def test_the_page_of_all_keys_is_that_of_the_schema() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference_page(), "`make docs` writes it"
