@@ -29,8 +29,7 @@ from schemas.artifacts import (
     TrainedRef,
 )
 from schemas.comparison import declared_comparison
-from schemas.endpoint import EndpointSpec
-from schemas.evaluation import Arm, DecodingSpec, EvaluateSpec
+from schemas.evaluation import Arm, DecodingSpec, EndpointSpec, EvaluateSpec
 from schemas.gates import GatesSpec
 from schemas.metrics import RIGHT
 from schemas.pipeline import PipelineSpec

@@ -34,8 +34,8 @@ from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
 from schemas.errors import ServiceError
 from schemas.load import PipelineFile
 from schemas.pipeline import Deployable, PipelineSpec, PlaceSpec
+from schemas.schedule import Cause
 from schemas.secrets import masked
-from schemas.ticks import Cause
 from schemas.verdicts import Verdict
 
 STAGE_FLOWS: dict[str, Flow[Any, Any]] = {

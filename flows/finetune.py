@@ -17,7 +17,7 @@ from flows.prepare import Prepared
 from flows.selection import select_training, winner_dataset, winner_model, winner_trained
 from flows.views.selection_report import report_choice
 from schemas.artifacts import DatasetRef, ModelRef, Splits, TrainedRef, ValidationCurves
-from schemas.candidates import base_models
+from schemas.choice import base_models
 from schemas.pipeline import PipelineSpec
 from schemas.trials import ChoiceRef
 from tasks.assess.validation import score_validation

@@ -18,10 +18,8 @@ from flows.finetune import Tuned
 from flows.graph.graph import Graph
 from flows.model_steps import ArmHandles, ModelSteps
 from flows.prepare import Prepared
-from schemas.artifacts import Scores, Splits
-from schemas.checks import ForgettingSpec
-from schemas.evidence import CheckEvidence
-from schemas.judge import JudgeSpec
+from schemas.artifacts import CheckEvidence, Scores, Splits
+from schemas.checks import ForgettingSpec, JudgeSpec
 from schemas.pipeline import PipelineSpec
 from schemas.spec import Spec
 from tasks.assess.check import declared_checks

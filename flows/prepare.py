@@ -17,6 +17,7 @@ from flows.registry.state import RegistryState
 from schemas.artifacts import (
     Artifact,
     ChampionRef,
+    CheckEvidence,
     EvalSet,
     LabelSources,
     ModelArm,
@@ -28,7 +29,6 @@ from schemas.artifacts import (
 from schemas.choice import LOSS
 from schemas.comparison import declared_comparison
 from schemas.evaluation import Arm, EvaluateSpec
-from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec, TrainSpec
 from tasks.assess.baselines import score_classifier

@@ -25,6 +25,7 @@ from flows.views.report import report_run
 from schemas.artifacts import (
     BundleRef,
     ChampionRef,
+    CheckEvidence,
     DatasetRef,
     EvalSet,
     GateDecision,
@@ -35,7 +36,6 @@ from schemas.artifacts import (
     TrainedRef,
     ValidationCurves,
 )
-from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
 from schemas.trials import ChoiceRef
 from tasks.release.bundle import bundle_candidate, check_evaluated

@@ -14,8 +14,20 @@ from flows.graph.keys import code_digests, digest_of
 from flows.model_steps import ModelSteps, encoding_of
 from flows.prepare import Prepared
 from schemas.artifacts import Artifact, DatasetRef, EvalSet, ModelRef, PromptSet, Splits, TrainedRef
-from schemas.candidates import Candidate, Changes, base_models, base_of, candidates, changes_of, tokens_vary
-from schemas.choice import LOSS, GridSweep, LadderSpec, OptunaSweep, TargetSpec
+from schemas.choice import (
+    LOSS,
+    Candidate,
+    Changes,
+    GridSweep,
+    LadderSpec,
+    OptunaSweep,
+    TargetSpec,
+    base_models,
+    base_of,
+    candidates,
+    changes_of,
+    tokens_vary,
+)
 from schemas.evaluation import DecodingSpec, EvaluateSpec
 from schemas.metrics import MetricTraits
 from schemas.pipeline import PipelineSpec

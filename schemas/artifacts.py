@@ -14,10 +14,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.corpus import SearchSpec
 from schemas.data_checks import CheckResult
 from schemas.diagnosis import Diagnosis, LabelGroup, LabelShift
-from schemas.evaluation import Arm
+from schemas.evaluation import Arm, SearchSpec
 from schemas.spec import Frozen
 from schemas.training import Format, Method, PromptSpec
 from schemas.verdicts import EvidenceUse, Finding, InterimUse, Verdict
@@ -365,3 +364,28 @@ class ChampionRef(Frozen):
     verdict_digest: str
     promoted_at: str
     """UTC, ISO 8601."""
+
+
+BATCH_SIZES = (2, 4, 8, 16, 32, 64)
+"""Batches that the latency check can time; `batch_8_s` is the mean seconds until a batch of eight is answered."""
+LATENCY_FIGURES = (
+    "latency_p50_s", "latency_p95_s", "tokens_per_s", "reference_latency_p50_s", "reference_latency_p95_s",
+    "reference_tokens_per_s", "usd_per_1k", *(f"batch_{size}_s" for size in BATCH_SIZES),
+)  # fmt: skip
+"""Figures of the latency check; kept outside the store, since no digest may depend on seconds."""
+
+
+class CheckEvidence(Artifact):
+    """What the step of a gate's check measured, without any limit; `evidence.parquet` or `.json` has the details.
+
+    It is judged in another step, so that a new limit does not measure again. It has no ticket text.
+    """
+
+    check: str
+    """The check's key under `gates`, or divergence, which is part of forgetting."""
+    n_items: int
+    """Held-out items, prompts or secrets that were checked."""
+    values: dict[str, float | None]
+    """Measured values by name; null if not measurable, which never passes."""
+    examples: tuple[str, ...] = ()
+    """The first few ids of a bad value."""

@@ -1,12 +1,15 @@
 """Checks of a gate besides its rules: parts of the section `gates`. Used by `schemas/gates.py`.
 
-`tasks/assess/measured_checks.py` compares them with the evidence; docs/reference/gates.md explains the defaults.
+`tasks/assess/measured_checks.py` compares them with the evidence, `tasks/assess/llm_judge.py` calls the judge;
+docs/reference/gates.md explains the defaults.
 """
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from schemas.evaluation import EndpointSpec
 from schemas.spec import Spec
 
 SuiteName = Literal["general"]
@@ -83,3 +86,43 @@ class ContaminationSpec(Spec):
     """Columns whose values no train ticket may share with a held-out item; null takes `split.group_by`."""
     time_order: bool = True
     """Train tickets must be older than the split's cut, if it has one."""
+
+
+class JudgeSpec(Spec):
+    """`gates.judge`: a model chooses the better of two answers to a ticket, the candidate's or the champion's.
+
+    It may block but never promotes on its own; without enough agreement with people it only reports.
+    """
+
+    endpoint: EndpointSpec
+    criteria: str = Field(
+        default="The better reply helps the customer more: it is right, complete, polite and no longer than needed.",
+        min_length=1,
+        max_length=4000,
+    )
+    """What makes an answer better, as an instruction to the judge."""
+    n_items: int = Field(default=100, ge=1)
+    """Held-out items to judge, twice each; chosen by hash of their ids from those with different answers."""
+    labels: str | None = None
+    """JSON Lines of people's choices, relative to pipelines.yaml: question, first, second, preferred (first, second or
+    tie). Null only reports."""
+    min_labels: int = Field(default=100, ge=20)
+    """With fewer labels it only reports; those between equal texts do not count."""
+    min_kappa: float = Field(default=0.6, gt=0, le=1)
+    """Unless Cohen's kappa with those choices is at least this at 95 % confidence, it only reports."""
+
+
+class ExposureSpec(Spec):
+    """`gates.canaries`: the candidate does not prefer the planted secrets to others of the same form."""
+
+    exposure_max: float = Field(default=6.0, gt=0)
+    """Bits, mean over the secrets: log2(alternatives + 1) - log2(rank). 1.4 is chance."""
+    alternatives: int = Field(default=255, ge=15, le=100_000)
+    """Random secrets that each is ranked among."""
+
+    @model_validator(mode="after")
+    def _can_be_passed(self) -> Self:
+        most = math.log2(self.alternatives + 1)
+        if not self.exposure_max < most:
+            raise ValueError(f"{self.alternatives} alternatives show at most {most:.1f} bits; raise alternatives")
+        return self

@@ -1,22 +1,97 @@
 """Several trainings to choose from: `train.method: ladder` and `train.sweep`, both scored only on `validation`.
 
 A ladder tries rungs in order until one meets a target; a sweep tries settings and takes the best. Used by
-`schemas/pipeline.py`; `flows/selection.py` adds their steps. Paths into `train` are in `schemas/train_paths.py`.
+`schemas/pipeline.py`; `flows/selection.py` adds their steps.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
-from typing import Annotated, Any, Literal, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.names import closest
 from schemas.spec import Contradiction, Spec, UnfitError
-from schemas.train_paths import number_kind, path_fault, with_value
-from schemas.training import TrainSpec
+from schemas.training import EncodeSpec, TrainSpec
+
+FIXED = {
+    "format": "trainings of two formats answer different prompts",
+    "budget": "it is for all trainings of the run together",
+    "prompt": "every training must answer the same prompt, which is served",
+    "start": "trainings that are compared all start from the base",
+    "replay": "trainings that are compared all start from the base",
+}
+"""Settings that must be equal in all compared trainings, and why."""
+
+
+def train_paths() -> dict[str, Any]:
+    """Path of each setting of a training -> its type.
+
+    >>> sorted(path for path in train_paths() if path.startswith("quant"))
+    ['quantization.compute_dtype', 'quantization.double_quant', 'quantization.type']
+    """
+    return dict(_leaves(TrainSpec, ""))
+
+
+def path_fault(path: str) -> tuple[str, str | None] | None:
+    """Why the path cannot be changed, with a hint; None if it can.
+
+    >>> path_fault("adapter.rnak")
+    ('`adapter.rnak` is not a setting of train', 'did you mean `adapter.rank`?')
+    """
+    known = train_paths()
+    if (top := path.partition(".")[0]) in FIXED:
+        return f"`{path}` cannot differ: {FIXED[top]}", "make it a pipeline of its own with `extends`"
+    if path in known:
+        return None
+    inside = [each for each in known if each.startswith(f"{path}.")]
+    if inside:
+        return f"`{path}` is a section", f"name a setting in it: {', '.join(inside)}"
+    changeable = [each for each in known if each.partition(".")[0] not in FIXED]
+    return f"`{path}` is not a setting of train", closest(path, changeable)
+
+
+def number_kind(path: str) -> type[int] | type[float] | None:
+    """int or float for the path of a setting that may be a number; None for any other."""
+    numbers = {_plain(member) for member in _members(train_paths()[path])} & {int, float}
+    return float if float in numbers else int if numbers else None
+
+
+def with_value(data: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at the path of a dumped `TrainSpec`; a null section becomes a mapping."""
+    *sections, last = path.split(".")
+    for section in sections:
+        if data.get(section) is None:
+            data[section] = {}
+        data = data[section]
+    data[last] = value
+
+
+def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        members = _members(field.annotation)
+        section = next((each for each in members if isinstance(each, type) and issubclass(each, BaseModel)), None)
+        if section is not None:
+            yield from _leaves(section, f"{path}.")
+        if section is None or len(members) > 2:
+            yield path, field.annotation
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union; for another type, the type itself."""
+    annotation = _plain(annotation)
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _plain(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
 
 LOSS = "heldout_loss"
 """Name of the metric for the loss on reference answers; on validation items, the validation loss."""
@@ -275,3 +350,66 @@ def _refusals(
                 f"{changes[path]!r} {message}" if path is not None else message,
                 at=(*at, path) if path is not None else at,
             )
+
+
+Changes = Mapping[str, Setting]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One training to choose from."""
+
+    name: str
+    """`rung_small`, `trial_03`: the step that weighs it; `train · trial_03` trains it."""
+    number: int
+    changes: Changes | None
+    """What it changes in `train`; None if earlier results decide."""
+
+
+def candidates(train: TrainSection) -> tuple[Candidate, ...]:
+    """The trainings in the order of their start; none if there is only one training."""
+    choice = train.choice
+    if isinstance(choice, LadderSpec):
+        return tuple(
+            Candidate(f"rung_{rung.name}", number, dict(rung.set)) for number, rung in enumerate(choice.rungs, start=1)
+        )
+    if choice is None:
+        return ()
+    if isinstance(choice, OptunaSweep):
+        points: Sequence[Changes | None] = [None] * choice.n_trials
+    else:
+        points = choice.grid()
+    width = max(2, len(str(len(points))))
+    return tuple(Candidate(f"trial_{n:0{width}}", n, point) for n, point in enumerate(points, start=1))
+
+
+def base_models(train: TrainSection) -> dict[tuple[str, bool], str]:
+    """(Address, whether it may be downloaded) of every base model -> its step; the first is train's own."""
+    found = {(train.base_model, train.allow_download): "base_model"}
+    for each in changes_of(train):
+        found.setdefault(base_of(train, each), f"base_model_{len(found) + 1}")
+    return found
+
+
+def base_of(train: TrainSection, changes: Changes) -> tuple[str, bool]:
+    """The base model of a training with these changes."""
+    address = changes.get("base_model", train.base_model)
+    return str(address), bool(changes.get("allow_download", train.allow_download))
+
+
+def tokens_vary(train: TrainSection) -> bool:
+    """Return whether any training changes a setting that the token ids depend on."""
+    settings = {*EncodeSpec.model_fields, "base_model", "allow_download"}
+    return any(path.partition(".")[0] in settings for each in changes_of(train) for path in each)
+
+
+def changes_of(train: TrainSection) -> list[Changes]:
+    """Return all possible changes; of a sweep by Optuna one path and value at a time, of a single training none."""
+    choice = train.choice
+    if isinstance(choice, OptunaSweep):
+        return [
+            {path: value}
+            for path, values in choice.over.items()
+            for value in (values if isinstance(values, tuple) else (values.low,))
+        ]
+    return [candidate.changes or {} for candidate in candidates(train)]

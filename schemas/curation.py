@@ -9,10 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.columns import TicketColumn
 from schemas.curation_steps import CurateStep, DedupStep, NamedStepSpec, RedactStep, RuleStep
 from schemas.spec import Contradiction, Spec, UnfitError
-from schemas.tables import SCORES_OF
+from schemas.tables import SCORES_OF, TicketColumn
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 _QUOTED = re.compile(r"'[^']*'")

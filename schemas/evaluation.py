@@ -1,18 +1,115 @@
-"""The section `evaluate`: what is measured. `schemas/gates.py` has what decides. Used by `schemas/pipeline.py`."""
+"""The section `evaluate`: what is measured. `schemas/gates.py` has what decides. Used by `schemas/pipeline.py`.
+
+`tasks/corpus` reads the help articles, `tasks/assess/endpoint_client.py` calls the endpoint: tickets leave this machine
+only if that is declared.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from pathlib import PurePath
 from typing import Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.columns import TicketColumn
-from schemas.corpus import CorpusSpec
-from schemas.endpoint import EndpointSpec
 from schemas.metrics import RIGHT, Metric, MetricTraits, Regex, is_regex, traits_by_name, traits_of
+from schemas.names import closest
 from schemas.spec import Spec
+from schemas.tables import TicketColumn
 from schemas.template import LABELS, template_columns
+
+
+class EndpointSpec(Spec):
+    """`evaluate.endpoint`: a server that answers POST `<base_url>/chat/completions` as OpenAI's does."""
+
+    base_url: str
+    """With its version: `http://127.0.0.1:8000/v1`."""
+    model: str = Field(min_length=1)
+    """Name of the model, as the server knows it."""
+    privacy: Literal["local", "external"] = "local"
+    """local: tickets are sent only to an address of this machine. external: they may leave it, over https."""
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable with the key; the key itself is never written. Null sends none."""
+    timeout_s: float = Field(default=120.0, gt=0, le=3600)
+    """Of one answer."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is not an http or https address")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("has more than host and path; put a key into the variable named by api_key_env")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _stays_where_it_may(self) -> EndpointSpec:
+        parts = urlsplit(self.base_url)
+        if self.privacy == "local" and not is_loopback(parts.hostname or ""):
+            raise ValueError("privacy local allows only an address of this machine (127.0.0.1, ::1 or localhost)")
+        if self.privacy == "external" and parts.scheme != "https":
+            raise ValueError("privacy external needs https: otherwise tickets and key are sent unencrypted")
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether the address is one of this machine by its form; `endpoint_client.py` also resolves the name.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("10.0.0.7")
+    (True, True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+ENDINGS = {"md": "markdown", "markdown": "markdown", "html": "html", "htm": "html", "jsonl": "jsonl", "ndjson": "jsonl"}
+"""Ending of a file -> how it is read."""
+WILD = frozenset("*?[")
+
+
+class SearchSpec(Spec):
+    """How passages are found; a part of `evaluate.corpus` that is also packed with a model."""
+
+    n_passages: int = Field(default=3, ge=1, le=20)
+    """Passages in a prompt: those that fit the ticket's subject and body best by BM25. Fewer if fewer share a word."""
+    embeddings: bool = False
+    """Also rank passages by the cosine of static embeddings (extra `semantic`), and merge both ranks."""
+
+
+class CorpusSpec(SearchSpec):
+    """`evaluate.corpus`: help articles. Prompts of the arm rag, and prompts with `{passages}`, show what fits a ticket.
+
+    The articles are redacted as tickets are, and passages that hold a held-out question are dropped.
+    """
+
+    paths: tuple[str, ...] = Field(min_length=1)
+    """Files, folders or globs, relative to pipelines.yaml: Markdown (.md), HTML (.html) or JSON Lines (.jsonl, one
+    article per line, in Markdown or HTML). Of a folder, all such files in it and below."""
+    title_key: str = "title"
+    """Key of the title in JSON Lines; optional in each line."""
+    text_key: str = "body"
+    """Key of the text in JSON Lines."""
+    passage_words: int = Field(default=120, ge=20, le=2000)
+    """Longest passage, in words: an article is cut at its headings, and longer parts between paragraphs."""
+
+    @field_validator("paths")
+    @classmethod
+    def _endings_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            ending = PurePath(path).suffix[1:].lower()
+            if ending and not WILD & set(ending) and ending not in ENDINGS:
+                raise ValueError(f"{path!r} ends with .{ending}; {closest(ending, ENDINGS)}")
+        return value
+
+    def search(self) -> SearchSpec:
+        """The settings that are packed with a model."""
+        return SearchSpec(n_passages=self.n_passages, embeddings=self.embeddings)
+
 
 Arm = Literal["zero_shot", "few_shot", "retrieval", "rag", "endpoint", "majority", "tfidf"]
 

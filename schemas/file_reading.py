@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from schemas.columns import Shape, TicketColumn
 from schemas.spec import Spec
+from schemas.tables import Shape, TicketColumn
 
 
 class Source(Spec):

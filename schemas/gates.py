@@ -9,12 +9,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.canaries import ExposureSpec
-from schemas.checks import ContaminationSpec, CostSpec, ForgettingSpec, LatencySpec, RoundTripSpec
-from schemas.columns import TicketColumn
-from schemas.judge import JudgeSpec
+from schemas.checks import (
+    ContaminationSpec,
+    CostSpec,
+    ExposureSpec,
+    ForgettingSpec,
+    JudgeSpec,
+    LatencySpec,
+    RoundTripSpec,
+)
 from schemas.kinds import OptionalSections
 from schemas.spec import Spec
+from schemas.tables import TicketColumn
 
 MAX_MARGIN = 0.05
 """Largest loss that a comparison with the champion may tolerate, if it is to be the only one."""

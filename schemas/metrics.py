@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from schemas.columns import TicketColumn
 from schemas.curation_steps import PATTERN_TYPES, RedactionType
 from schemas.kinds import Kinds
 from schemas.spec import Contradiction, Spec
+from schemas.tables import TicketColumn
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 

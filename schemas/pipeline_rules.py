@@ -1,4 +1,4 @@
-"""Rules between the sections of a pipeline; each section checks itself.
+"""Rules between the sections of a pipeline, each of which checks itself, and advice on settings that are only doubtful.
 
 Knows nothing of YAML and of `PipelineSpec`, which calls it.
 """
@@ -14,7 +14,7 @@ from schemas.metrics import RANDOM_PART, RIGHT, traits_by_name, traits_of
 from schemas.names import closest
 from schemas.spec import Contradiction, Spec
 from schemas.template import template_columns
-from schemas.training import TrainSpec
+from schemas.training import TrainSpec, describe_unusual_rate, is_usual
 
 _DECLARE_CORPUS = "declare the articles: evaluate.corpus: {paths: [help/]}"
 
@@ -272,3 +272,44 @@ RULES: tuple[tuple[Callable[..., Iterator[Contradiction]], Mapping[str, tuple[st
 )
 """Each rule between sections, the sections that it takes, and their keys that it reads as a whole. Of a section without
 keys it judges each value on its own, so that the wrong ones may be missing."""
+
+
+def training_advice(train: TrainSpec) -> list[str]:
+    """Valid but questionable settings, one sentence each.
+
+    >>> training_advice(TrainSpec(base_model="file:m", learning_rate=2e-3))
+    ['train.learning_rate 0.002 is unusual for method lora: 0.0001 to 0.0003 is usual']
+    """
+    advice = []
+    if not is_usual(train.method, train.learning_rate) and not train.allow_unusual_learning_rate:
+        advice.append(f"train.{describe_unusual_rate(train.method, train.learning_rate)}")
+    if train.method in ("full", "lora") and train.quantization is not None and "quantization" in train.model_fields_set:
+        advice.append(
+            f"train.quantization has no effect with method {train.method}, which loads the base in full precision; "
+            "use method: qlora for 4 bits"
+        )
+    if train.method == "full" and "adapter" in train.model_fields_set:
+        advice.append("train.adapter has no effect with method full, which trains every weight")
+    if train.early_stopping is not None and train.lr_scheduler != "constant":
+        advice.append(
+            f"train.early_stopping may end the training before lr_scheduler {train.lr_scheduler} has lowered the rate"
+        )
+    return advice
+
+
+def prompt_advice(train: TrainSpec, evaluate: EvaluateSpec) -> list[str]:
+    """Columns that the prompt shows and the answer is scored by, one sentence each; `{reply}` is an error.
+
+    >>> from schemas.training import PromptSpec
+    >>> train = TrainSpec(base_model="file:m", prompt=PromptSpec(user="{category}: {body}", answer="{category}"))
+    >>> prompt_advice(train, EvaluateSpec())
+    ['train.prompt shows {category}, a part of the answer: to get it right proves nothing, and a new ticket has none']
+    """
+    shown = (*template_columns(train.prompt.system), *template_columns(train.prompt.user))
+    wanted = {*template_columns(train.prompt.answer), *evaluate.field_names()} - {"reply"}
+    proves = "to get it right proves nothing, and a new ticket has none"
+    return [
+        f"train.prompt shows {{{column}}}, a part of the answer: {proves}"
+        for column in dict.fromkeys(shown)
+        if column in wanted
+    ]

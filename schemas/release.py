@@ -3,8 +3,7 @@
 from pydantic import Field
 
 from schemas.artifacts import ModelRef, TrainedRef
-from schemas.corpus import SearchSpec
-from schemas.evaluation import DecodingSpec
+from schemas.evaluation import DecodingSpec, SearchSpec
 from schemas.spec import Frozen
 from schemas.training import PromptSpec
 

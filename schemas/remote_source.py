@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from schemas.columns import TicketColumn
 from schemas.file_reading import FileReading, RowReading, Source
 from schemas.secret import Secret
+from schemas.tables import TicketColumn
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 S3 = "s3://"

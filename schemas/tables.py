@@ -1,4 +1,4 @@
-"""Columns of the tables between curation steps.
+"""Columns of the tables between curation steps, and shapes of the rows that are read.
 
 Every column has its meaning, unit and PII class (`none`, `pseudonym`, `personal`): only `none` may appear in logs,
 reports and MLflow.
@@ -7,6 +7,12 @@ reports and MLflow.
 from dataclasses import dataclass
 from typing import Literal
 
+TicketColumn = Literal[
+    "ticket_id", "customer_id", "thread_id", "created_at", "updated_at", "product", "channel",
+    "subject", "body", "reply", "category", "priority", "reference", "rating", "messages",
+]  # fmt: skip
+"""Canonical column names; `TICKETS` gives each one's meaning, unit and PII class."""
+Shape = Literal["auto", "ticket", "messages", "alpaca", "sharegpt", "prompt_completion"]
 PiiClass = Literal["none", "pseudonym", "personal"]
 
 

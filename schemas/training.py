@@ -7,14 +7,56 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.canaries import PlantedSpec
 from schemas.chat_template import SUFFIX, families
-from schemas.columns import TicketColumn
 from schemas.errors import ConfigError
-from schemas.learning_rate import FAR, describe_unusual_rate, is_far_off
 from schemas.names import nearest
 from schemas.spec import Contradiction, Spec, UnfitError
+from schemas.tables import TicketColumn
 from schemas.template import PASSAGES, template_columns, text_around
+
+# Source: full fine-tuning is published at 1e-5 to 5e-5; LoRA and QLoRA train few weights from zero and take about ten
+# times that (Biderman et al., LoRA Learns Less and Forgets Less, 2024).
+USUAL = {"full": (1e-5, 5e-5), "lora": (1e-4, 3e-4), "qlora": (1e-4, 3e-4)}
+"""Method -> lowest and highest usual peak learning rate."""
+FAR = 10.0
+"""Factor beyond the usual rates from which a rate is refused."""
+_SLACK = 1 + 1e-9
+"""Tolerance for rounding: 3e-3 is exactly ten times 3e-4 and allowed."""
+
+
+def is_usual(method: str, rate: float) -> bool:
+    """Return whether the rate is usual for the method.
+
+    >>> is_usual("lora", 2e-4), is_usual("full", 2e-4)
+    (True, False)
+    """
+    if method not in USUAL:  # a ladder: each rung has its own method
+        return True
+    low, high = USUAL[method]
+    return low / _SLACK <= rate <= high * _SLACK
+
+
+def is_far_off(method: str, rate: float) -> bool:
+    """Return whether the rate is more than `FAR` times beyond the usual ones.
+
+    >>> is_far_off("lora", 2e-3), is_far_off("full", 2e-3)
+    (False, True)
+    """
+    if method not in USUAL:
+        return False
+    low, high = USUAL[method]
+    return not low / FAR / _SLACK <= rate <= high * FAR * _SLACK
+
+
+def describe_unusual_rate(method: str, rate: float) -> str:
+    """Say that the rate is unusual, and which ones are usual.
+
+    >>> describe_unusual_rate("full", 2e-3)
+    'learning_rate 0.002 is unusual for method full: 1e-05 to 5e-05 is usual'
+    """
+    low, high = USUAL[method]
+    return f"learning_rate {rate:g} is unusual for method {method}: {low:g} to {high:g} is usual"
+
 
 Method = Literal["full", "lora", "qlora"]
 Format = Literal["instruction", "completion"]
@@ -23,6 +65,17 @@ Layers = (
     Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...] | Annotated[str, Field(pattern=r"^\d+-\d+$")]
 )
 CacheTrunk = Literal["auto", "on", "off"]
+
+
+class PlantedSpec(Spec):
+    """`train.canaries`: examples with made-up secrets, to measure whether training memorises them."""
+
+    n: int = Field(default=4, ge=1, le=100)
+    """Number of secrets; 4 distinguish a mean of 6 bits from the 1.4 bits of chance."""
+    repeats: int = Field(default=1, ge=1, le=1000)
+    """How often each is in an epoch: as often as your own secrets may be."""
+    seed: int = Field(default=0, ge=0)
+    """Of the secrets and their positions."""
 
 
 class PromptSpec(Spec):

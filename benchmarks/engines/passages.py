@@ -32,7 +32,7 @@ def ours(folder: Path, answer: Path, *, passage_words: int = 120, embeddings: bo
     """The passages and the index of `evaluate.corpus`; an article's place is that of its best passage."""
     import tempfile
 
-    from schemas.corpus import CorpusSpec
+    from schemas.evaluation import CorpusSpec
     from tasks.corpus.articles import article_files, read_passages
     from tasks.corpus.build import passage_table
     from tasks.corpus.search import PassageIndex, write_index

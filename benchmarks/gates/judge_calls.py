@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.artifacts import EvalSet, Predictions
-from schemas.endpoint import EndpointSpec
-from schemas.judge import JudgeSpec
+from schemas.checks import JudgeSpec
+from schemas.evaluation import EndpointSpec
 from tasks.assess.llm_judge import judge_answers
 
 

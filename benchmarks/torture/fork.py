@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from flows.context.run_context import RunContext
     from flows.graph.execute import NodeOutcome
     from flows.graph.graph import Node
-    from schemas.ticks import Cause
+    from schemas.schedule import Cause
 
 PIPELINE = "desk"
 PRELOADED = (

@@ -13,10 +13,18 @@ from flows.records.timings import read_timings
 from flows.views.report import page_without_text, report_folder
 from flows.views.selection_report import choice_files
 from flows.workspace.disk import private_folder
-from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef, ValidationCurves
-from schemas.candidates import candidates
+from schemas.artifacts import (
+    CheckEvidence,
+    DatasetRef,
+    EvalSet,
+    GateDecision,
+    Scores,
+    Splits,
+    TrainedRef,
+    ValidationCurves,
+)
+from schemas.choice import candidates
 from schemas.counted import counted
-from schemas.evidence import CheckEvidence
 from schemas.release import DatasetRecord, RunRecord
 from schemas.schedule import OPERATIONS
 from schemas.secrets import masked_value

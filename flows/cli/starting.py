@@ -10,10 +10,10 @@ from pathlib import Path
 from flows.cli.output import note, out, talk, warn, write_file
 from flows.cli.running import run_and_print
 from flows.context.request import RunRequest
-from schemas.columns import TicketColumn
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
+from schemas.tables import TicketColumn
 from tasks.start.pipeline_yaml import write_pipeline
 from tasks.start.propose import Proposal, propose_pipeline
 from tasks.start.small_budget import small_budget

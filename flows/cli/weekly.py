@@ -19,8 +19,8 @@ from schemas.counted import counted
 from schemas.errors import ConfigError, SeveralErrors, TunegateError
 
 if TYPE_CHECKING:
-    from schemas.columns import TicketColumn
-    from schemas.graph_picture import GraphPicture
+    from schemas.report import GraphPicture
+    from schemas.tables import TicketColumn
 
 RUN_COLUMNS = ("run_id", "pipeline", "status", "verdict", "started_at", "exit_code", "reason")
 

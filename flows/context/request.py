@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from schemas.ticks import Cause
+from schemas.schedule import Cause
 
 Stage = Literal["curate", "finetune", "assess", "release"]
 STAGES: tuple[Stage, ...] = get_args(Stage)

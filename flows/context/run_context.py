@@ -13,8 +13,8 @@ from flows.ledger.ledger import Ledger
 from flows.registry.state import RegistryState
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
-from schemas.graph_picture import GraphPicture
 from schemas.pipeline import PipelineSpec
+from schemas.report import GraphPicture
 
 
 @dataclass

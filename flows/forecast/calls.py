@@ -15,8 +15,7 @@ from flows.records.timings import read_timings
 from flows.views.costs import newest_run
 from flows.workspace.settings import Settings
 from schemas.artifacts import EvalSet, Splits
-from schemas.checks import LatencySpec
-from schemas.judge import JudgeSpec
+from schemas.checks import JudgeSpec, LatencySpec
 from schemas.pipeline import PipelineSpec
 from tasks.assess.economics import PriceBook, read_prices
 from tasks.assess.llm_judge import MAX_NEW_TOKENS, read_labels

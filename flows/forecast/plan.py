@@ -27,7 +27,7 @@ from flows.views.phrases import describe
 from flows.views.selection_report import changes_text
 from flows.workspace.login import read_login
 from flows.workspace.servers import answer_code, read_state
-from schemas.candidates import candidates
+from schemas.choice import candidates
 from schemas.errors import ServiceError
 from schemas.pipeline import PipelineSpec
 from schemas.trials import TrialRef

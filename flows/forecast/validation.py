@@ -22,9 +22,9 @@ from schemas.comparison import with_comparison
 from schemas.errors import DataError, TunegateError
 from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
+from schemas.pipeline_rules import prompt_advice, training_advice
 from schemas.schedule import schedule_advice
 from schemas.source import SourceSpec
-from schemas.training_advice import prompt_advice, training_advice
 from tasks.assess.limits import gate_warnings
 from tasks.curate.curation_warnings import NO_TIMES
 from tasks.curate.extract import extract_tickets

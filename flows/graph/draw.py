@@ -1,6 +1,6 @@
 """Draw a graph, of what a run would do or of what one did, as text and as Mermaid.
 
-It knows nothing about tickets. The picture itself is plain data (`schemas/graph_picture.py`);
+It knows nothing about tickets. The picture itself is plain data (`schemas/report.py`);
 `tasks/release/reports/graph_chart.py` draws it as SVG.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from flows.graph.execute import Run
 from flows.graph.graph import Graph, Node
 from flows.graph.plan import PlannedNode
-from schemas.graph_picture import GraphPicture, PictureNode, PictureState
+from schemas.report import GraphPicture, PictureNode, PictureState
 from tasks.tickets.visible import visible
 
 COLOURS: Mapping[PictureState, tuple[str, str]] = {

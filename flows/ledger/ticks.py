@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database, Row
 from flows.workspace.clock import now
-from schemas.ticks import Cause, Decision
+from schemas.schedule import Cause, Decision
 from tasks.storage.failpoint import reach
 
 

@@ -9,7 +9,7 @@ from flows.context.run_context import RunContext
 from flows.graph.draw import picture_of_run
 from flows.graph.execute import Run
 from flows.workspace.disk import private_folder, write_private
-from schemas.graph_picture import GraphPicture
+from schemas.report import GraphPicture
 
 
 def picture_file(home: Path, run_id: str) -> Path:

@@ -9,7 +9,7 @@ from flows.graph.execute import NodeOutcome, Observer
 from flows.graph.graph import Node
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
-from schemas.evidence import LATENCY_FIGURES
+from schemas.artifacts import LATENCY_FIGURES
 from tasks.storage.files import write_json
 from tasks.train.job import MEMORY_FIGURES
 

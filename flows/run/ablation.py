@@ -23,13 +23,12 @@ from flows.run.guarded_run import guarded_run
 from flows.workspace.clock import present
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
-from schemas.artifacts import DatasetRef, Scores, TicketTable
+from schemas.artifacts import CheckEvidence, DatasetRef, Scores, TicketTable
 from schemas.checks import ContaminationSpec
 from schemas.choice import TrainSection
 from schemas.curation import CurateSpec
 from schemas.curation_steps import CurateStep, RedactStep, RuleStep
 from schemas.errors import ConfigError, DataError, GateError
-from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
 from schemas.template import template_columns
 from tasks.assess.ablation import AblationRow, AblationTable, answer_of, judge_arm, shared_confidence

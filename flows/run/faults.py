@@ -17,10 +17,9 @@ from flows.context.graph_context import limits_of
 from flows.context.ingest import source_fault
 from flows.curation_steps import declaration_faults
 from flows.workspace.settings import Settings
-from schemas.candidates import Changes, base_models, base_of, changes_of
 from schemas.chat_template import ChatTemplate, resolve_template
 from schemas.check import ReadableSections
-from schemas.choice import LOSS, LadderSpec, TrainSection
+from schemas.choice import LOSS, Changes, LadderSpec, TrainSection, base_models, base_of, changes_of
 from schemas.errors import SeveralErrors, TunegateError
 from schemas.gates import GatesSpec
 from schemas.pipeline import PipelineSpec

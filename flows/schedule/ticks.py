@@ -20,8 +20,7 @@ from flows.workspace.clock import present
 from flows.workspace.settings import Settings
 from schemas.artifacts import Splits
 from schemas.pipeline import PipelineSpec
-from schemas.schedule import ScheduleSpec
-from schemas.ticks import Decision
+from schemas.schedule import Decision, ScheduleSpec
 from tasks.monitor.arrivals import count_arrivals, windows
 from tasks.monitor.conditions import Situation, before_curation, decide
 from tasks.monitor.drift import measure_drift

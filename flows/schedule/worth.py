@@ -16,7 +16,7 @@ from flows.run.faults import check_early
 from flows.run.open_run import OpenRun
 from flows.schedule.ticks import decide_after_curation, record_decision, skip_before_curation
 from schemas.artifacts import GateDecision
-from schemas.ticks import Decision
+from schemas.schedule import Decision
 
 UNFINISHED = ("INTERRUPTED", "FAILED")
 """Status of a run that was killed, or failed because the disk was full, say, between its promotion and its end."""

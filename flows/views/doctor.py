@@ -34,8 +34,8 @@ from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.servers import answer_code, running, users_homes
 from flows.workspace.settings import Settings
 from schemas.counted import counted
-from schemas.endpoint import is_loopback
 from schemas.errors import ConfigError, LockedError, StorageError, TunegateError
+from schemas.evaluation import is_loopback
 from schemas.load import load_file
 from tasks.storage.files import verify
 from tasks.storage.warehouse import connect

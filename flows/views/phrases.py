@@ -5,6 +5,7 @@ from __future__ import annotations
 from schemas.artifacts import (
     Artifact,
     BundleRef,
+    CheckEvidence,
     CheckResults,
     CurationCard,
     DatasetRef,
@@ -24,7 +25,6 @@ from schemas.artifacts import (
 )
 from schemas.counted import counted
 from schemas.data_checks import count_checks
-from schemas.evidence import CheckEvidence
 from schemas.trials import ChoiceRef, TrialRef
 from schemas.verdicts import Finding
 

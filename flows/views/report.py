@@ -33,10 +33,9 @@ from schemas.artifacts import (
     ValidationCurves,
     WarehouseRef,
 )
-from schemas.curation_card import CardNumbers
+from schemas.curation_card import CardNumbers, LabelBalance
 from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
-from schemas.label_balance import LabelBalance
 from schemas.report import (
     ArmLine,
     CitedPassage,

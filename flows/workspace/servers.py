@@ -37,8 +37,8 @@ from flows.workspace.lock import hold
 from flows.workspace.login import make_login, pages_of, read_login, write_login_page
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import TMPDIR
-from schemas.endpoint import is_loopback
 from schemas.errors import ServiceError
+from schemas.evaluation import is_loopback
 from schemas.secrets import without_secrets
 from tasks.storage.files import write_json
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from schemas.evidence import CheckEvidence
+from schemas.artifacts import CheckEvidence
 from schemas.gates import GATE_SECTIONS, GatesSpec
 from schemas.spec import Spec
 from schemas.verdicts import Finding, Part, Verdict

@@ -15,11 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas.artifacts import DatasetRef, EvalSet, Splits
+from schemas.artifacts import CheckEvidence, DatasetRef, EvalSet, Splits
 from schemas.checks import ContaminationSpec
 from schemas.curation import DecontaminateSpec
 from schemas.errors import GateError
-from schemas.evidence import CheckEvidence
 from tasks.step import as_step
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from schemas.artifacts import BATCH_SIZES
 from schemas.costs import CardLine, CostReport, PaybackLine, QueryLine
 from schemas.errors import GateError
-from schemas.evidence import BATCH_SIZES
 from schemas.regular_file import open_regular
 from schemas.spec import Spec
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.artifacts import Predictions, PromptSet
-from schemas.endpoint import EndpointSpec
+from schemas.evaluation import EndpointSpec
 from tasks.assess.endpoint_client import Endpoint
 from tasks.progress import Progress, silent
 from tasks.step import BY_RUNNER, as_step

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from schemas.endpoint import EndpointSpec
 from schemas.errors import GateError
+from schemas.evaluation import EndpointSpec
 from tasks.storage.files import sha256_json, write_json
 from tasks.tickets.prompts import Message
 

@@ -5,10 +5,9 @@ The test is in the gate's Holm family, so `tasks/assess/gate.py` settles it with
 
 from collections.abc import Iterator, Sequence
 
-from schemas.artifacts import Scores
+from schemas.artifacts import CheckEvidence, Scores
 from schemas.checks import ForgettingSpec
 from schemas.errors import GateError
-from schemas.evidence import CheckEvidence
 from schemas.gates import GatesSpec
 from schemas.metrics import traits_of
 from schemas.verdicts import Finding, Verdict

@@ -55,11 +55,10 @@ from typing import get_args
 import numpy as np
 
 import tasks.assess.checks  # noqa: F401  registers them
-from schemas.artifacts import ArtifactGroup, EvalSet, GateDecision, InterimAnswers, LabelSources, Scores
-from schemas.evidence import CheckEvidence
+from schemas.artifacts import ArtifactGroup, CheckEvidence, EvalSet, GateDecision, InterimAnswers, LabelSources, Scores
+from schemas.checks import JudgeSpec
 from schemas.feedback import Acceptance, LiveQuality
 from schemas.gates import GatesSpec, PowerSpec
-from schemas.judge import JudgeSpec
 from schemas.metrics import MetricTraits, traits_by_name, traits_of
 from schemas.spec import Spec
 from schemas.verdicts import PARTS, EvidenceUse, Finding, InterimLook, InterimUse, UsedBudget, Verdict

@@ -16,10 +16,9 @@ from typing import Any, Literal
 import orjson
 import pyarrow.parquet as pq
 
-from schemas.artifacts import EvalSet, Predictions
+from schemas.artifacts import CheckEvidence, EvalSet, Predictions
+from schemas.checks import JudgeSpec
 from schemas.errors import GateError
-from schemas.evidence import CheckEvidence
-from schemas.judge import JudgeSpec
 from schemas.regular_file import open_regular
 from tasks.assess.compare import clopper_pearson_interval
 from tasks.assess.endpoint_client import Endpoint

@@ -7,9 +7,8 @@ value that is missing or not a number is ERROR.
 
 from collections.abc import Iterator
 
-from schemas.canaries import ExposureSpec
-from schemas.checks import ContaminationSpec, CostSpec, LatencySpec, RoundTripSpec
-from schemas.evidence import CheckEvidence
+from schemas.artifacts import CheckEvidence
+from schemas.checks import ContaminationSpec, CostSpec, ExposureSpec, LatencySpec, RoundTripSpec
 from schemas.gates import GatesSpec
 from schemas.verdicts import EXPOSURE, Finding, Part, Verdict
 from tasks.assess.check import Measurement, finding, judge_of, measured

@@ -18,10 +18,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.artifacts import Artifact, EvalSet, Predictions
+from schemas.artifacts import Artifact, CheckEvidence, EvalSet, Predictions
 from schemas.comparison import comparison_rules
 from schemas.evaluation import EvaluateSpec
-from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from schemas.metrics import EntryPointMetric, MetricTraits, SqlMetric, traits_of
 from schemas.verdicts import Finding

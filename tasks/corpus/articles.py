@@ -16,8 +16,8 @@ from pathlib import Path
 
 import orjson
 
-from schemas.corpus import ENDINGS, CorpusSpec
 from schemas.errors import DataError
+from schemas.evaluation import ENDINGS, CorpusSpec
 from schemas.source import FilesSource
 from tasks.corpus.search import words_of
 from tasks.sources.files import find_files

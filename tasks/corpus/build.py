@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import BundleRef, CorpusRef, EvalSet, RowCounts, Splits
-from schemas.corpus import CorpusSpec
 from schemas.curation import DecontaminateSpec
 from schemas.curation_steps import RedactStep
 from schemas.errors import DataError, TunegateError
+from schemas.evaluation import CorpusSpec
 from schemas.release import ServingSpec
 from tasks.corpus.articles import Passage, article_files, read_passages
 from tasks.corpus.search import PassageIndex, question_of, write_index

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import CorpusRef, EvalSet
-from schemas.corpus import SearchSpec
+from schemas.evaluation import SearchSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,16 @@ from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation import TableSpec
 from schemas.errors import DataError
 from schemas.tables import TICKETS
-from schemas.ticket_model import CATEGORY, NULL, PRIORITY, TIME, TOO_LONG
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows, top_codes
 from tasks.step import as_step
 
 if TYPE_CHECKING:
+    import pandera.pandas as pandera
     import pyarrow as pa
 
+NULL, TOO_LONG, CATEGORY, PRIORITY, TIME = "TG0210", "TG0211", "TG0212", "TG0212", "TG0214"
+EARLIEST, LATEST = datetime(1990, 1, 1), datetime(2100, 1, 1)
+"""UTC. Times outside are errors of a parser or a clock. Fixed bounds, not today's date, so that runs are repeatable."""
 _TEXTS = tuple(column.name for column in TICKETS if column.sql_type == "VARCHAR" and column.name != "source")
 
 Row = dict[str, Any]
@@ -193,8 +197,6 @@ def _faults(chunk: pa.Table, table: TableSpec) -> dict[int, Fault]:
     import pandera.pandas as pandera
     import pyarrow.compute as pc
 
-    from schemas.ticket_model import ticket_model
-
     found: dict[int, tuple[str, str]] = {}
     frame = chunk.to_pandas(types_mapper=pd.ArrowDtype)
     try:
@@ -293,3 +295,41 @@ def clean_messages(messages: str) -> str:
 def longest_message(messages: str) -> int:
     """Characters of the longest content in the `messages` column's JSON."""
     return max(len(turn["content"]) for turn in orjson.loads(messages))
+
+
+def ticket_model(table: TableSpec) -> pandera.DataFrameSchema:
+    """The pandera model for a frame of Arrow-typed columns; validate with `lazy=True` to get every failing row.
+
+    The name of a check is the code of its quarantine. The length of `messages` is not checked here: its limit is per
+    message, not for the JSON.
+    """
+    import pandas as pd
+    import pandera.pandas as pandera
+    import pyarrow as pa
+
+    def check(code: str, passes: Any) -> pandera.Check:
+        return pandera.Check(passes, name=code, ignore_na=True)
+
+    required = {"ticket_id", *table.required}
+    types = {
+        "VARCHAR": pa.string(),
+        "TIMESTAMP": pa.timestamp("us"),
+        "BIGINT": pa.int64(),
+        "DOUBLE": pa.float64(),
+        "BOOLEAN": pa.bool_(),
+    }
+    columns = {}
+    for column in TICKETS:
+        checks = []
+        if column.sql_type == "VARCHAR" and column.name not in ("messages", "source"):
+            checks.append(check(TOO_LONG, lambda values: values.str.len() <= table.max_chars))
+        if column.sql_type == "TIMESTAMP":
+            checks.append(check(TIME, lambda values: (values >= EARLIEST) & (values < LATEST)))
+        if column.name == "category" and table.categories:
+            checks.append(check(CATEGORY, lambda values: values.isin(table.categories)))
+        if column.name == "priority" and table.priorities:
+            checks.append(check(PRIORITY, lambda values: values.isin(table.priorities)))
+        columns[column.name] = pandera.Column(
+            pd.ArrowDtype(types[column.sql_type]), checks, nullable=column.name not in required
+        )
+    return pandera.DataFrameSchema(columns, strict=True, name="ticket")

@@ -9,8 +9,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from schemas.canaries import PlantedSpec
-from schemas.training import Format
+from schemas.training import Format, PlantedSpec
 from tasks.model.chat_codec import ChatCodec, Encoded
 from tasks.tickets.prompts import Message
 

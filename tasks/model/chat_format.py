@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import DatasetRef, ModelRef, Splits
-from schemas.canaries import PlantedSpec
 from schemas.errors import ConfigError, DataError, GateError
-from schemas.training import DrawSpec, EncodeSpec
+from schemas.training import DrawSpec, EncodeSpec, PlantedSpec
 from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import planted_examples
 from tasks.model.chat_codec import ChatCodec, Encoded

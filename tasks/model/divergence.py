@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.artifacts import ModelRef, PromptSet, TrainedRef
+from schemas.artifacts import CheckEvidence, ModelRef, PromptSet, TrainedRef
 from schemas.evaluation import DecodingSpec
-from schemas.evidence import CheckEvidence
 from tasks.model.adapter import load_trained
 from tasks.model.base_model import load_tokenizer, named_panics
 from tasks.step import as_step

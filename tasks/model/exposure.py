@@ -12,10 +12,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from schemas.artifacts import ModelRef, TrainedRef
-from schemas.canaries import PlantedSpec
+from schemas.artifacts import CheckEvidence, ModelRef, TrainedRef
 from schemas.evaluation import DecodingSpec
-from schemas.evidence import CheckEvidence
+from schemas.training import PlantedSpec
 from tasks.model.answer_engine import Engine
 from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import Canary, draw_alternatives, make_canaries

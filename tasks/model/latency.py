@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from schemas.artifacts import ModelRef, PromptSet, TrainedRef
+from schemas.artifacts import CheckEvidence, ModelRef, PromptSet, TrainedRef
 from schemas.checks import LatencySpec
 from schemas.evaluation import DecodingSpec
-from schemas.evidence import CheckEvidence
 from tasks.assess.economics import hosted_usd_per_query
 from tasks.model.answer_engine import Engine, greedy
 from tasks.model.base_model import load_tokenizer

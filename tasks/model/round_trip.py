@@ -21,10 +21,9 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
-from schemas.artifacts import Artifact, ModelRef, Predictions, PromptSet, TrainedRef
+from schemas.artifacts import Artifact, CheckEvidence, ModelRef, Predictions, PromptSet, TrainedRef
 from schemas.errors import GateError, StorageError
 from schemas.evaluation import DecodingSpec
-from schemas.evidence import CheckEvidence
 from tasks.compute.children import THIS_PROCESS, die_with
 from tasks.step import as_step
 from tasks.storage.files import sha256_file, verify, write_json

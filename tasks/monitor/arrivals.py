@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.artifacts import Splits, WarehouseRef
-from schemas.ticks import Arrivals
+from schemas.schedule import Arrivals
 from tasks.monitor.drift import Window
 from tasks.storage.warehouse import select_from_files
 

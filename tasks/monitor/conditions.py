@@ -14,8 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.counted import counted
-from schemas.schedule import RetrainSpec
-from schemas.ticks import Arrivals, Code, Decision, Shift
+from schemas.schedule import Arrivals, Code, Decision, RetrainSpec, Shift
 
 RETRY = 0.25
 """Share of `min_new` that must have changed since a HOLD or BLOCK before the next training."""

@@ -16,8 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.schedule import DriftSpec
-from schemas.ticks import Shift
+from schemas.schedule import DriftSpec, Shift
 
 Counts = NDArray[np.float64]
 Kind = Literal["routing", "length", "vocabulary"]

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.columns import TicketColumn
 from schemas.curation import SplitSpec, TableSpec
+from schemas.curation_card import FEW
 from schemas.errors import ConfigError
 from schemas.gates import MAX_MARGIN, ChangeThreshold, GateRule, GatesSpec, PowerSpec
-from schemas.label_balance import FEW
 from schemas.metrics import traits_by_name
 from schemas.source import FilesSource
+from schemas.tables import TicketColumn
 from tasks.assess.plan_gate import RulePower, plan_gate
 from tasks.assess.power import ASSUMED_DISCORDANCE, items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS

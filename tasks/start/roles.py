@@ -15,9 +15,9 @@ from typing import Annotated
 from pydantic import BeforeValidator
 from ruamel.yaml import YAML
 
-from schemas.columns import Shape, TicketColumn
 from schemas.errors import ConfigError
 from schemas.spec import Spec
+from schemas.tables import Shape, TicketColumn
 from tasks.sources.readers.headers import did_you_mean, is_plain, listing, shown
 from tasks.sources.readers.layouts import CANONICAL
 from tasks.sources.readers.paths import MISSING, parse_path, walk

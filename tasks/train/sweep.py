@@ -11,8 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.choice import OptunaSweep, RangeSpec, Setting
-from schemas.train_paths import number_kind
+from schemas.choice import OptunaSweep, RangeSpec, Setting, number_kind
 
 STARTUP_SHARE = 3
 """One in this many trials is random before the sampler models the results: at least 3 trials, at most 10."""

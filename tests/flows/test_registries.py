@@ -39,7 +39,7 @@ from pathlib import Path
 from pydantic import Field
 
 from schemas.artifacts import Predictions
-from schemas.evidence import CheckEvidence
+from schemas.artifacts import CheckEvidence
 from schemas.spec import Spec
 from tasks.assess.check import Measurement, finding, gate_check, measured
 from tasks.step import as_step

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from schemas.choice import GridSweep, OptunaSweep
-from schemas.train_paths import number_kind, path_fault, train_paths
+from schemas.choice import GridSweep, OptunaSweep, number_kind, path_fault, train_paths
 from tests.schemas.test_pipeline import faults
 from tests.support.specs import pipeline_spec
 

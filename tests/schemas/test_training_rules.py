@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from schemas.pipeline_rules import training_advice
 from schemas.spec import UnfitError
 from schemas.training import AdapterSpec, TrainSpec
-from schemas.training_advice import training_advice
 from tests.support.specs import pipeline_spec
 
 

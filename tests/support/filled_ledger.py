@@ -6,7 +6,7 @@ from types import ModuleType
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import RunVerdict
 from flows.ledger.runs import SeenTickets
-from schemas.ticks import Decision
+from schemas.schedule import Decision
 
 
 def fill(ledger: Ledger, kit: ModuleType, numbers: Iterable[int], *, evidence: dict[str, str] | None = None) -> None:

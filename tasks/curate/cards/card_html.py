@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schemas.curation_card import QUANTILES, CardNumbers, Distribution, Drift, FunnelStep
-from schemas.label_balance import LabelBalance
+from schemas.curation_card import QUANTILES, CardNumbers, Distribution, Drift, FunnelStep, LabelBalance
 from tasks.curate.cards.card_drift import MAJOR, MODERATE
 from tasks.curate.cards.card_marks import (
     STYLE,

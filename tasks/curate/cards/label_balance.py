@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from schemas.artifacts import Splits
-from schemas.label_balance import FEW, LabelBalance, LabelCounts
+from schemas.curation_card import FEW, LabelBalance, LabelCounts
 from schemas.training import DrawSpec
 from tasks.curate.cards.card_numbers import MAX_VALUE, MAX_VALUES, PARTS, is_personal
 from tasks.tickets.draw import draw_order

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from html import escape
 
-from schemas.graph_picture import Edge, GraphPicture, PictureNode
+from schemas.report import Edge, GraphPicture, PictureNode
 from tasks.tickets.visible import visible
 
 COLUMN = 268

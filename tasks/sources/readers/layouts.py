@@ -6,9 +6,9 @@ It knows nothing of values. Called by `tasks/sources/readers/columns.py`.
 from dataclasses import dataclass
 from typing import get_args
 
-from schemas.columns import TicketColumn
 from schemas.errors import ConfigError
 from schemas.file_reading import RowReading
+from schemas.tables import TicketColumn
 from tasks.sources.readers.paths import Path, parse_path
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.row_kinds import VALUE_KEYS, fault_of_names

@@ -8,9 +8,8 @@ import pytest
 
 from flows.forecast.calls import endpoint_calls, judge_calls, latency_calls
 from schemas.artifacts import EvalSet
-from schemas.checks import LatencySpec
-from schemas.endpoint import EndpointSpec
-from schemas.judge import JudgeSpec
+from schemas.checks import JudgeSpec, LatencySpec
+from schemas.evaluation import EndpointSpec
 from tasks.assess.economics import read_prices
 
 

@@ -12,7 +12,7 @@ from flows.graph.plan import plan
 from flows.graph.store import Store
 from schemas.artifacts import Artifact
 from schemas.errors import DataError
-from schemas.graph_picture import GraphPicture
+from schemas.report import GraphPicture
 from tasks.step import as_step
 
 HOSTILE = 'a "b" <script> & `c` #d;\n]'

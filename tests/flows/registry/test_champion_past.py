@@ -6,7 +6,7 @@ from flows.graph.store import Obtained, Store
 from flows.ledger.ledger import Ledger
 from flows.registry.champion_past import NEWEST, ChampionPast, PastVerdict, past_of
 from schemas.artifacts import Artifact, BundleRef, ChampionRef, GateDecision, ModelRef, Scores
-from schemas.ticks import Decision
+from schemas.schedule import Decision
 from schemas.training import PromptSpec
 from tests.support.refs import trained_ref
 

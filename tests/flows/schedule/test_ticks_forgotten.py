@@ -10,8 +10,7 @@ from flows.context.request import RunRequest
 from flows.ledger.runs import SeenTickets
 from flows.schedule.ticks import forced_retrain, skip_before_curation
 from schemas.forget import LearnedVersion
-from schemas.schedule import RetrainSpec, ScheduleSpec
-from schemas.ticks import Arrivals
+from schemas.schedule import Arrivals, RetrainSpec, ScheduleSpec
 from tasks.monitor.conditions import Situation, decide
 from tests.support.place import Place
 

@@ -16,7 +16,7 @@ from schemas.curation_steps import RuleStep
 from schemas.diagnosis import LabelGroup
 from schemas.errors import ConfigError
 from schemas.load import load_file
-from schemas.ticks import Decision
+from schemas.schedule import Decision
 from tests.support.specs import SMALL_FILE
 
 NAMES = (

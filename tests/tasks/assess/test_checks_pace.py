@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 import tasks.assess.checks  # noqa: F401  registers them
+from schemas.artifacts import CheckEvidence
 from schemas.checks import CostSpec, LatencySpec
 from schemas.errors import GateError
-from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from tasks.assess.check import check_findings
 from tasks.assess.economics import find_gpu

@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.artifacts import DatasetRef, EvalSet, Scores, Splits
+from schemas.artifacts import CheckEvidence, DatasetRef, EvalSet, Scores, Splits
 from schemas.checks import ContaminationSpec
 from schemas.curation import DecontaminateSpec
 from schemas.errors import GateError
-from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from tasks.assess.contamination import check_contamination
 from tasks.assess.gate import JudgedArms, decide

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from flows.build import build
 from flows.context.graph_context import GraphContext
 from schemas.artifacts import ModelRef, PromptSet
-from schemas.endpoint import EndpointSpec
 from schemas.errors import GateError
+from schemas.evaluation import EndpointSpec
 from schemas.pipeline import PipelineSpec
 from tasks.assess import endpoint_client as client
 from tasks.assess.endpoint_arm import answer_by_endpoint

@@ -9,10 +9,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.artifacts import GateDecision, Predictions, PromptSet, Scores
+from schemas.artifacts import CheckEvidence, GateDecision, Predictions, PromptSet, Scores
 from schemas.checks import ForgettingSpec
 from schemas.errors import GateError
-from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from tasks.assess.gate import JudgedArms, decide
 from tasks.assess.plan_gate import plan_gate

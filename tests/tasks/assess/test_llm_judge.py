@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.artifacts import EvalSet, GateDecision, Predictions, Scores
-from schemas.endpoint import EndpointSpec
+from schemas.artifacts import CheckEvidence, EvalSet, GateDecision, Predictions, Scores
+from schemas.checks import JudgeSpec
 from schemas.errors import GateError
-from schemas.evidence import CheckEvidence
+from schemas.evaluation import EndpointSpec
 from schemas.gates import GateRule, GatesSpec
-from schemas.judge import JudgeSpec
 from tasks.assess.gate import JudgedArms, decide
 from tasks.assess.llm_judge import (
     CHOICES,

@@ -9,10 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.artifacts import EvalSet, GateDecision, Scores
+from schemas.artifacts import CheckEvidence, EvalSet, GateDecision, Scores
 from schemas.comparison import declared_comparison
 from schemas.errors import ConfigError
-from schemas.evidence import CheckEvidence
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.metric_check import check_metrics, own_metrics, try_metrics
 from tests.support.specs import pipeline_spec

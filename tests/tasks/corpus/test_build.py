@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.artifacts import CorpusRef, RowCounts, Splits
-from schemas.corpus import CorpusSpec
 from schemas.curation import DecontaminateSpec
 from schemas.curation_steps import RedactStep
 from schemas.errors import DataError
+from schemas.evaluation import CorpusSpec
 from tasks.corpus.articles import article_files, html_sections, markdown_sections, read_passages
 from tasks.corpus.build import cite_for_tickets, fingerprint_corpus, read_corpus
 from tasks.corpus.search import PassageIndex

@@ -9,12 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 import tasks.assess.checks  # noqa: F401  registers the checks
-from schemas.artifacts import ModelRef
-from schemas.canaries import ExposureSpec, PlantedSpec
+from schemas.artifacts import CheckEvidence, ModelRef
+from schemas.checks import ExposureSpec
 from schemas.evaluation import DecodingSpec
-from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
-from schemas.training import TrainSpec
+from schemas.training import PlantedSpec, TrainSpec
 from tasks.assess.check import check_findings
 from tasks.model import exposure as measuring
 from tasks.model.adapter import open_for_training

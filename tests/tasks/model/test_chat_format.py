@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.artifacts import DatasetRef, ModelRef, RowCounts, Splits
-from schemas.canaries import PlantedSpec
 from schemas.errors import ConfigError, DataError, GateError
-from schemas.training import DrawSpec, EncodeSpec, PromptSpec
+from schemas.training import DrawSpec, EncodeSpec, PlantedSpec, PromptSpec
 from tasks.curate.row_faults import count_faulty
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
 from tasks.model import chat_format

@@ -7,10 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.artifacts import ModelRef, PromptSet
+from schemas.artifacts import LATENCY_FIGURES, ModelRef, PromptSet
 from schemas.checks import LatencySpec
 from schemas.evaluation import DecodingSpec
-from schemas.evidence import LATENCY_FIGURES
 from schemas.training import TrainSpec
 from tasks.model.adapter import open_for_training
 from tasks.model.latency import measure_latency, summarise_rounds, take_rounds

@@ -3,8 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from schemas.schedule import DriftSpec, RetrainSpec
-from schemas.ticks import Arrivals, Decision, Shift
+from schemas.schedule import Arrivals, Decision, DriftSpec, RetrainSpec, Shift
 from tasks.monitor.conditions import RETRY, Situation, before_curation, decide
 
 NOW = datetime(2026, 7, 13, 5, tzinfo=UTC)

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from schemas.schedule import DriftSpec
-from schemas.ticks import Shift
+from schemas.schedule import DriftSpec, Shift
 from tasks.monitor.drift import Window, measure_drift, mix_distance
 
 WORDS = tuple(f"word{number}" for number in range(60))

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.columns import TicketColumn
 from schemas.curation_steps import PATTERN_TYPES, LanguageStep, RedactStep
 from schemas.diagnostics import read_source
 from schemas.errors import ConfigError, DataError
 from schemas.load import PipelineFile, load_file
 from schemas.source import FilesSource
+from schemas.tables import TicketColumn
 from schemas.yaml_text import read_tree
 from tasks.assess.fields import FieldPattern
 from tasks.curate.rows import read_rows

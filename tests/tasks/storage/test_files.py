@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from flows.curation_steps import declaration_faults
+from schemas.checks import JudgeSpec
 from schemas.curation_steps import SqlStep
 from schemas.errors import SecurityError, StorageError
-from schemas.judge import JudgeSpec
 from tasks.assess.llm_judge import labels_digest
 from tasks.storage.files import files_below, inside, verify
 

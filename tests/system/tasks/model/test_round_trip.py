@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import tasks.assess.checks  # registers the checks
-from schemas.artifacts import ModelRef, Predictions, PromptSet, TrainedRef
+from schemas.artifacts import CheckEvidence, ModelRef, Predictions, PromptSet, TrainedRef
 from schemas.errors import GateError
 from schemas.evaluation import DecodingSpec
-from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from schemas.training import TrainSpec
 from tasks.assess.check import check_findings

@@ -10,10 +10,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.artifacts import DatasetRef
+from schemas.curation_card import LabelBalance, LabelCounts
 from schemas.diagnosis import Diagnosis, LabelGroup, LabelShift, PastScore
-from schemas.graph_picture import GraphPicture, PictureNode, PictureState
-from schemas.label_balance import LabelBalance, LabelCounts
-from schemas.report import ArmLine, Change, Curve, Example, RemovedExample, RunReport, StepLine
+from schemas.report import (
+    ArmLine,
+    Change,
+    Curve,
+    Example,
+    GraphPicture,
+    PictureNode,
+    PictureState,
+    RemovedExample,
+    RunReport,
+    StepLine,
+)
 from schemas.verdicts import Finding
 from tasks.assess.economics import Measures, compute_costs, read_prices
 from tasks.release.reports import charts
