@@ -1,7 +1,7 @@
 """The curation card: what became of the rows and what is left, as numbers (`card.json`) and a page (`card.html`).
 
 `tasks/curate/cards/` counts the numbers (`card_numbers.py`), compares them with the last card's (`card_drift.py`) and
-draws the page (`card_html.py`). The last step of `flows/curate.py`.
+draws the page (`card_page.py`). The last step of `flows/curate.py`.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def build_card(
         DataError: TG0231, rows were lost between two steps, or the last card is damaged.
     """
     from tasks.curate.cards.card_drift import read_card
-    from tasks.curate.cards.card_html import draw_card
     from tasks.curate.cards.card_numbers import count_all
+    from tasks.curate.cards.card_page import draw_card
     from tasks.curate.cards.label_balance import drawn_balance
 
     steps: list[tuple[str, TicketTable | Splits]] = [

@@ -1,6 +1,6 @@
 """Make text safe to display: no invisible characters, no direction overrides, no terminal control codes.
 
-Called by the report pages (`tasks/release`, `tasks/curate/cards`) and by the console.
+Called by the pages (`tasks/pages`) and by the console.
 """
 
 import re

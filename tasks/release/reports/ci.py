@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET  # only for writing, never for parsing
 from collections.abc import Iterator
 
 from schemas.report import RunReport
-from tasks.release.reports.rendering import figure, signed
+from tasks.pages.templates import figure, signed
 from tasks.tickets.visible import literal, visible
 
 

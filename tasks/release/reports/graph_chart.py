@@ -1,6 +1,7 @@
-"""The graph of a run as SVG: a column of boxes per stage, lines for the edges. Text is escaped here.
+"""The graph of a run as SVG: a column of boxes per stage, lines for the edges.
 
-It knows nothing of runs. Called by `tasks/release/reports/page.py`, whose style colours boxes and lines by class.
+It computes positions; `graph.svg.j2` writes the marks and escapes the text. It knows nothing of runs. Called by
+`tasks/release/reports/page.py`, whose style colours boxes and lines by class.
 
 Within a column, a line to the next step below is straight. Other lines run in lanes next to the column: on its left
 from one step to many, on its right from many to one. Lines to later columns are curves drawn under the boxes.
@@ -8,17 +9,16 @@ from one step to many, on its right from many to one. Lines to later columns are
 
 from collections import Counter
 from dataclasses import dataclass
-from html import escape
+from pathlib import Path
 
-from schemas.report import Edge, GraphPicture, PictureNode
-from tasks.tickets.visible import visible
+from schemas.report import Edge, GraphPicture
+from tasks.pages.templates import render
 
 COLUMN = 268
 """Width of a stage, in pixels; four fit the page."""
 LEFT, BOX, HEIGHT, GAP = 42, 172, 36, 10
 TOP = 34
 LANE, NEAREST = 6, 9
-NAME_CHARS = 26
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class _Place:
 
     column: int
     row: int
+    width: int = BOX
+    height: int = HEIGHT
 
     @property
     def left(self) -> int:
@@ -53,50 +55,33 @@ def draw_graph(picture: GraphPicture) -> str:
     places = {
         node.name: _Place(column, row) for column, nodes in enumerate(stages.values()) for row, node in enumerate(nodes)
     }
-    width, height = COLUMN * len(stages), TOP + max(map(len, stages.values())) * (HEIGHT + GAP)
-    marks = [
-        '<defs><marker id="tip" viewBox="0 0 6 6" refX="6" refY="3" markerWidth="6" markerHeight="6" '
-        'markerUnits="userSpaceOnUse" orient="auto"><path class="tip" d="M0 0L6 3L0 6z"/></marker></defs>'
-    ]
-    marks += [
-        f'<text class="stage" x="{column * COLUMN + LEFT}" y="20">{escape(visible(stage))}</text>'
-        for column, stage in enumerate(stages)
-    ]
-    marks += _edges(picture, places)
-    marks += [_box(node, places[node.name]) for node in picture.nodes]
     counts = ", ".join(f"{n} {state}" for state, n in picture.counts().items())
-    label = f"Graph of {len(picture.nodes)} steps in {len(stages)} stages and {len(picture.edges)} edges: {counts}"
-    return (
-        f'<svg class="graph" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(label, quote=True)}">{"".join(marks)}</svg>'
+    return render(
+        "graph.svg.j2",
+        folder=Path(__file__).parent,
+        width=COLUMN * len(stages),
+        height=TOP + max(map(len, stages.values())) * (HEIGHT + GAP),
+        label=f"Graph of {len(picture.nodes)} steps in {len(stages)} stages and {len(picture.edges)} edges: {counts}",
+        stages=[(column * COLUMN + LEFT, stage) for column, stage in enumerate(stages)],
+        edges=_edges(picture, places),
+        boxes=[(node, places[node.name]) for node in picture.nodes],
     )
 
 
-def _box(node: PictureNode, place: _Place) -> str:
-    name = visible(node.name)
-    shown = name if len(name) <= NAME_CHARS else f"{name[: NAME_CHARS - 1]}…"
-    about = f"{name}: {node.status}{f' ({visible(node.reason)})' if node.reason else ''}"
-    return (
-        f'<g class="{node.state.replace(" ", "_")}"><title>{escape(about)}</title>'
-        f'<rect x="{place.left}" y="{place.top}" width="{BOX}" height="{HEIGHT}" rx="4"/>'
-        f'<rect class="bar" x="{place.left}" y="{place.top}" width="4" height="{HEIGHT}" rx="2"/>'
-        f'<text class="name" x="{place.left + 11}" y="{place.top + 15}">{escape(shown)}</text>'
-        f'<text class="status" x="{place.left + 11}" y="{place.top + 29}">{escape(node.status)}</text></g>'
-    )
-
-
-def _edges(picture: GraphPicture, places: dict[str, _Place]) -> list[str]:
+def _edges(picture: GraphPicture, places: dict[str, _Place]) -> list[tuple[str, str, bool, str]]:
+    """Class, path, whether it is dashed, and title; those to later columns first, under the others."""
     lanes = _lanes(picture, places)
     between, within = [], []
     for edge in picture.edges:
         start, end = places[edge[0]], places[edge[1]]
+        about = (edge in picture.deciding, f"{edge[0]} to {edge[1]}")
         if start.column != end.column:
             bend = max(30, (end.left - start.right) // 2)
             path = (
                 f"M{start.right} {start.middle}C{start.right + bend} {start.middle} {end.left - bend} {end.middle} "
                 f"{end.left} {end.middle}"
             )
-            between.append(_line(edge, path, kind="edge between", dashed=edge in picture.deciding))
+            between.append(("edge between", path, *about))
             continue
         if end.row == start.row + 1:
             middle = start.left + BOX // 2
@@ -106,14 +91,8 @@ def _edges(picture: GraphPicture, places: dict[str, _Place]) -> list[str]:
             x = start.left - NEAREST - lane if is_left else start.right + NEAREST + lane
             side = start.left if is_left else start.right
             path = f"M{side} {start.middle + 6}H{x:.1f}V{end.middle - 6}H{side}"
-        within.append(_line(edge, path, kind="edge", dashed=edge in picture.deciding))
+        within.append(("edge", path, *about))
     return [*between, *within]
-
-
-def _line(edge: Edge, path: str, *, kind: str, dashed: bool) -> str:
-    about = escape(visible(f"{edge[0]} to {edge[1]}"))
-    dash = ' stroke-dasharray="4 3"' if dashed else ""
-    return f'<path class="{kind}" d="{path}" marker-end="url(#tip)"{dash}><title>{about}</title></path>'
 
 
 def _lanes(picture: GraphPicture, places: dict[str, _Place]) -> dict[Edge, tuple[bool, float]]:

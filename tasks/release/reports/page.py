@@ -1,21 +1,22 @@
 """The report as one self-contained HTML file: no scripts, no external resources, suited to print and dark mode.
 
-Jinja2 escapes every text, charts escape theirs. It computes only positions of marks and the words in which an answer
-differs from the wanted one. Called by `flows/views/report.py`.
+`page.html.j2` escapes every text. This module makes its charts and finds the words in which an answer differs from the
+wanted one. Called by `flows/views/report.py`.
 """
 
 import re
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from schemas.report import Curve, RunReport
 from schemas.verdicts import PARTS, Finding
-from tasks.release.reports import charts
+from tasks.pages import charts
+from tasks.pages.charts import Segment
+from tasks.pages.templates import render
 from tasks.release.reports.graph_chart import draw_graph
-from tasks.release.reports.rendering import environment
 
-TEMPLATE = "page.html.j2"
 COLOURS = {"PROMOTE": "good", "UNCOMPARED": "wait", "HOLD": "wait"}
 """Colour of a finding's interval by verdict; `bad` for all others."""
 _WORDS = re.compile(r"\s+|[^\s]+")
@@ -28,25 +29,23 @@ def draw_page(report: RunReport, *, card: str) -> str:
     """The whole page.
 
     Args:
-        card: The curation card, an HTML fragment from `tasks/curate/cards/card_html.py`; empty for none.
+        card: The curation card, an HTML fragment from `tasks/curate/cards/card_page.py`; empty for none.
     """
     metrics = list(dict.fromkeys(name for arm in report.arms for name in arm.means))
-    page: str = (
-        environment()
-        .get_template(TEMPLATE)
-        .render(
-            report=report,
-            card=card,
-            metrics=metrics,
-            groups=_groups(report.findings),
-            curve_charts=list(_curve_charts(report.curves)),
-            lengths=charts.columns(report.token_lengths, label="training examples by number of tokens"),
-            interval=_interval,
-            graph=draw_graph(report.graph) if report.graph else "",
-            marked=marked,
-        )
+    lengths = [(bin, bin.partition("-")[0], [Segment("candidate", n, "examples")]) for bin, n in report.token_lengths]
+    return render(
+        "page.html.j2",
+        folder=Path(__file__).parent,
+        report=report,
+        card=card,
+        metrics=metrics,
+        groups=_groups(report.findings),
+        curve_charts=list(_curve_charts(report.curves)),
+        lengths=charts.columns(lengths, label="training examples by number of tokens"),
+        interval=_interval,
+        graph=draw_graph(report.graph) if report.graph else "",
+        marked=marked,
     )
-    return page
 
 
 def _groups(findings: tuple[Finding, ...]) -> list[tuple[str, list[Finding]]]:
