@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.artifacts import BundleRef, CorpusRef, EvalSet, RowCounts, Splits
 from schemas.curation import DecontaminateSpec
@@ -18,13 +20,11 @@ from schemas.evaluation import CorpusSpec
 from schemas.release import ServingSpec
 from tasks.corpus.articles import Passage, article_files, read_passages
 from tasks.corpus.search import PassageIndex, question_of, write_index
+from tasks.curate.leaks import find_leaks
 from tasks.curate.redact import redact_strings
 from tasks.curate.similarity.semantic import check_extra
 from tasks.step import as_step
 from tasks.storage.files import sha256_file, sha256_json
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 WHERE = "evaluate.corpus"
 PARTS = ("train", "validation", "test")
@@ -80,9 +80,6 @@ def read_corpus(
         DataError: TG0202, an article cannot be read; TG0203, the articles changed since the run began;
             TG0221, no passage is left.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if corpus.embeddings:
         check_extra(f"{WHERE}.embeddings")
     passages, n_articles = read_passages(corpus, article_files(corpus, root))
@@ -120,8 +117,6 @@ def read_corpus(
 
 def passage_table(passages: Iterable[Passage]) -> pa.Table:
     """The columns passage_id, source, heading and text; an id is the source with the passage's number in it."""
-    import pyarrow as pa
-
     numbers: dict[str, int] = {}
     rows = []
     for each in passages:
@@ -134,10 +129,6 @@ def passage_table(passages: Iterable[Passage]) -> pa.Table:
 
 def _leaks(table: pa.Table, held_out: Path, spec: DecontaminateSpec, out: Path) -> dict[str, tuple[str, str]]:
     """Passage -> rule and held-out ticket."""
-    import pyarrow.parquet as pq
-
-    from tasks.curate.leaks import find_leaks
-
     pool = out / "pool.parquet"
     columns = {"passage_id": "ticket_id", "heading": "subject", "text": "body"}
     pq.write_table(table.select(list(columns)).rename_columns(list(columns.values())), pool)
@@ -169,9 +160,6 @@ def cite_as_served(out: Path, *, items: EvalSet, bundle: BundleRef) -> EvalSet:
 
 
 def _add_passages(source: Path, target: Path, cite: Callable[[str], tuple[str, list[str]]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     table = pq.read_table(source)
     table = table.drop_columns([name for name in ("passages", "cited") if name in table.column_names])
     found = [cite(question_of(row)) for row in table.select(["subject", "body"]).to_pylist()]

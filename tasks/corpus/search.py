@@ -15,8 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from schemas.artifacts import CorpusRef, EvalSet
 from schemas.evaluation import SearchSpec
+from tasks.curate.similarity.semantic import embed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,8 +40,6 @@ FUSED = 50
 def write_index(passages: pa.Table, search: SearchSpec, out: Path) -> None:
     """Write `passages.parquet` and its index; equal passages give equal bytes."""
     import bm25s
-    import numpy as np
-    import pyarrow.parquet as pq
 
     pq.write_table(passages, out / PASSAGES, compression="zstd")
     texts = [
@@ -50,8 +52,6 @@ def write_index(passages: pa.Table, search: SearchSpec, out: Path) -> None:
     index.index(([[numbers[word] for word in each] for each in words], numbers), show_progress=False)
     index.save(out, show_progress=False, **FILES)
     if search.embeddings:
-        from tasks.curate.similarity.semantic import embed
-
         np.save(out / VECTORS, embed(texts), allow_pickle=False)
 
 
@@ -65,8 +65,6 @@ class PassageIndex:
 
     def __init__(self, folder: Path, search: SearchSpec) -> None:
         import bm25s
-        import numpy as np
-        import pyarrow.parquet as pq
 
         self._search = search
         self._passages = pq.read_table(folder / PASSAGES).to_pylist()
@@ -82,8 +80,6 @@ class PassageIndex:
         scores = self._index.get_scores_from_ids(self._index.get_tokens_ids(words_of(text)))
         if self._vectors is None:
             return _best(scores, n_passages, above=0.0)
-        from tasks.curate.similarity.semantic import embed
-
         cosines = self._vectors @ embed([text])[0]
         ranks = (_best(scores, FUSED, above=0.0), _best(cosines.round(6), FUSED, above=0.0))
         merged: dict[int, float] = {}
@@ -107,8 +103,6 @@ def question_of(row: Mapping[str, object]) -> str:
 
 
 def _best(scores: Any, n_best: int, *, above: float) -> list[int]:
-    import numpy as np
-
     chosen = np.flatnonzero(scores > above)
     if len(chosen) > n_best:
         least = np.partition(scores[chosen], -n_best)[-n_best]
@@ -119,16 +113,12 @@ def _best(scores: Any, n_best: int, *, above: float) -> list[int]:
 
 def passage_names(corpus: CorpusRef) -> dict[str, tuple[str, str]]:
     """Passage id -> source and heading."""
-    import pyarrow.parquet as pq
-
     rows = pq.read_table(corpus.root / PASSAGES, columns=["passage_id", "source", "heading"]).to_pylist()
     return {row["passage_id"]: (row["source"], row["heading"]) for row in rows}
 
 
 def count_citations(items: EvalSet) -> tuple[list[tuple[str, int]], int]:
     """Passage ids with the number of items that show them, the most cited first; and how many items show none."""
-    import pyarrow.parquet as pq
-
     cited = pq.read_table(items.root / "items.parquet", columns=["cited"]).column("cited").to_pylist()
     counts = Counter(name for names in cited for name in names)
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])), sum(not names for names in cited)

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import CapStep
+from tasks.curate.drop import Judged, drop_rows
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import read_batches_with
 from tasks.curate.step import curation_step
 from tasks.step import as_step
+from tasks.storage.warehouse import connect, quote_identifier, quote_text
 
 _FIRST = {"newest": "created_at DESC NULLS LAST, ", "oldest": "created_at ASC NULLS LAST, ", "hash": ""}
 
@@ -34,13 +40,6 @@ def cap_rows(out: Path, *, tickets: TicketTable, step: CapStep, limit: FaultLimi
 
 
 def _cap_rows(tickets: TicketTable, step: CapStep, out: Path) -> TicketTable:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.curate.drop import Judged, drop_rows
-    from tasks.curate.rows import read_beside
-    from tasks.storage.warehouse import connect, quote_identifier, quote_text
-
     keys = tuple(dict.fromkeys(step.per))
     code = f"cap_{'_'.join(keys)}"
     expressions = ["date_trunc('day', created_at)" if key == "day" else quote_identifier(key) for key in keys]
@@ -57,7 +56,7 @@ def _cap_rows(tickets: TicketTable, step: CapStep, out: Path) -> TicketTable:
     nothing = pa.scalar(None, pa.string())
     judged = (
         Judged(batch, *(pc.if_else(rows, text, nothing) for text in (pa.scalar(code), pa.scalar(reason))))
-        for batch, rows in read_beside(tickets.tickets, drops)
+        for batch, rows in read_batches_with(tickets.tickets, drops)
     )
     notes = {"uncapped_null_key": ranks.null_count}
     return drop_rows(judged, out=out, notes=notes, possible=(code,))

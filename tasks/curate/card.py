@@ -11,9 +11,15 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from schemas.artifacts import CheckResults, CurationCard, Splits, TicketTable
 from schemas.errors import DataError
 from schemas.training import DrawSpec
+from tasks.curate.cards.card_drift import read_card
+from tasks.curate.cards.card_numbers import count_all
+from tasks.curate.cards.card_page import draw_card
+from tasks.curate.cards.label_balance import drawn_balance
 from tasks.step import as_step
 
 log = logging.getLogger("tunegate.curate")
@@ -48,11 +54,6 @@ def build_card(
     Raises:
         DataError: TG0231, rows were lost between two steps, or the last card is damaged.
     """
-    from tasks.curate.cards.card_drift import read_card
-    from tasks.curate.cards.card_numbers import count_all
-    from tasks.curate.cards.card_page import draw_card
-    from tasks.curate.cards.label_balance import drawn_balance
-
     steps: list[tuple[str, TicketTable | Splits]] = [
         *zip(stage_names, stages, strict=True),
         ("split", split),
@@ -102,8 +103,6 @@ def build_card(
 
 def _leaks(steps: Sequence[tuple[str, TicketTable | Splits]]) -> Iterator[str]:
     """Yield where a step's input is not the output of the step before, or its removed rows are not those it counted."""
-    import pyarrow.parquet as pq
-
     for (name, step), (after, following) in pairwise(steps):
         if step.rows.n_out != following.rows.n_in:
             yield f"{name} returned {step.rows.n_out}, {after} received {following.rows.n_in}"

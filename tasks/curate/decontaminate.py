@@ -12,12 +12,18 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from schemas.artifacts import RowCounts, Splits
 from schemas.curation import DecontaminateSpec
 from schemas.errors import DataError
 from tasks.curate.leaks import LEAK_CODES, WHERE, Compared, compare_with_held_out, read_questions
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import TicketWriter, read_batches, write_removed
+from tasks.curate.split_strata import write_strata
 from tasks.step import as_step
+from tasks.storage.warehouse import connect, quote_identifier, quote_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -64,9 +70,6 @@ def decontaminate(out: Path, *, splits: Splits, spec: DecontaminateSpec, limit: 
 
 
 def _decontaminate(splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits:
-    from tasks.curate.rows import write_removed
-    from tasks.curate.split_strata import write_strata
-
     pool = [splits.train, splits.validation]
     notes = _check_sides(splits)
     compared = compare_with_held_out(pool=pool, held_out=splits.test, spec=spec)
@@ -145,9 +148,6 @@ def check_no_leaks(splits: Splits, compared: Compared, leaking: Set[str]) -> Non
 
 def _hold_the_rest(files: Sequence[Path], compared: Compared, leaking: Set[str]) -> bool:
     """Compare batch by batch, so that no second copy of all questions is in memory."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     stays = pc.invert(pc.is_in(compared.ids, value_set=pa.array(sorted(leaking), pa.string())))
     rows = pc.indices_nonzero(stays).to_numpy()
     start = 0
@@ -177,8 +177,6 @@ def _check_sides(splits: Splits) -> dict[str, int]:
     Raises:
         DataError: a value of a grouping column is in two parts.
     """
-    from tasks.storage.warehouse import connect, quote_identifier, quote_text
-
     files = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     notes = {}
     with connect(readable=tuple(files.values())) as connection:
@@ -212,8 +210,6 @@ def _check_sides(splits: Splits) -> dict[str, int]:
 
 
 def _late_rows(splits: Splits) -> list[str]:
-    from tasks.storage.warehouse import connect, quote_text
-
     if splits.cut is None:
         return []
     pool = (splits.train, splits.validation)
@@ -231,11 +227,6 @@ def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
 
 def _write_without(splits: Splits, part: str, leaking: set[str], out: Path) -> list[dict[str, Any]]:
     """Write the part without these tickets; return id and place of those that were in it."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.curate.rows import TicketWriter, read_batches
-
     names = pa.array(sorted(leaking), pa.string())
     rows: list[dict[str, Any]] = []
     with TicketWriter(out, name=f"{part}.parquet", is_read_next=False) as writer:

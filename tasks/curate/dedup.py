@@ -12,14 +12,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import DedupStep, SemanticSpec
 from schemas.errors import DataError
 from tasks.compute.spread import Spread
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import read_batches, read_batches_with, write_ordered_tickets, write_removed
+from tasks.curate.similarity.buffers import arrow_table, numpy_column
+from tasks.curate.similarity.semantic import check_extra, similar_meanings
 from tasks.curate.similarity.words import compared_text
 from tasks.curate.step import curation_step
 from tasks.step import as_step
+from tasks.storage.warehouse import connect, quote_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -71,8 +79,6 @@ def drop_duplicates(
             more rows raise than `limit` allows.
     """
     if step.semantic is not None:
-        from tasks.curate.similarity.semantic import check_extra
-
         check_extra(WHERE)
     return keep_sound_rows(
         lambda rows, folder: _drop_duplicates(rows, step, folder, memory_budget, spread),
@@ -87,13 +93,7 @@ def drop_duplicates(
 def _drop_duplicates(
     tickets: TicketTable, step: DedupStep, out: Path, memory_budget: int | None, spread: Spread | None
 ) -> TicketTable:
-    import numpy as np
-    import pyarrow as pa
-
-    from tasks.curate.rows import read_beside, write_ordered_tickets, write_removed
-    from tasks.curate.similarity.buffers import numpy_column
     from tasks.curate.similarity.join import CrowdedFamilyError
-    from tasks.storage.warehouse import connect, quote_text
 
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))}, file_row_number = true)"
@@ -130,7 +130,7 @@ def _drop_duplicates(
             counts["semantic_pairs"] = _list_meanings(connection, step, step.semantic, out)
     stays = decisions.kept == np.arange(len(decisions.kept))
     n_out = write_ordered_tickets(
-        (batch.filter(pa.array(rows)) for batch, rows in read_beside(tickets.tickets, stays)), out
+        (batch.filter(pa.array(rows)) for batch, rows in read_batches_with(tickets.tickets, stays)), out
     )
     n_merged = write_removed(removed, out)
     return TicketTable(
@@ -168,7 +168,6 @@ def _decide(
 def _decide_spread(path: Path, step: DedupStep, order: Any, spread: Spread) -> Decisions:
     """Decide in parts on the workers."""
     from tasks.curate.dedup_parts import decide_in_parts
-    from tasks.curate.rows import read_batches
     from tasks.curate.similarity.compared import compared_columns
 
     return decide_in_parts(read_batches(path, compared_columns(step)), step, order=order, spread=spread, where=WHERE)
@@ -177,10 +176,6 @@ def _decide_spread(path: Path, step: DedupStep, order: Any, spread: Spread) -> D
 def _store(connection: duckdb.DuckDBPyConnection, decisions: Decisions) -> None:
     """Create the table `decisions`: file_row_number, kept (the row that is kept instead; null: stays), score, exact,
     empty, component, cluster_id."""
-    import numpy as np
-
-    from tasks.curate.similarity.buffers import arrow_table
-
     choices = {
         "file_row_number": np.arange(len(decisions.kept)),
         "kept": decisions.kept,
@@ -199,8 +194,6 @@ def _store(connection: duckdb.DuckDBPyConnection, decisions: Decisions) -> None:
 
 
 def _name_family(connection: duckdb.DuckDBPyConnection, members: list[int], step: DedupStep) -> DataError:
-    import pyarrow as pa
-
     connection.register("family", pa.table({"file_row_number": pa.array(members, pa.int64())}))
     first = connection.execute("SELECT min(ticket_id) FROM tickets JOIN family USING (file_row_number)").fetchall()[0][
         0
@@ -216,11 +209,6 @@ def _name_family(connection: duckdb.DuckDBPyConnection, members: list[int], step
 
 
 def _list_meanings(connection: duckdb.DuckDBPyConnection, step: DedupStep, spec: SemanticSpec, out: Path) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from tasks.curate.similarity.semantic import similar_meanings
-
     kept = connection.sql(
         f"SELECT ticket_id, {compared_text(step)} AS compared FROM tickets JOIN decisions USING (file_row_number) "
         f"WHERE kept IS NULL ORDER BY ticket_id, source, source_line"

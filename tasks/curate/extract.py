@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.errors import DataError
 from schemas.file_reading import Source
+from tasks.curate.rows import write_removed
 from tasks.privacy.hashes import Forgotten
 from tasks.progress import Progress, silent
 from tasks.sources.kind import Place
@@ -74,14 +75,9 @@ def extract_tickets(
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=out) as scratch:
 
         def read(attempt: int) -> Gathered:
-            from tasks.curate.gather import Gathered
-            from tasks.sources.readers.columns import TicketMaker
-
             aside = Path(scratch) / str(attempt)
             aside.mkdir()
-            maker = TicketMaker(kind_of(source).row_reading(source))
-            gathered = Gathered(maker, aside=aside, forgotten=forgotten, before=before)
-            return _read(source, place, progress, gathered)
+            return _read(source, place, progress, _gathered(source, aside, forgotten=forgotten, before=before))
 
         gathered = _read_unchanged(source, fingerprint, place, read)
         if gathered.n_undated and gathered.n_undated == gathered.n_rows:
@@ -101,17 +97,23 @@ def check_first_rows(source: Source, place: Place) -> None:
         DataError: TG0201, TG0202, TG0204, as `extract_tickets`.
         ConfigError: The source's settings do not fit its files.
     """
-    from tasks.curate.gather import Gathered
-    from tasks.sources.readers.columns import TicketMaker
-
     kind = kind_of(source)
     with tempfile.TemporaryDirectory(prefix="tunegate-first-rows-") as aside:
-        gathered = Gathered(TicketMaker(kind.row_reading(source)), aside=Path(aside))
+        gathered = _gathered(source, Path(aside))
         for part in kind.parts(source, place):
             gathered.read(part.name, part.prefix, takewhile(lambda _: gathered.n_rows < FIRST_ROWS, part.batches))
             if gathered.n_rows >= FIRST_ROWS:
                 return
         gathered.finish()
+
+
+def _gathered(
+    source: Source, aside: Path, *, forgotten: Forgotten | None = None, before: datetime | None = None
+) -> Gathered:
+    from tasks.curate.gather import Gathered  # with it all readers, which reading a pipeline does not need
+    from tasks.sources.readers.columns import TicketMaker
+
+    return Gathered(TicketMaker(kind_of(source).row_reading(source)), aside=aside, forgotten=forgotten, before=before)
 
 
 def day_after(day: str) -> datetime:
@@ -124,8 +126,6 @@ def day_after(day: str) -> datetime:
 
 
 def _write(gathered: Gathered, source: Source, out: Path) -> TicketTable:
-    from tasks.curate.rows import write_removed
-
     if not gathered.n_rows:
         raise DataError(
             "the source holds no row",

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LabelCheckStep
+from tasks.curate.drop import Judged, drop_rows
+from tasks.curate.label_conflicts import find_conflicts
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import read_batches_with
 from tasks.curate.step import curation_step
 from tasks.step import as_step
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from tasks.curate.drop import Judged
 
 
 @curation_step(
@@ -50,15 +51,12 @@ def check_labels(
 
 
 def _check_labels(tickets: TicketTable, step: LabelCheckStep, out: Path) -> TicketTable:
-    from tasks.curate.drop import drop_rows
-    from tasks.curate.label_conflicts import find_conflicts
     from tasks.curate.label_suspects import find_suspects
-    from tasks.curate.rows import read_beside
 
     find = find_suspects if step.mode == "confidence" else find_conflicts
     found = find(tickets.tickets, step, out)
     return drop_rows(
-        (_judge(batch, rows) for batch, rows in read_beside(tickets.tickets, found.tickets)),
+        (_judge(batch, rows) for batch, rows in read_batches_with(tickets.tickets, found.tickets)),
         out=out,
         notes=found.notes,
         possible=() if step.action == "flag" else (found.code,),
@@ -66,8 +64,6 @@ def _check_labels(tickets: TicketTable, step: LabelCheckStep, out: Path) -> Tick
 
 
 def _judge(batch: pa.Table, found: pa.Table) -> Judged:
-    from tasks.curate.drop import Judged
-
     place = batch.schema.get_field_index("label_conflict")
     batch = batch.set_column(place, batch.schema.field(place), found["label_conflict"])
     return Judged(batch, found["code"], found["reason"], cluster_ids=found["cluster_id"])

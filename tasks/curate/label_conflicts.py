@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.curation_steps import LabelCheckStep
 from tasks.curate.similarity.words import QUESTION, normal_form
+from tasks.storage.warehouse import connect, quote_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,8 +52,6 @@ def find_conflicts(tickets: Path, step: LabelCheckStep, out: Path) -> Findings:
     Raises:
         DataError: TG0250, too many nearly repeated questions to compare.
     """
-    from tasks.storage.warehouse import connect, quote_text
-
     with connect(readable=(tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets))}, file_row_number = true)"
         connection.execute(f"CREATE TEMP VIEW tickets AS SELECT * FROM {source}").fetchall()
@@ -71,7 +72,6 @@ def find_conflicts(tickets: Path, step: LabelCheckStep, out: Path) -> Findings:
 
 def _find_families(connection: duckdb.DuckDBPyConnection, step: LabelCheckStep) -> None:
     """Table `families`: file_row_number, family (a number; null for a ticket without a question)."""
-    import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -125,10 +125,6 @@ def _compare(connection: duckdb.DuckDBPyConnection, step: LabelCheckStep) -> Non
 
 
 def _write_conflicts(connection: duckdb.DuckDBPyConnection, step: LabelCheckStep, out: Path) -> None:
-    import pyarrow.parquet as pq
-
-    from tasks.storage.warehouse import quote_text
-
     schema = pa.schema(
         [
             pa.field("family_id", pa.string(), nullable=False),

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas.curation_steps import LabelCheckStep
 from tasks.curate.label_conflicts import Findings
+from tasks.curate.rows import read_batches, read_columns
 from tasks.curate.similarity.shingles import BATCH_ROWS, ShingleSets, shingle_sets
 
 CODE = "label_suspect"
@@ -63,10 +65,6 @@ def find_suspects(tickets: Path, step: LabelCheckStep, out: Path) -> Findings:
     `label_suspects.parquet`: ticket_id, field, value, confidence (probability of this value), suggested (the likeliest
     value), suggested_confidence; the least likely value first.
     """
-    import pyarrow.parquet as pq
-
-    from tasks.curate.rows import read_columns
-
     table = read_columns(tickets, ("ticket_id", step.field))
     judged = judge_labels((tickets,), table[step.field])
     listed = judged.listed(table.rename_columns(["ticket_id", "value"]))
@@ -165,8 +163,6 @@ def _word_runs(tickets: Sequence[Path], n_words: int) -> ShingleSets:
 
 
 def _batches(tickets: Sequence[Path]) -> Iterator[pa.RecordBatch]:
-    from tasks.curate.rows import read_batches
-
     for path in tickets:
         for group in read_batches(path, ("subject", "body")):
             yield from group.to_batches(max_chunksize=BATCH_ROWS)

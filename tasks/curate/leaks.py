@@ -13,11 +13,15 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from schemas.curation import DecontaminateSpec
+from tasks.compute.threads import n_threads
+from tasks.curate.rows import read_batches
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from tasks.curate.similarity.containment import GramIndex, Ints, NumberLists, RarePrefix
 
 LeakCode = Literal["leak_exact", "leak_near", "leak_quote", "leak_paraphrase"]
@@ -213,8 +217,6 @@ def _apply_rules(
     codes: Sequence[LeakCode],
 ) -> tuple[list[Found], int]:
     """Return the leaks per batch, and how many held-out texts no containment rule can protect."""
-    import numpy as np
-
     from tasks.curate.similarity.containment import Lengths, RarePrefix, weigh
     from tasks.curate.similarity.reworded import find_reworded, short_texts
 
@@ -269,8 +271,6 @@ def _apply_rules(
 
 def _near(batch: _Batch, prefix: RarePrefix) -> Found:
     """Return rows above the threshold: first by a lower bound of their size, then, for the few left, by their size."""
-    import numpy as np
-
     from tasks.curate.similarity.containment import words_in
 
     rows = batch.grams[_SHINGLE]
@@ -300,10 +300,6 @@ def _shapes(spec: DecontaminateSpec, codes: Sequence[LeakCode]) -> list[Shape]:
 
 def _questions(path: Path) -> Iterator[tuple[pa.Array, pa.Array]]:
     """Ids and questions in batches."""
-    import pyarrow.compute as pc
-
-    from tasks.curate.rows import read_batches
-
     for group in read_batches(path, ("ticket_id", "subject", "body")):
         for batch in group.to_batches(max_chunksize=BATCH_ROWS):
             ids, *texts = batch.columns
@@ -311,8 +307,6 @@ def _questions(path: Path) -> Iterator[tuple[pa.Array, pa.Array]]:
 
 
 def _folded(questions: pa.Array) -> pa.Array:
-    import pyarrow as pa
-
     from tasks.curate.similarity.letters import fold_batch
 
     return fold_batch(questions).cast(pa.string())
@@ -320,23 +314,17 @@ def _folded(questions: pa.Array) -> pa.Array:
 
 def _held_out(path: Path) -> tuple[pa.Array, pa.Array]:
     """Return ids and folded questions in the order of ids, so that of equal scores the smallest id wins."""
-    import pyarrow.compute as pc
-
     ids, questions = (column.combine_chunks() for column in _columns(_questions(path)))
     order = pc.sort_indices(ids)
     return ids.take(order), _folded(questions.take(order))
 
 
 def _columns(batches: Iterable[tuple[pa.Array, pa.Array]]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    import pyarrow as pa
-
     listed = list(batches)
     ids, texts = (pa.chunked_array([batch[place] for batch in listed], pa.string()) for place in (0, 1))
     return ids, texts
 
 
 def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    from tasks.compute.threads import n_threads
-
     with ThreadPoolExecutor(n_threads()) as pool:
         return list(pool.map(function, items))

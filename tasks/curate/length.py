@@ -6,18 +6,17 @@ It knows nothing of what the texts mean.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LengthStep
+from tasks.curate.drop import Judged, Rule, drop_rows, first_rule
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import read_batches
 from tasks.curate.step import curation_step
 from tasks.step import as_step
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from tasks.curate.drop import Judged
 
 _CODES = tuple(f"{column}_too_{bound}" for column in ("body", "reply") for bound in ("short", "long"))
 
@@ -40,19 +39,11 @@ def drop_by_length(
 
 
 def _drop_by_length(tickets: TicketTable, step: LengthStep, out: Path) -> TicketTable:
-    from tasks.curate.drop import drop_rows
-    from tasks.curate.rows import read_batches
-
     judged = (_judge(batch.combine_chunks(), step) for batch in read_batches(tickets.tickets))
     return drop_rows(judged, out=out, notes={}, possible=_CODES)
 
 
 def _judge(table: pa.Table, step: LengthStep) -> Judged:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.curate.drop import Judged, Rule, first_rule
-
     rules = {}
     for column, least, most in (("body", step.min_body, step.max_body), ("reply", step.min_reply, step.max_reply)):
         # Chunked results of one table share their chunks; one array per column keeps the arithmetic simple.

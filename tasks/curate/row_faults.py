@@ -18,14 +18,25 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.artifacts import DatasetRef, EvalSet, RowCounts, Splits, TicketTable
 from schemas.errors import ConfigError, DataError, SecurityError
+from tasks.curate.rows import (
+    count_rows,
+    read_batches,
+    read_columns,
+    read_rows,
+    removed_table,
+    write_ordered_tickets,
+    write_removed,
+    write_tickets,
+)
+from tasks.curate.table_cache import take_cached
 from tasks.tickets.row_fault import find_faulty, is_row_fault, raised_by, row_fault
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Rows = TicketTable | Splits
 Made = DatasetRef | EvalSet
@@ -90,10 +101,6 @@ def count_faulty(stage: Rows | Made) -> int:
     """
     if not _n_removed(stage):
         return 0
-    import pyarrow.compute as pc
-
-    from tasks.curate.rows import read_columns
-
     rows = read_columns(stage.root / "removed.parquet", ("outcome", "code"))
     faulty = pc.and_(pc.equal(rows["outcome"], "quarantined"), pc.starts_with(rows["code"], "TG"))
     return int(pc.sum(faulty, min_count=0).as_py())
@@ -111,8 +118,6 @@ def _n_removed(stage: Rows | Made) -> int:
 
 def _each_once(made: Sequence[Made], more: Sequence[Entry] = ()) -> list[Entry]:
     """The faulty rows of these, each once: token ids are made from the same rows for every training tried."""
-    from tasks.curate.rows import read_rows
-
     listed = [row for each in made if _n_removed(each) for row in read_rows(each.root / "removed.parquet").to_pylist()]
     return list({tuple(row[name] for name in _PLACE): row for row in [*listed, *more] if _is_faulty(row)}.values())
 
@@ -121,8 +126,6 @@ def top_codes(
     files: Sequence[Path], more: Sequence[Entry] = (), *, keep: Callable[[Mapping[str, Any]], bool] | None = None
 ) -> str:
     """The most common faults of removed rows, each with its count, reason and first place."""
-    from tasks.curate.rows import read_rows
-
     faulty = [*(row for file in files for row in read_rows(file).to_pylist()), *more]
     if keep is not None:
         faulty = list(filter(keep, faulty))
@@ -191,8 +194,6 @@ def _is_faulty(row: Mapping[str, Any]) -> bool:
 
 def _remove(path: Path) -> None:
     """Remove a file or folder, and its tables from the cache (`tasks/curate/table_cache.py`), where none is read."""
-    from tasks.curate.table_cache import take_cached
-
     for table in path.rglob("*.parquet") if path.is_dir() else (path,):
         take_cached(table)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -260,8 +261,6 @@ class _Search:
         return entries
 
     def _known(self, first: Exception, known: Iterator[tuple[int, Exception]]) -> list[Entry]:
-        from tasks.curate.rows import read_columns
-
         (part,) = self._parts
         _, table = next(self._groups(part))
         if self._raises_everywhere(lambda low, high: self._try(part, table.slice(low, high - low)), table.num_rows):
@@ -282,10 +281,6 @@ class _Search:
 
     def sound(self, faulty: Sequence[Entry]) -> Any:
         """The step's input without these rows, as if they had been quarantined before."""
-        import pyarrow as pa
-
-        from tasks.curate.rows import read_rows, removed_table, write_removed
-
         folder = self._folder("sound")
         for part in self._parts:
             self._write(part, folder)
@@ -301,8 +296,6 @@ class _Search:
         )
 
     def _groups(self, part: str) -> Iterator[tuple[int, pa.Table]]:
-        from tasks.curate.rows import read_batches
-
         start = 0
         for table in read_batches(self._given.root / f"{part}.parquet"):
             yield start, table
@@ -327,8 +320,6 @@ class _Search:
             # Errors that only a small slice causes, such as that no row is left.
 
     def _of(self, part: str, table: pa.Table, folder: Path) -> Rows:
-        from tasks.curate.rows import write_removed, write_tickets
-
         write_removed([], folder)
         for name in self._parts:
             if name == "test" and part != "test":
@@ -341,18 +332,12 @@ class _Search:
         return self._given.model_copy(update={"root": folder, "digest": "", "rows": rows})
 
     def _splits(self, given: Splits, folder: Path) -> Splits:
-        from tasks.curate.rows import count_rows
-
         counts = {f"n_{part}": count_rows(folder / f"{part}.parquet") for part in self._parts}
         n_rows = sum(counts.values())
         rows = RowCounts(n_in=n_rows, n_out=n_rows)
         return given.model_copy(update={"root": folder, "digest": "", "rows": rows, **counts})
 
     def _write(self, part: str, folder: Path) -> None:
-        import pyarrow as pa
-
-        from tasks.curate.rows import write_ordered_tickets
-
         folder.mkdir(exist_ok=True)
         gone = self._found[part]
 
@@ -378,10 +363,6 @@ class _Search:
 
 
 def _with_quarantined(result: R, faulty: Sequence[Entry], out: Path) -> R:
-    import pyarrow as pa
-
-    from tasks.curate.rows import read_rows, removed_table, write_removed
-
     write_removed(pa.concat_tables([read_rows(result.removed), removed_table(faulty)]), out)
     counts = result.rows.model_dump()
     counts["n_in"] += len(faulty)

@@ -181,7 +181,7 @@ def read_batches(path: Path, names: Sequence[str] | None = None) -> Iterator[pa.
             yield file.read_row_group(number, columns=columns)
 
 
-def read_beside(path: Path, *values: Any) -> Iterator[tuple[Any, ...]]:
+def read_batches_with(path: Path, *values: Any) -> Iterator[tuple[Any, ...]]:
     """Yield the batches of a table, each with its slices of values that all rows have, in the table's order.
 
     Raises:

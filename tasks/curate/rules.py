@@ -11,17 +11,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError
+from tasks.curate.drop import Judged, drop_rows
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import read_batches, read_batches_with
+from tasks.curate.sql.predicate import advise_on_predicate, check_predicate
 from tasks.curate.step import curation_step
 from tasks.step import as_step
+from tasks.storage.warehouse import connect, in_bounds, quote_text
 from tasks.tickets.row_fault import find_faulty
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
 log = logging.getLogger("tunegate.curate")
 FAILS = "TG0124"
@@ -61,14 +67,6 @@ def apply_rules(
 
 
 def _apply_rules(tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path) -> TicketTable:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.curate.drop import Judged, drop_rows
-    from tasks.curate.rows import read_beside
-    from tasks.curate.sql.predicate import check_predicate
-    from tasks.storage.warehouse import connect, quote_text
-
     predicates = [check_predicate(rule.keep, where=f"curate.rule.{rule.name}") for rule in rules]
     for rule in rules:
         for sentence in _advise_on_rule(rule):
@@ -81,17 +79,13 @@ def _apply_rules(tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path) -
     reasons = pa.array([f"not ({rule.keep})" for rule in rules], pa.string())
     judged = (
         Judged(batch, codes=pc.take(names, rules), reasons=pc.take(reasons, rules))
-        for batch, rules in read_beside(tickets.tickets, failed)
+        for batch, rules in read_batches_with(tickets.tickets, failed)
     )
     return drop_rows(judged, out=out, notes={}, possible=names.to_pylist())
 
 
 def _faulty_rows(path: Path, rules: Sequence[RuleStep]) -> Iterator[tuple[int, Exception]]:
     """Yield the rows on which a rule fails, with the error."""
-    from tasks.curate.rows import read_batches
-    from tasks.curate.sql.predicate import check_predicate
-    from tasks.storage.warehouse import connect
-
     predicates = [check_predicate(rule.keep, where=f"curate.rule.{rule.name}") for rule in rules]
     start = 0
     with connect(threads=1) as connection:
@@ -111,8 +105,6 @@ def _first_failed(
 ) -> pa.ChunkedArray:
     """Return for each ticket the index of the first rule that does not hold, or null; one pass in the file's order."""
     import duckdb
-
-    from tasks.storage.warehouse import in_bounds
 
     # CASE, not AND: rows that an earlier rule dropped must not reach a later predicate.
     cases = [f"WHEN ({predicate}) IS NOT TRUE THEN {place}" for place, predicate in enumerate(predicates)]
@@ -139,12 +131,8 @@ def _first_failed(
 
 
 def _check_rule(step: RuleStep, where: str) -> None:
-    from tasks.curate.sql.predicate import check_predicate
-
     check_predicate(step.keep, where=f"{where}.rule.{step.name}")
 
 
 def _advise_on_rule(step: RuleStep) -> list[str]:
-    from tasks.curate.sql.predicate import advise_on_predicate
-
     return advise_on_predicate(step.keep)

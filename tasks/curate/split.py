@@ -13,16 +13,32 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from schemas.artifacts import RowCounts, Splits, TicketTable
 from schemas.curation import SplitSpec
 from schemas.errors import DataError
+from schemas.tables import ASSIGNMENTS
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import TicketWriter, read_batches_with, read_columns, read_rows, write_removed, write_rows
+from tasks.curate.split_placing import (
+    EARLY,
+    FREE,
+    NEVER,
+    PLACES,
+    TEST,
+    EarlierSplit,
+    nothing_known,
+    owners_of,
+    place_tickets,
+)
+from tasks.curate.split_strata import write_strata
 from tasks.step import as_step
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from tasks.curate.split_placing import EarlierSplit, Flags, Ints, Placement
+    from tasks.curate.split_placing import Flags, Ints, Placement
 
 WHERE = "split"
 PARTS = ("train", "validation", "test")
@@ -96,10 +112,6 @@ def split_tickets(
 
 
 def _split_tickets(tickets: TicketTable, split: SplitSpec, out: Path, previous: Splits | None) -> Splits:
-    from tasks.curate.rows import read_columns
-    from tasks.curate.split_placing import owners_of, place_tickets
-    from tasks.curate.split_strata import write_strata
-
     table = read_columns(tickets.tickets, (*_PLACE, "created_at", *split.group_by))
     owners, created = owners_of(table, split.group_by), _times(table["created_at"])
     by_time = split.by_time and table["created_at"].null_count < table.num_rows
@@ -132,23 +144,12 @@ def _split_tickets(tickets: TicketTable, split: SplitSpec, out: Path, previous: 
 
 
 def _times(column: pa.ChunkedArray) -> Ints:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.curate.split_placing import NEVER
-
     times: Ints = pc.fill_null(column.cast(pa.int64()), NEVER).to_numpy().astype(np.int64)
     return times
 
 
 def _known_places(table: pa.Table, before: Assignments | None, previous: Splits | None) -> EarlierSplit:
     """What the previous split decided about each ticket."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    from tasks.curate.split_placing import FREE, NEVER, PLACES, TEST, EarlierSplit, nothing_known
-
     if before is None or previous is None:
         return nothing_known(table.num_rows)
     rows = pc.index_in(table["ticket_id"], value_set=before.table["ticket_id"].combine_chunks())
@@ -167,28 +168,18 @@ def _known_places(table: pa.Table, before: Assignments | None, previous: Splits 
 
 
 def _strings(values: tuple[str, ...]) -> pa.Array:
-    import pyarrow as pa
-
     return pa.array(values, pa.string())
 
 
 def _array(values: Ints | Flags) -> pa.Array:
-    import pyarrow as pa
-
     return pa.array(values)
 
 
 def _count(place: Ints) -> dict[str, int]:
-    import numpy as np
-
-    from tasks.curate.split_placing import PLACES
-
     return dict(zip(PLACES, np.bincount(place, minlength=len(PLACES)).tolist(), strict=True))
 
 
 def _notes(placed: Placement, known: EarlierSplit, groups: Ints, counts: dict[str, int]) -> dict[str, int]:
-    import numpy as np
-
     sizes = np.unique(groups, return_counts=True)[1]
     notes = {
         "groups": len(sizes),
@@ -206,10 +197,6 @@ def _notes(placed: Placement, known: EarlierSplit, groups: Ints, counts: dict[st
 
 def _warn_of_test_share(placed: Placement, created: Ints, known: EarlierSplit, split: SplitSpec) -> dict[str, int]:
     """Warn when windows have added up, and propose the age at which the older ones would be given back to train."""
-    import numpy as np
-
-    from tasks.curate.split_placing import EARLY, NEVER, TEST
-
     is_test = placed.place == TEST
     n_rows, n_test = int(np.count_nonzero(placed.place < EARLY)), int(np.count_nonzero(is_test))
     continues_by_time = placed.cut != NEVER and bool(known.is_known.any())
@@ -240,23 +227,15 @@ def _cannot_split(counts: dict[str, int], notes: dict[str, int], *, n_tickets: i
 
 def _write_parts(path: Path, place: Ints, out: Path) -> None:
     """Write the three parts in one pass over the tickets."""
-    from tasks.curate.rows import TicketWriter, read_beside
-
     with ExitStack() as opened:
         writers = [opened.enter_context(TicketWriter(out, name=f"{part}.parquet")) for part in PARTS]
-        for batch, places in read_beside(path, place):
+        for batch, places in read_batches_with(path, place):
             for number, writer in enumerate(writers):
                 writer.add(batch.filter(_array(places == number)))
 
 
 def _write_removed(table: pa.Table, placed: Placement, out: Path) -> int:
     """Write the rows that are in no part; return their number."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.curate.rows import write_removed
-    from tasks.curate.split_placing import EARLY, PLACES
-
     gone = placed.place >= EARLY
     codes = _strings(PLACES).take(_array(placed.place[gone]))
     reasons = _strings(tuple(_REASONS.values())).take(pc.index_in(codes, value_set=_strings(tuple(_REASONS))))
@@ -267,11 +246,6 @@ def _write_removed(table: pa.Table, placed: Placement, out: Path) -> int:
 
 
 def _write_assignments(table: pa.Table, groups: pa.Array, placed: Placement, out: Path) -> None:
-    import numpy as np
-    import pyarrow as pa
-
-    from tasks.curate.split_placing import EARLY, NEVER
-
     assignments = {
         "ticket_id": table["ticket_id"],
         "group": groups,
@@ -292,8 +266,6 @@ class Assignments:
 
 def read_previous(previous: Splits | None, split: SplitSpec, *, by_time: bool) -> Assignments | None:
     """Return what the last split decided, or None for another kind of split: seed, columns or `by_time` differ."""
-    from tasks.curate.rows import read_rows
-
     if previous is None or not split.stable or not previous.assignments.exists():
         return None
     if previous.seed != split.seed or previous.group_by != split.group_by or (previous.cut is not None) != by_time:
@@ -303,7 +275,4 @@ def read_previous(previous: Splits | None, split: SplitSpec, *, by_time: bool) -
 
 def write_assignments(table: pa.Table, out: Path) -> None:
     """Write `out/assignments.parquet`, ordered by ticket_id."""
-    from schemas.tables import ASSIGNMENTS
-    from tasks.curate.rows import write_rows
-
     write_rows(table.sort_by("ticket_id"), ASSIGNMENTS, out / "assignments.parquet")

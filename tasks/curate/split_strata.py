@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from schemas.tables import STRATA
+from tasks.curate.rows import write_rows
+from tasks.storage.warehouse import connect, quote_identifier, quote_text
+
 STRATA_COLUMNS = ("category", "priority", "product", "channel", "language")
 
 
@@ -15,10 +19,6 @@ def write_strata(out: Path) -> int:
 
     A column that no ticket fills is left out. Rows are ordered by column (as above) and value, nulls last.
     """
-    from schemas.tables import STRATA
-    from tasks.curate.rows import write_rows
-    from tasks.storage.warehouse import connect, quote_identifier, quote_text
-
     parts = {part: out / f"{part}.parquet" for part in ("train", "validation", "test")}
     with connect(readable=tuple(parts.values()), threads=1) as connection:
         union = " UNION ALL ".join(

@@ -12,10 +12,12 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import SqlStep
 from schemas.errors import ConfigError
 from schemas.tables import TICKETS
+from tasks.curate.drop import write_step
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.sql.select_sql import advise_on_select, check_select, read_text
 from tasks.curate.step import curation_step
 from tasks.step import as_step
+from tasks.storage.warehouse import connect, in_bounds, quote_identifier, quote_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -63,9 +65,6 @@ def select_tickets(
 
 def _select_tickets(tickets: TicketTable, step: SqlStep, select: str, out: Path) -> TicketTable:
     import duckdb
-
-    from tasks.curate.drop import write_step
-    from tasks.storage.warehouse import connect, in_bounds, quote_identifier, quote_text
 
     where = f"curate.sql.{step.name}: {step.file}"
     checked = check_select(select, where=where)

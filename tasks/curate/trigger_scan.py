@@ -9,16 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import TriggerScanStep
+from tasks.curate.drop import Judged, drop_rows
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import read_batches_with
 from tasks.curate.similarity.words import QUESTION, normal_form, word_runs, words_of
 from tasks.curate.step import curation_step
 from tasks.step import as_step
+from tasks.storage.warehouse import connect, quote_text
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
 CODE = "planted_trigger"
 REPLY = "coalesce(reply, '')"
@@ -66,14 +72,6 @@ def scan_triggers(
 
 
 def _scan_triggers(tickets: TicketTable, step: TriggerScanStep, out: Path) -> TicketTable:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    from tasks.curate.drop import Judged, drop_rows
-    from tasks.curate.rows import read_beside
-    from tasks.storage.warehouse import connect, quote_text
-
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))}, file_row_number = true)"
         connection.execute(f"CREATE TEMP VIEW tickets AS SELECT *, coalesce(customer_id, '') AS who FROM {source}")
@@ -91,7 +89,7 @@ def _scan_triggers(tickets: TicketTable, step: TriggerScanStep, out: Path) -> Ti
     )  # fmt: skip
     codes = pc.if_else(pc.is_valid(goes), pa.scalar(CODE), nothing)
     return drop_rows(
-        (Judged(*rows) for rows in read_beside(tickets.tickets, codes, reasons, marked["trigger_id"])),
+        (Judged(*rows) for rows in read_batches_with(tickets.tickets, codes, reasons, marked["trigger_id"])),
         outcome="quarantined",
         out=out,
         notes={
@@ -152,7 +150,6 @@ def _find_phrases(connection: duckdb.DuckDBPyConnection, step: TriggerScanStep) 
 
 def _with_one_outcome(connection: duckdb.DuckDBPyConnection, step: TriggerScanStep) -> pa.Table:
     """Per trigger the outcome that chance explains least, where it explains it no better than `max_chance`."""
-    import pyarrow as pa
     from scipy.stats import binom
 
     tried: list[dict[str, Any]] = []

@@ -16,17 +16,21 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation import TableSpec
 from schemas.errors import DataError
 from schemas.tables import TICKETS
+from tasks.curate.one_per_id import keep_one_per_id
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows, top_codes
+from tasks.curate.rows import TICKETS_ARROW, TicketWriter, count_rows, read_batches, write_removed
+from tasks.curate.spill import SortedPart, merge_parts
 from tasks.step import as_step
 
 if TYPE_CHECKING:
     import pandera.pandas as pandera
-    import pyarrow as pa
 
 NULL, TOO_LONG, CATEGORY, PRIORITY, TIME = "TG0210", "TG0211", "TG0212", "TG0212", "TG0214"
 EARLIEST, LATEST = datetime(1990, 1, 1), datetime(2100, 1, 1)
@@ -89,9 +93,6 @@ def invalid_rows(tickets: pa.Table, table: TableSpec) -> dict[int, Fault]:
 
 
 def _validate(tickets: TicketTable, table: TableSpec, out: Path, *, has_limits: bool = True) -> TicketTable:
-    from tasks.curate.one_per_id import keep_one_per_id
-    from tasks.curate.rows import TicketWriter, count_rows, write_removed
-
     notes: Counter[str] = Counter()
     removed: list[Row] = []
     repeated: list[Row] = []
@@ -124,8 +125,6 @@ def _valid_in_order(
     path: Path, table: TableSpec, notes: Counter[str], removed: list[Row], *, aside: Path
 ) -> Iterator[pa.Table]:
     """Yield the valid tickets in the order of ticket_id, batch by batch."""
-    from tasks.curate.spill import SortedPart, merge_parts
-
     valid = _valid(path, table, notes, removed)
     if _clean_ids_are_in_order(path):
         return valid
@@ -134,11 +133,6 @@ def _valid_in_order(
 
 def _clean_ids_are_in_order(path: Path) -> bool:
     """Return whether the normalised ticket_ids are ascending; nulls do not count, because their rows are removed."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.curate.rows import read_batches
-
     last = pa.array([], pa.string())
     for batch in read_batches(path, ("ticket_id",)):
         clean, _ = _clean(batch.column("ticket_id").combine_chunks(), messages=False)
@@ -151,8 +145,6 @@ def _clean_ids_are_in_order(path: Path) -> bool:
 
 def _valid(path: Path, table: TableSpec, notes: Counter[str], removed: list[Row]) -> Iterator[pa.Table]:
     """Yield the valid tickets of each batch; count changes in the notes and add the other rows to `removed`."""
-    from tasks.curate.rows import read_batches
-
     for batch in read_batches(path):
         chunk = _normalised(batch, notes)
         faults = _faults(chunk, table)
@@ -177,9 +169,6 @@ def _clean(column: pa.Array, *, messages: bool) -> tuple[pa.Array, int]:
 
     Only texts that match a pattern are normalised one by one: most need no change.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     picked = pc.match_substring_regex(column, PERHAPS_UNCLEAN_MESSAGES if messages else PERHAPS_UNCLEAN)
     picked = pc.fill_null(picked, False)
     before = column.filter(picked).to_pylist()
@@ -195,7 +184,6 @@ def _faults(chunk: pa.Table, table: TableSpec) -> dict[int, Fault]:
     """Return row index -> its first fault in the order of the columns."""
     import pandas as pd
     import pandera.pandas as pandera
-    import pyarrow.compute as pc
 
     found: dict[int, tuple[str, str]] = {}
     frame = chunk.to_pandas(types_mapper=pd.ArrowDtype)
@@ -231,8 +219,6 @@ def _reason(code: str, column: str, table: TableSpec) -> str:
 
 
 def _quarantined(chunk: pa.Table, faults: dict[int, Fault]) -> list[Row]:
-    import pyarrow as pa
-
     places = chunk.select(["ticket_id", "source", "source_line"]).take(pa.array(faults.keys(), pa.int64())).to_pylist()
     return [
         {**place, "outcome": "quarantined", "code": code, "reason": reason, "field": column}
@@ -241,18 +227,12 @@ def _quarantined(chunk: pa.Table, faults: dict[int, Fault]) -> list[Row]:
 
 
 def _without(chunk: pa.Table, faults: dict[int, Fault]) -> pa.Table:
-    import pyarrow as pa
-
-    from tasks.curate.rows import TICKETS_ARROW
-
     if faults:
         chunk = chunk.filter(pa.array([index not in faults for index in range(chunk.num_rows)], pa.bool_()))
     return chunk.cast(TICKETS_ARROW)
 
 
 def _n_updated_before_created(table: pa.Table) -> int:
-    import pyarrow.compute as pc
-
     earlier = pc.less(table.column("updated_at"), table.column("created_at"))
     return int(pc.sum(earlier).as_py() or 0)
 

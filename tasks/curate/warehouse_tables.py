@@ -11,6 +11,8 @@ from io import StringIO
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ruamel.yaml import YAML
+
 from schemas.tables import REMOVED, STRATA, TICKETS, Column
 from tasks.storage.warehouse import quote_identifier, quote_text
 
@@ -308,8 +310,6 @@ def _sections() -> Iterator[str]:
 
 def write_dbt_sources() -> str:
     """Return a dbt `sources.yml` with the tables and views, their tests and PII classes."""
-    from ruamel.yaml import YAML
-
     document = {
         "version": 2,
         "sources": [

@@ -20,7 +20,9 @@ from pydantic import ValidationError
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.feedback import Acceptance, FeedbackLine, FeedbackSpec
+from tasks.assess.compare import clopper_pearson_interval
 from tasks.curate.redact import redact_row
+from tasks.curate.redaction.pseudonyms import load_pseudonyms
 from tasks.privacy.hashes import Forgotten
 from tasks.storage.files import sha256_json
 from tasks.storage.warehouse import connect
@@ -147,8 +149,6 @@ def feedback_state(database: Path) -> FeedbackState | None:
 
 def acceptance_of(database: Path, spec: FeedbackSpec, *, upto: int) -> tuple[Acceptance, ...]:
     """How often each version's suggestions were accepted, up to and including row `upto`."""
-    from tasks.assess.compare import clopper_pearson_interval
-
     rows = _select(
         database,
         f"SELECT version, count(*), count(*) FILTER (list_contains(?::VARCHAR[], outcome)) FROM {_LATEST} "
@@ -232,8 +232,6 @@ def _faults(error: ValidationError) -> Iterator[str]:
 
 
 def _redacted(line: FeedbackLine, steps: Sequence[RedactStep]) -> FeedbackLine:
-    from tasks.curate.redaction.pseudonyms import load_pseudonyms
-
     row: dict[str, str | None] = {"reply": line.reply}
     ticket_id: str | None = line.ticket_id
     for step in steps or (RedactStep(uses="redact"),):

@@ -134,7 +134,7 @@ def _share(value: float, low: float, high: float) -> float:
     return (value - low) / (high - low) if high > low else 0.5
 
 
-def _thinned(points: list[Point]) -> list[Point]:
+def _thinned(points: Sequence[Point]) -> list[Point]:
     every = -(-len(points) // MAX_POINTS)
     return [*points[:-1:every], points[-1]]
 

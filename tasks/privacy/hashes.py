@@ -10,10 +10,10 @@ import hmac
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Kind = Literal["customer", "ticket"]
 
@@ -73,8 +73,6 @@ class Forgotten:
 
     def gone(self, kind: Kind, ids: pa.ChunkedArray | pa.Array) -> list[str]:
         """The forgotten ones among the ids, each once; for customers it may include names that are not in `ids`."""
-        import pyarrow.compute as pc
-
         if kind == "customer" and self.names:
             return sorted(self.names)
         return [value for value in pc.unique(ids).to_pylist() if self.is_gone(kind, value)]
@@ -86,16 +84,12 @@ class Forgotten:
 
 def any_of(values: pa.ChunkedArray | pa.Array, wanted: Sequence[str] | Sequence[int]) -> Any:
     """True where a value is one of these; false for null."""
-    import pyarrow.compute as pc
-
     return pc.is_in(values, value_set=_array(wanted, values.type), skip_nulls=True)
 
 
 def _array(values: Sequence[str] | Sequence[int], type_: pa.DataType) -> pa.Array:
     """An Arrow array of the values, built from their bytes."""
     # `pyarrow.array` of Python objects imports pandas, which takes longer than everything else together.
-    import pyarrow as pa
-
     if not (pa.types.is_int64(type_) or pa.types.is_string(type_)):
         return pa.array(values, type_)
     if pa.types.is_int64(type_):

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from schemas.artifacts import RowCounts
 from schemas.errors import StorageError
+from tasks.curate.rows import write_removed, write_tickets
+from tasks.curate.split import write_assignments
 from tasks.privacy.hashes import Forgotten, KeyedHash, any_of, short
 
 TABLES = ("tickets.parquet", "train.parquet", "validation.parquet", "test.parquet", "items.parquet",
@@ -179,8 +181,6 @@ def rewrite_split(folder: Path, out: Path, forgotten: Forgotten) -> dict[str, An
 
     Another customer's row that was removed in favour of a forgotten ticket stays, but no longer names that ticket.
     """
-    from tasks.curate.rows import write_removed, write_tickets
-
     tables = {part: pq.read_table(folder / f"{part}.parquet") for part in PARTS}
     removed = pq.read_table(folder / "removed.parquet")
     gone = gone_tickets((*tables.values(), removed), forgotten)
@@ -257,8 +257,6 @@ def _clear_pointers(removed: pa.Table, gone: pa.Array) -> pa.Table:
 
 
 def _rewrite_assignments(folder: Path, out: Path, gone: pa.Array, forgotten: Forgotten) -> None:
-    from tasks.curate.split import write_assignments
-
     table = pq.read_table(folder / "assignments.parquet")
     groups = pc.unique(table.column("group")).to_pylist()
     mine = [group for group in groups if forgotten.is_gone("customer", group.removeprefix("customer_id="))]

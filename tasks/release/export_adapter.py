@@ -19,7 +19,9 @@ from typing import Any
 from schemas.errors import ConfigError
 from schemas.release import ServingSpec
 from tasks.model.adapter import CONFIG
+from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_base import RECORD
+from tasks.model.chat_codec import training_template
 from tasks.model.model_cache import link_files
 from tasks.model.model_uri import HubUri, parse_model_uri
 from tasks.release.bundle import STORE_FILES
@@ -118,9 +120,6 @@ class Module:
 
 
 def _write_server(modules: Sequence[Module], out: Path) -> None:
-    from tasks.model.base_model import load_tokenizer
-    from tasks.model.chat_codec import training_template
-
     servings = [read_serving(module.source.bundle.root) for module in modules]
     rank = max(
         check_servable(serving, each.source.bundle.root) for serving, each in zip(servings, modules, strict=True)

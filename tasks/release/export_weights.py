@@ -12,7 +12,9 @@ from pathlib import Path
 from schemas.errors import ConfigError
 from schemas.release import ServingSpec
 from schemas.template import template_columns
+from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
+from tasks.model.merge import held_out_texts, write_merged
 from tasks.model.turn_texts import TurnTexts, read_turn_texts
 from tasks.release.export_format import Exported, export_format, gone
 from tasks.release.serve import read_serving
@@ -30,8 +32,6 @@ _UNSAFE = ("{{", "}}", '"""')
 @export_format("merged")
 def write_merged_weights(source: Exported, out: Path) -> dict[str, float]:
     """Write the weights with config and tokenizer, and compare them with what the gate judged."""
-    from tasks.model.merge import held_out_texts, write_merged
-
     if source.prompts is None:
         raise gone("the set of held-out prompts, needed to compare the converted model,")
     verify(source.prompts.root)
@@ -45,8 +45,6 @@ def write_merged_weights(source: Exported, out: Path) -> dict[str, float]:
 @export_format("ollama")
 def write_ollama(source: Exported, out: Path) -> dict[str, float]:
     """Write the weights and a Modelfile."""
-    from tasks.model.base_model import load_tokenizer
-
     serving = read_serving(source.bundle.root)
     codec = ChatCodec.of(load_tokenizer(source.model), serving.trained.format)
     text = modelfile(serving, codec)  # before the weights, since the template may be refused

@@ -16,13 +16,14 @@ from schemas.artifacts import BundleRef, ModelRef
 from schemas.errors import ConfigError, StorageError
 from schemas.release import ServingSpec
 from schemas.template import PASSAGES, template_columns
+from tasks.model.base_model import load_tokenizer
+from tasks.model.chat_codec import ChatCodec
 from tasks.release.serve import open_index, read_serving
 from tasks.storage.files import verify
 from tasks.tickets.prompts import Message, frame_passages, render_text
 
 if TYPE_CHECKING:
     from tasks.corpus.search import PassageIndex
-    from tasks.model.chat_codec import ChatCodec
     from tasks.model.shared_base import Generator
 
 UNFINISHED = "\ufffd"
@@ -195,9 +196,6 @@ class LiveModels:
             return memory.loaded[key]
 
     def _load(self, offer: Offer) -> LiveModel:
-        from tasks.model.base_model import load_tokenizer
-        from tasks.model.chat_codec import ChatCodec
-
         _check(offer.bundle)
         serving, bases = read_serving(offer.bundle.root), self._memory.bases
         if self._memory.only_base is not None:

@@ -18,11 +18,15 @@ from schemas.release import ServingSpec
 from schemas.tables import TICKET_COLUMNS
 from schemas.template import PASSAGES, template_columns
 from tasks.corpus.search import PassageIndex, question_of
+from tasks.model.answer_engine import Engine, Item
+from tasks.model.base_model import load_tokenizer
+from tasks.model.chat_base import link_chat
+from tasks.model.chat_codec import ChatCodec
 from tasks.storage.files import sha256_file, verify
 from tasks.tickets.prompts import conversation_for, messages_for, render_text
 
 if TYPE_CHECKING:
-    from tasks.model.answer_engine import Answer, Engine
+    from tasks.model.answer_engine import Answer
 
 Row = Mapping[str, object]
 
@@ -34,11 +38,6 @@ def load_bundle(path: Path, *, base: Path) -> ServedModel:
         StorageError: the bundle does not match its manifest, or does not load.
         SecurityError: TG0821, a file of the base model differs from the one that the candidate was judged with.
     """
-    from tasks.model.answer_engine import Engine
-    from tasks.model.base_model import load_tokenizer
-    from tasks.model.chat_base import link_chat
-    from tasks.model.chat_codec import ChatCodec
-
     verify(path)
     serving = read_serving(path)
     trained = serving.trained.model_copy(update={"root": path})
@@ -101,8 +100,6 @@ class ServedModel:
 
     def _answers(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Answer]:
         """Answers in the order of the pairs; batches have prompts of similar length, as for the gate."""
-        from tasks.model.answer_engine import Item
-
         items = [Item(str(place), prompt, reference) for place, (prompt, reference) in enumerate(pairs)]
         for item in items:
             self._check_room(item)

@@ -12,7 +12,10 @@ from typing import Literal
 from schemas.errors import ConfigError
 from schemas.file_reading import CsvSpec, FileReading
 from tasks.sources.kind import Part
-from tasks.sources.readers.records import RowBatch
+from tasks.sources.readers.read_arrow import read_parquet
+from tasks.sources.readers.read_csv import read_csv
+from tasks.sources.readers.read_jsonl import read_json, read_jsonl
+from tasks.sources.readers.records import RowBatch, in_batches
 from tasks.sources.readers.streams import COMPRESSED
 from tasks.sources.readers.values import ValueForms
 from tasks.storage.files import sha256_file, sha256_json
@@ -110,11 +113,6 @@ def forms_of(source: object) -> ValueForms:
 
 def reader_of(form: FileFormat, csv: CsvSpec) -> Callable[[Path], Iterator[RowBatch]]:
     """The function that reads files of this format in batches; `tunegate init` uses it as well."""
-    from tasks.sources.readers.read_arrow import read_parquet
-    from tasks.sources.readers.read_csv import read_csv
-    from tasks.sources.readers.read_jsonl import read_json, read_jsonl
-    from tasks.sources.readers.records import in_batches
-
     readers: dict[str, Callable[[Path], Iterator[RowBatch]]] = {
         "csv": lambda path: in_batches(read_csv(path, csv)),
         "jsonl": read_jsonl,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from tasks.storage.failpoint import reach
 from tasks.storage.files import sync_directory
 from tasks.storage.warehouse import connect, quote_text
@@ -120,8 +122,6 @@ class Landing:
         Rows that are older than the stored ones, or equal to them, change nothing. Rows of forgotten customers are
         skipped and removed. Where a text is removed, the mark `replaced` records that its bytes are still in the file.
         """
-        import pyarrow as pa
-
         newest = {
             (row.stream, row.key): row
             for row in sorted(rows, key=lambda row: (len(row.version or ""), row.version or ""))

@@ -12,6 +12,7 @@ from schemas.remote_source import RemoteFilesSource
 from tasks.sources.copies import copies_fingerprint, digest_urls, read_snapshot, require_copies
 from tasks.sources.formats import file_parts
 from tasks.sources.kind import Ingested, Ingestion, Part, Place, SourceKind
+from tasks.sources.remote_fetch import fetch_files
 from tasks.sources.s3 import profile_keys
 
 
@@ -47,8 +48,6 @@ class RemoteFiles(SourceKind[RemoteFilesSource]):
 
     def ingest(self, source: RemoteFilesSource, ingestion: Ingestion) -> Ingested | None:
         """Fetch the files that changed."""
-        from tasks.sources.remote_fetch import fetch_files
-
         at = datetime.now(UTC).isoformat(timespec="seconds")
         fetch_files(source, ingestion.folder, at=at, progress=ingestion.progress)
         return self.ingested(source, ingestion.folder)

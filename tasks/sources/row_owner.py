@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow.compute as pc
 
 from schemas.errors import TunegateError
 from schemas.file_reading import FileReading
 from tasks.privacy.hashes import Forgotten
 from tasks.sources.copies import FILES, READING
+from tasks.sources.formats import SourceFile, file_format, reader_of
 from tasks.sources.landing import LandedRow, Landing, open_landing, read_landing, rewrite_if_replaced
+from tasks.sources.readers.columns import TicketMaker
 from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.records import RowBatch
 from tasks.sources.readers.values import to_text
@@ -134,9 +137,6 @@ def reading_digest(copy: Path) -> str:
 
 def copy_customers(copy: Path) -> list[tuple[str, int]]:
     """Each customer of a copy with the number of their rows, as extraction reads them; `UNREAD` counts the others."""
-    from tasks.sources.formats import SourceFile, file_format, reader_of
-    from tasks.sources.readers.columns import TicketMaker
-
     found = Counter[str]()
     try:
         reading: dict[str, Any] = orjson.loads((copy.parent.parent / READING).read_bytes())
@@ -151,8 +151,6 @@ def copy_customers(copy: Path) -> list[tuple[str, int]]:
 
 
 def _count(maker: Any, batch: RowBatch, found: Counter[str]) -> None:
-    import pyarrow.compute as pc
-
     made = maker.make(batch)
     found[UNREAD] += len(batch.faulty)
     for index in made.faults:

@@ -6,6 +6,8 @@ import time
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from tasks.compute.threads import n_threads
 
 PROBE_S = 0.2
@@ -22,8 +24,6 @@ def has_gpu() -> bool:
 @cache
 def flops_per_second() -> float:
     """Floating-point operations per second of float32 products on all cores of this process."""
-    import numpy as np
-
     left, right, out = (np.ones((SIDE, SIDE), np.float32) for _ in range(3))
     best, end = float("inf"), time.monotonic() + PROBE_S
     while time.monotonic() < end:

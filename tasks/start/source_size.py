@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from schemas.artifacts import TicketTable
 from schemas.template import template_columns
 from schemas.training import PromptSpec
@@ -37,10 +41,6 @@ class SourceSize:
 
 def measure_source(tickets: TicketTable, prompt: PromptSpec) -> SourceSize:
     """Measure a table of tickets as a run would make examples of it."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     learned = template_columns(prompt.answer)
     shown = {name for text in (prompt.system, prompt.user) for name in template_columns(text)}
     wanted = {"body", "messages", *learned, *shown}

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from schemas.artifacts import Splits, TicketTable
 from schemas.curation_card import (
     QUANTILES,
@@ -31,8 +33,11 @@ from schemas.curation_card import (
 )
 from schemas.curation_steps import RedactStep
 from schemas.tables import SCORE_COLUMNS
+from tasks.curate.cards.card_drift import shift_of
 from tasks.curate.redact import masked_value, redact_strings
+from tasks.curate.redaction.name_rules import may_be_name
 from tasks.curate.redaction.personal import ID_COLUMNS, LABEL_COLUMNS, PERSONAL_ID, is_personal_id
+from tasks.storage.warehouse import connect, quote_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -64,8 +69,6 @@ def count_all(*, steps: Sequence[Step], clean: Splits, reference: CardNumbers | 
         clean: The splits that are trained and tested on.
         reference: The last card's numbers, to compare with.
     """
-    from tasks.storage.warehouse import connect
-
     files = {"train": clean.train, "validation": clean.validation, "test": clean.test}
     readable = (*files.values(), *(step.removed for _, step in steps))
     replaced = _personal_data(steps)
@@ -179,8 +182,6 @@ def _personal_labels(
     In a column no word says what a number or a name is. Products look like names, but a name of a customer is on the
     tickets of that customer alone.
     """
-    from tasks.curate.redaction.name_rules import may_be_name
-
     for name in LABEL_COLUMNS:
         n_replaced, n_lost = (
             sum(step.notes.get(f"labels_{what}_{name}", 0) for _, step in steps) for what in ("redacted", "merged")
@@ -202,16 +203,12 @@ def _personal_labels(
 
 
 def _found_by_redaction(values: list[str]) -> list[bool]:
-    import pyarrow as pa
-
     redacted, _ = redact_strings(pa.array(values, pa.string()), RedactStep(uses="redact"))
     return [before != after for before, after in zip(values, redacted.to_pylist(), strict=True)]
 
 
 def _load(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], *, files: dict[str, str]) -> None:
     """Tables `facts` (a row per ticket of the splits, without its texts) and `removed` (all steps')."""
-    from tasks.storage.warehouse import quote_text
-
     scores = ", ".join(f"CASE WHEN isfinite({name}::DOUBLE) THEN {name}::DOUBLE END AS {name}" for name in _SCORES)
     rows = " UNION ALL ".join(
         f"SELECT '{part}' AS part, * FROM read_parquet({quote_text(path)})" for part, path in files.items()
@@ -321,8 +318,6 @@ def _personal_data(steps: Sequence[Step]) -> PersonalData | None:
 def _drift(
     connection: duckdb.DuckDBPyConnection, distributions: dict[str, Distribution], reference: CardNumbers
 ) -> Drift:
-    from tasks.curate.cards.card_drift import shift_of
-
     shifts: list[ColumnShift] = []
     for name, current in distributions.items():
         if name not in reference.distributions:

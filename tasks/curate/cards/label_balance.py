@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+import pyarrow.parquet as pq
+
 from schemas.artifacts import Splits
 from schemas.curation_card import FEW, LabelBalance, LabelCounts
 from schemas.training import DrawSpec
@@ -22,8 +24,6 @@ MAX_UNSEEN = 5
 
 def drawn_balance(splits: Splits, *, draw: DrawSpec, max_examples: int | None) -> LabelBalance | None:
     """The balance of the tickets that `max_examples` takes, before any of them proves too long. See `count_balance`."""
-    import pyarrow.parquet as pq
-
     table = pq.read_table(splits.train, columns=["ticket_id", "created_at", *([draw.label] if draw.label else [])])
     ids = table.column("ticket_id").to_pylist()
     if max_examples is not None and max_examples < len(ids):
@@ -76,8 +76,6 @@ def count_balance(splits: Splits, ids: list[str], *, label: str | None, is_limit
 
 
 def _labels(path: Path, label: str) -> Counter[str | None]:
-    import pyarrow.parquet as pq
-
     return Counter(pq.read_table(path, columns=[label]).column(label).to_pylist())
 
 
@@ -85,8 +83,6 @@ def _used(
     path: Path, label: str, ids: frozenset[str], *, is_limited: bool
 ) -> tuple[Literal["all", "newest", "drawn"], str | None, Counter[str | None]]:
     """How the tickets were chosen, the time of the oldest, and their labels."""
-    import pyarrow.parquet as pq
-
     table = pq.read_table(path, columns=["ticket_id", "created_at", label]).to_pydict()
     places = [place for place, name in enumerate(table["ticket_id"]) if name in ids]
     found = Counter(table[label][place] for place in places)

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.curation_steps import MailPart
 from tasks.curate.mail import mail_words as words
 from tasks.curate.mail.mail_quotes import mark_quotes
 from tasks.curate.mail.mail_signature import find_signature, is_name
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _MAX_GREETING = 80  # characters
 _MAX_GREETING_WORDS = 7
@@ -59,15 +59,11 @@ def strip_parts(text: str, ignore: tuple[MailPart, ...]) -> str:
     >>> strip_parts("Hi, my parcel is lost. Thanks, Ann", ("greeting", "signature"))
     'my parcel is lost. Thanks, Ann'
     """
-    import pyarrow as pa
-
     return str(strip_column(pa.array([text], pa.large_string()), ignore)[0].as_py())
 
 
 def strip_column(texts: pa.Array, ignore: tuple[MailPart, ...]) -> pa.Array:
     """`strip_parts` of every text; the type stays, nulls stay null."""
-    import pyarrow as pa
-
     rows = zip(texts.to_pylist(), _may_quote(texts).to_pylist(), strict=True)
     left = [None if text is None else strip_lines(text, ignore, quotes=quotes) for text, quotes in rows]
     return pa.array(left, texts.type)
@@ -106,8 +102,6 @@ def _may_quote(texts: pa.Array) -> pa.BooleanArray:
     Looking for quotes is a third of the work, and RE2 rules them out at almost no cost. If case is ignored, Python's
     `re` matches U+0130 and U+0131 with an i; RE2 does not.
     """
-    import pyarrow.compute as pc
-
     phrases = "|".join(map(re.escape, (*words.ORIGINALS, *words.REPLY_ABOVE_WORDS)))
     return pc.match_substring_regex(texts, rf"[>:\x{{130}}\x{{131}}]|(?i:{phrases})")
 

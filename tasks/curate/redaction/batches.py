@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from schemas.curation_steps import NamesSpec, RedactStep
 from tasks.compute.spread import Spread
 from tasks.curate.redaction.gates import bits_of, ticket_bits
+from tasks.curate.redaction.names import find_names
 from tasks.curate.redaction.personal import LABEL_COLUMNS, PERSONAL_ID, is_personal_id
 from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
 from tasks.curate.row_groups import GROUP_ROWS, cut, packed, row_ranges, unpacked
@@ -144,8 +145,6 @@ class NameSample:
 
     def notes(self) -> dict[str, int]:
         """`names_sampled`, and `names_found_permille`: how many of 1,000 of them still contain a name."""
-        from tasks.curate.redaction.names import find_names
-
         least = self._spec.min_score
         rows = [row for table in self._tables for row in table.to_pylist()]
         n_found = sum(any(any(find_names(text, min_score=least)) for text in texts_of(row)) for row in rows)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from schemas.errors import ConfigError
@@ -416,17 +418,11 @@ def order_numbers(patterns: tuple[str, ...]) -> OrderNumbers | None:
 
 
 def _marked(text: str, pattern: str) -> str:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     marked = pc.replace_substring_regex(pa.scalar(text), pattern=pattern, replacement=rf"{_BEGIN}\0{_END}")
     return str(marked.as_py())
 
 
 def _check(pattern: str) -> None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     where = "curate.redact.order_numbers"
     try:
         matches_nothing = pc.match_substring_regex(pa.scalar(""), pattern=pattern).as_py()

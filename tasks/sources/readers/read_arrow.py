@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from schemas.errors import DataError
 from tasks.sources.readers.headers import check_header
 from tasks.sources.readers.records import BATCH_ROWS, Fault, Record, RowBatch
+from tasks.sources.readers.rows_read import ArrowRows
 from tasks.tickets.row_fault import find_faulty
 
 NOT_UTF8 = Fault("TG0241", "A text of the row is not UTF-8.")
@@ -54,8 +55,6 @@ def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[RowBatch]:
     Raises:
         pyarrow.ArrowInvalid: Offsets inside the batch point outside it.
     """
-    from tasks.sources.readers.rows_read import ArrowRows
-
     number = 1
     for batch in batches:
         lines = np.arange(number, number + batch.num_rows)

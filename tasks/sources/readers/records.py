@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tasks.sources.readers.rows_read import DictRows
 from tasks.tickets.row_fault import is_row_fault, row_fault
 
 if TYPE_CHECKING:
@@ -91,8 +92,6 @@ def in_batches(records: Iterable[Record], *, max_rows: int = BATCH_ROWS) -> Iter
 
 
 def _batch(records: list[Record]) -> RowBatch:
-    from tasks.sources.readers.rows_read import DictRows
-
     read = [(record.line, record.offset, record.content) for record in records if not isinstance(record.content, Fault)]
     offsets = [offset for _, offset, _ in read if offset is not None]
     return RowBatch(

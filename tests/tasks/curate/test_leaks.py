@@ -261,7 +261,7 @@ def test_the_order_of_rows_and_the_number_of_threads_change_nothing(
     pool = [" ".join(desk.leak(KINDS[n % 6], held_out[n % 40].split())) for n in range(200)]
     reports = []
     for order, n_threads, batch in ((1, 1, 16_384), (-1, 3, 17)):
-        monkeypatch.setattr("tasks.compute.threads.n_threads", lambda n=n_threads: n)
+        monkeypatch.setattr("os.sched_getaffinity", lambda _process, n=n_threads: set(range(n)))
         monkeypatch.setattr("tasks.curate.leaks.BATCH_ROWS", batch)
         out = new_folder()
         for name, texts in (("pool", pool), ("held", held_out)):

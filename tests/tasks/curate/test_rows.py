@@ -17,7 +17,7 @@ from tasks.curate import rows as tables
 from tasks.curate.rows import (
     count_rows,
     read_batches,
-    read_beside,
+    read_batches_with,
     read_columns,
     read_rows,
     removed_table,
@@ -215,10 +215,10 @@ def test_values_beside_come_with_their_rows(tmp_path: Path, monkeypatch: pytest.
     write_tickets(table, tmp_path, is_read_next=False)
     path = tmp_path / "tickets.parquet"
     lines = table["source_line"]
-    seen = list(read_beside(path, lines, np.array(lines)))
+    seen = list(read_batches_with(path, lines, np.array(lines)))
     assert len(seen) == 8
     for batch, column, array in seen:
         assert batch["source_line"].to_pylist() == column.to_pylist() == array.tolist()
     for wrong in (lines.slice(1), pa.chunked_array([*lines.chunks, pa.array([1])])):
         with pytest.raises(ValueError, match="50 rows, and another number of values"):
-            list(read_beside(path, wrong))
+            list(read_batches_with(path, wrong))

@@ -1,6 +1,7 @@
 """The same tickets give the same bytes on one, two and four threads and from a file in groups of any number of rows."""
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -53,6 +54,7 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Slices]:
     Notes how many slices of work the join's module spread.
     """
     connect, in_slices = warehouse.connect, threads.in_slices
+    connecting = [each for each in sys.modules.values() if getattr(each, "__dict__", {}).get("connect") is connect]
     for module, name in ((shingles, "BATCH_ROWS"), (leaks, "BATCH_ROWS"), (quality, "_BATCH_ROWS"),
                          (language_model, "BATCH_ROWS")):  # fmt: skip
         monkeypatch.setattr(module, name, 64)
@@ -68,10 +70,10 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Slices]:
             spread.append((work.__qualname__.partition(".")[0], len(bounds) - 1))
             return in_slices(work, bounds)
 
-        monkeypatch.setattr(warehouse, "connect", connect_with)
+        for module in connecting:
+            monkeypatch.setattr(module, "connect", connect_with)
         monkeypatch.setattr(join, "in_slices", noting)
-        for module in (threads, join, shingles):
-            monkeypatch.setattr(module, "n_threads", lambda: n_threads)
+        monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(n_threads)))
         return spread
 
     return use
