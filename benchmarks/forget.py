@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from benchmarks.measure import PROJECT, Bench, load, run_measured, table
 from flows.graph.keys import KeyParts
 from flows.graph.store import Store
-from flows.ledger.opened import open_ledger
-from flows.privacy.index import ResultGraph, update_index
+from flows.ledger.open import open_ledger
+from flows.privacy.index import HomeGraph, update_index
 from flows.privacy.keys import hashes_of, load_hashes
 from flows.privacy.trace import Tracer
 from flows.workspace.settings import Settings, load_settings
@@ -54,7 +54,7 @@ def main() -> None:
     settings = _workspace(folder, n_rows)
     hashes = load_hashes(settings)
     index_s, index_cpu_s = _timed(
-        lambda: update_index(settings, ResultGraph(settings.home, open_ledger(settings)), hashes)
+        lambda: update_index(settings, HomeGraph(settings.home, open_ledger(settings)), hashes)
     )
     plans = [_timed(lambda: _plan(settings)) for _ in range(ROUNDS)]
     with bench.scratch() as scratch:

@@ -36,7 +36,7 @@ class Tuned:
     first_dataset: DatasetRef
     curves: ValidationCurves | None
     """Metrics of answers during training; None if none are declared."""
-    choice: ChoiceRef | None = None
+    choice: ChoiceRef | None
     """Which of several trainings it is; None for a single one."""
 
 
@@ -57,9 +57,10 @@ def finetune(
         base_model: If curation has added it already.
     """
     with graph.stage("finetune"):
+        choice: ChoiceRef | None = None
         if spec.train.choice is None:
             steps, train = ModelSteps(graph, context), spec.train.training()
-            model = base_model or add_base_model(graph, spec, context)
+            first_model = model = base_model or add_base_model(graph, spec, context)
             fits = prepared.fit(graph, spec, model, trains=(train,))
             same = prepared.same_tokenizers(graph, spec, model)
             start = context.registry_state.start
@@ -68,34 +69,29 @@ def finetune(
                     dataset = steps.examples(splits, model, encoding_of(spec, train))
                 else:
                     dataset = steps.new_examples(splits, model, train, start.learned)
+            first_dataset = dataset
             with graph.after(*prepared.ends, *same):
                 trained = steps.training(dataset, model, train, start=start.champion.trained if start else None)
-            curves = _curves(graph, spec, splits, trained)
-            _add_effects(graph, trained)
-            return Tuned(model, dataset, trained, model, dataset, curves)
-        selection, choice = select_training(
-            graph, spec, context, splits=splits, prepared=prepared, base_model=base_model
-        )
-        trained = graph.named("train").expand(winner_trained, selection=selection, choice=choice)
-        first_model = model = next(iter(selection.models.values()))
-        if len(base_models(spec.train)) > 1:
-            model = graph.named("chosen_model").expand(winner_model, selection=selection, choice=choice)
-            prepared.same_tokenizers(graph, spec, model)
-        dataset = selection.dataset or graph.named("chosen_dataset").expand(
-            winner_dataset, selection=selection, choice=choice
-        )
-        first_dataset = selection.trainings[0].dataset if selection.trainings else dataset
+        else:
+            selection, choice = select_training(
+                graph, spec, context, splits=splits, prepared=prepared, base_model=base_model
+            )
+            trained = graph.named("train").expand(winner_trained, selection=selection, choice=choice)
+            first_model = model = next(iter(selection.models.values()))
+            if len(base_models(spec.train)) > 1:
+                model = graph.named("chosen_model").expand(winner_model, selection=selection, choice=choice)
+                prepared.same_tokenizers(graph, spec, model)
+            dataset = selection.dataset or graph.named("chosen_dataset").expand(
+                winner_dataset, selection=selection, choice=choice
+            )
+            first_dataset = selection.trainings[0].dataset if selection.trainings else dataset
         curves = _curves(graph, spec, splits, trained)
-        graph.effect(report_choice, choice=choice)
-        _add_effects(graph, trained)
-        return Tuned(model, dataset, trained, first_model, first_dataset, curves, choice)
-
-
-def _add_effects(graph: Graph, trained: TrainedRef) -> None:
-    """Add what the end of the stage changes."""
-    with graph.after(trained):
-        graph.named("index_customers", "examples").effect(index_customers)  # while the examples exist
-        graph.effect(remove_trunks)
+        if choice is not None:
+            graph.effect(report_choice, choice=choice)
+        with graph.after(trained):
+            graph.named("index_customers", "examples").effect(index_customers)  # while the examples exist
+            graph.effect(remove_trunks)
+    return Tuned(model, dataset, trained, first_model, first_dataset, curves, choice)
 
 
 def remove_trunks(run: RunContext) -> None:

@@ -124,7 +124,10 @@ def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: 
             prompts["endpoint"] = _baseline_prompts(graph, spec, items, splits, name="endpoint", arm="zero_shot")
         checks: list[Artifact] = []
         for name, ref in earlier.items():
-            prompts[name] = _earlier_prompts(graph, items, name, ref)
+            shown = items  # it answers as it is served: with its own prompt, passages and format
+            if ref.prompt.shows_passages:
+                shown = graph.named("passages", name).add(cite_as_served, items=items, bundle=ref.bundle)
+            prompts[name] = _prompts(graph, name, shown, ref.prompt, ref.trained.format)
             checks.append(
                 graph.named("fits", name).add(
                     check_prompts, model=ref.model, prompts=(prompts[name],), max_new_tokens=ref.max_new_tokens
@@ -146,12 +149,21 @@ def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: 
         if own := own_metrics(spec.evaluate):
             named = graph.named("metrics", **metric_inputs(own))
             checks.append(named.add(try_metrics, items=items, evaluate=own))
+        suite, forgetting = None, spec.gates.forgetting
+        if forgetting is not None:
+            suite = graph.add(
+                build_suite,
+                suite=forgetting.suite,
+                max_items=forgetting.max_items,
+                seed=forgetting.seed,
+                format=spec.train.format,
+            )
         return Prepared(
             earlier,
             items,
             prompts,
             classifiers,
-            _suite(graph, spec),
+            suite,
             tuple(checks),
             _metric_check(graph, spec, items),
             _label_sources(graph, spec, splits, context.registry_state),
@@ -197,13 +209,6 @@ def _prompts(graph: Graph, arm: ModelArm, items: EvalSet, prompt: PromptSpec, fo
     return graph.named("prompts", arm).add(build_prompts, items=items, arm="tuned", prompt=prompt, format=form)
 
 
-def _earlier_prompts(graph: Graph, items: EvalSet, arm: ModelArm, ref: ChampionRef) -> PromptSet:
-    """Add those of the champion or the anchor, which answers as it is served: with its own prompt and format."""
-    if ref.prompt.shows_passages:
-        items = graph.named("passages", arm).add(cite_as_served, items=items, bundle=ref.bundle)
-    return _prompts(graph, arm, items, ref.prompt, ref.trained.format)
-
-
 def _baseline_prompts(
     graph: Graph, spec: PipelineSpec, items: EvalSet, splits: Splits, *, name: Arm, arm: PromptingArm
 ) -> PromptSet:
@@ -223,19 +228,6 @@ def _baseline_prompts(
         n_examples=evaluate.few_shot_examples if shows else 0,
         seed=evaluate.seed if arm == "few_shot" else 0,
         label=label,
-    )
-
-
-def _suite(graph: Graph, spec: PipelineSpec) -> PromptSet | None:
-    declared = spec.gates.forgetting
-    if declared is None:
-        return None
-    return graph.add(
-        build_suite,
-        suite=declared.suite,
-        max_items=declared.max_items,
-        seed=declared.seed,
-        format=spec.train.format,
     )
 
 

@@ -175,22 +175,33 @@ def select_training(
         selection.models[train.base_model, train.allow_download] = base_model
     if not tokens_vary(train):
         selection.dataset = selection.examples(graph, (train.base_model, train.allow_download), train.first())
-    if isinstance(train.choice, OptunaSweep):
+    declared, is_optuna = candidates(train), isinstance(train.choice, OptunaSweep)
+    if is_optuna:
         for key in base_models(train):  # any trial may take any of them
             selection.model(graph, key)
         results: tuple[TrialRef, ...] = ()
-        for candidate in candidates(train):
+        for candidate in declared:
             trial = graph.named(candidate.name).expand(
                 _next_trial, selection=selection, candidate=candidate, earlier=results
             )
             results = (*results, trial)
     else:
-        for candidate in candidates(train):
+        for candidate in declared:
             rungs = selection.results if selection.target is not None else ()
             with graph.unless(_target_met, *rungs):
                 selection.add(graph, candidate, candidate.changes or {})
         results = selection.results
-    return selection, _choose(graph, selection, results)
+    # Optuna's suggestions decide the run as well, although no step calls it.
+    reads = {"suggest": digest_of(code_digests(suggest))} if is_optuna else {}
+    choice = graph.named("choice", reads=reads, libraries=("optuna",) if is_optuna else ()).add(
+        choose_training,
+        trials=results,
+        names=tuple(candidate.name for candidate in declared),
+        declared=() if is_optuna else tuple(dict(candidate.changes or {}) for candidate in declared),
+        kind="ladder" if isinstance(selection.choice, LadderSpec) else selection.choice.kind,
+        traits=selection.traits,
+    )
+    return selection, choice
 
 
 def _questions(
@@ -227,20 +238,6 @@ def _next_trial(graph: Graph, *, selection: Selection, candidate: Candidate, ear
 def _target_met(*rungs: TrialRef | None) -> str | None:
     met = next((rung.row.name for rung in rungs if rung is not None and rung.row.met), None)
     return None if met is None else f"{met} meets its target"
-
-
-def _choose(graph: Graph, selection: Selection, results: tuple[TrialRef, ...]) -> ChoiceRef:
-    declared, is_optuna = candidates(selection.spec.train), isinstance(selection.choice, OptunaSweep)
-    # Optuna's suggestions decide the run as well, although no step calls it.
-    reads = {"suggest": digest_of(code_digests(suggest))} if is_optuna else {}
-    return graph.named("choice", reads=reads, libraries=("optuna",) if is_optuna else ()).add(
-        choose_training,
-        trials=results,
-        names=tuple(candidate.name for candidate in declared),
-        declared=() if is_optuna else tuple(dict(candidate.changes or {}) for candidate in declared),
-        kind="ladder" if isinstance(selection.choice, LadderSpec) else selection.choice.kind,
-        traits=selection.traits,
-    )
 
 
 def winner_model(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> ModelRef:

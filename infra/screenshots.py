@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.workspace.login import login_url
 from flows.workspace.servers import ensure_users_prefect
 from flows.workspace.settings import load_settings

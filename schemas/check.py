@@ -33,7 +33,7 @@ from schemas.names import closest, nearest
 from schemas.pipeline import PipelineSpec
 from schemas.pipeline_rules import METRIC_KEYS, section_faults
 from schemas.source import SourceSpec
-from schemas.spec import Contradiction, Spec, UnfitError
+from schemas.spec import Conflict, Spec, UnfitError
 from schemas.yaml_text import Entry, shown
 
 Key = str | int
@@ -243,7 +243,7 @@ class PipelineCheck:
         for fault in () if self.use.failed else error.faults:
             self._unfit(path, fault)
 
-    def _unfit(self, path: tuple[Key, ...], fault: Contradiction) -> None:
+    def _unfit(self, path: tuple[Key, ...], fault: Conflict) -> None:
         entry, rest = _find(self.pipeline.root, (*path, *fault.at))
         span = entry.key if rest else _place(entry)
         hint = fault.hint and self.use.masked(fault.hint)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.names import closest
-from schemas.spec import Contradiction, Spec, UnfitError
+from schemas.spec import Conflict, Spec, UnfitError
 from schemas.training import EncodeSpec, TrainSpec
 
 FIXED = {
@@ -227,7 +227,7 @@ class TrainSection(TrainSpec):
         return self
 
 
-def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec) -> Iterator[Contradiction]:
+def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec) -> Iterator[Conflict]:
     """Check what ladder or sweep need from other sections: a metric that is scored, and validation tickets."""
     choice = train.choice
     if choice is None:
@@ -238,62 +238,62 @@ def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec)
     else:
         metric = choice.metric
     if metric not in evaluate.scored_names():
-        yield Contradiction(f"unknown metric {metric!r}", at=at, hint=closest(metric, evaluate.scored_names()))
+        yield Conflict(f"unknown metric {metric!r}", at=at, hint=closest(metric, evaluate.scored_names()))
     if split.validation_fraction == 0:
-        yield Contradiction(
+        yield Conflict(
             "trainings are compared on the validation split, but there is none",
             at=("split", "validation_fraction"),
             hint="set it to about 0.1; `test` is only for the gate",
         )
 
 
-def _kind_faults(train: TrainSection) -> Iterator[Contradiction]:
+def _kind_faults(train: TrainSection) -> Iterator[Conflict]:
     if train.method == "ladder" and train.ladder is None:
-        yield Contradiction(
+        yield Conflict(
             "method ladder has no `ladder`", at=("method",), hint="declare ladder: {target: ..., rungs: [...]}"
         )
     if train.method != "ladder" and train.ladder is not None:
-        yield Contradiction("`ladder` needs `method: ladder`", at=("ladder",), hint="or remove it: `ladder: null`")
+        yield Conflict("`ladder` needs `method: ladder`", at=("ladder",), hint="or remove it: `ladder: null`")
     if train.start == "champion" and train.choice is not None:
-        yield Contradiction(
+        yield Conflict(
             "start champion continues one training; a ladder or a sweep compares trainings from the base",
             at=("start",),
             hint="use start: base",
         )
     if train.ladder is not None and train.sweep is not None:
-        yield Contradiction("there is both a ladder and a sweep; use one of them", at=("sweep",), hint="`sweep: null`")
+        yield Conflict("there is both a ladder and a sweep; use one of them", at=("sweep",), hint="`sweep: null`")
 
 
-def _ladder_faults(train: TrainSection) -> Iterator[Contradiction]:
+def _ladder_faults(train: TrainSection) -> Iterator[Conflict]:
     rungs = train.ladder.rungs if train.ladder is not None else ()
     for index, rung in enumerate(rungs):
         at: tuple[str | int, ...] = ("ladder", "rungs", index)
         if rung.name in [earlier.name for earlier in rungs[:index]]:
-            yield Contradiction(f"there are two rungs {rung.name!r}", at=(*at, "name"))
+            yield Conflict(f"there are two rungs {rung.name!r}", at=(*at, "name"))
         wrong = {path: fault for path in rung.set if (fault := path_fault(path)) is not None}
         for path, (message, hint) in wrong.items():
-            yield Contradiction(message, at=(*at, "set", path), hint=hint)
+            yield Conflict(message, at=(*at, "set", path), hint=hint)
         if "method" not in rung.set:
-            yield Contradiction(f"rung {rung.name!r} has no `method`", at=(*at, "set"), hint="full, lora or qlora")
+            yield Conflict(f"rung {rung.name!r} has no `method`", at=(*at, "set"), hint="full, lora or qlora")
         elif not wrong:
             yield from _refusals(train, rung.set, at=(*at, "set"))
 
 
-def _sweep_faults(train: TrainSection) -> Iterator[Contradiction]:
+def _sweep_faults(train: TrainSection) -> Iterator[Conflict]:
     sweep = train.sweep
     if sweep is None:
         return
     at: tuple[str | int, ...] = ("sweep", "over")
-    faults: list[Contradiction] = []
+    faults: list[Conflict] = []
     for path, values in sweep.over.items():
         wrong = path_fault(path)
         if path == "allow_download":
             wrong = "`allow_download` is not a setting to search over", "set it under `train`"
         if wrong is not None:
-            faults.append(Contradiction(wrong[0], at=(*at, path), hint=wrong[1]))
+            faults.append(Conflict(wrong[0], at=(*at, path), hint=wrong[1]))
             continue
         if isinstance(values, RangeSpec) and (unfit := _range_fault(path, values)) is not None:
-            faults.append(Contradiction(unfit, at=(*at, path)))
+            faults.append(Conflict(unfit, at=(*at, path)))
             continue
         for value in corners(values):
             # Clashes with other values are reported for combinations.
@@ -301,17 +301,17 @@ def _sweep_faults(train: TrainSection) -> Iterator[Contradiction]:
     sizes = [len(corners(values)) for values in sweep.over.values()]
     if not faults and math.prod(sizes) > MAX_COMBINATIONS:
         most = f"{math.prod(sizes)} combinations of values and limits; at most {MAX_COMBINATIONS} can be checked"
-        faults.append(Contradiction(most, at=at, hint="leave some values out"))
+        faults.append(Conflict(most, at=at, hint="leave some values out"))
     yield from faults or _combination_faults(train, sweep)
 
 
-def _combination_faults(train: TrainSection, sweep: GridSweep | OptunaSweep) -> Iterator[Contradiction]:
+def _combination_faults(train: TrainSection, sweep: GridSweep | OptunaSweep) -> Iterator[Conflict]:
     """The first invalid combination of values and limits."""
     for point in product(*(corners(values) for values in sweep.over.values())):
         changes = dict(zip(sweep.over, point, strict=True))
         for fault in _refusals(train, changes, at=("sweep", "over")):
             settings = ", ".join(f"{path} {value}" for path, value in changes.items())
-            yield Contradiction(f"{settings}: {fault.message}", at=("sweep", "over"))
+            yield Conflict(f"{settings}: {fault.message}", at=("sweep", "over"))
             return
 
 
@@ -335,9 +335,7 @@ def _range_fault(path: str, values: RangeSpec) -> str | None:
     return None
 
 
-def _refusals(
-    train: TrainSection, changes: Mapping[str, Setting], *, at: tuple[str | int, ...]
-) -> Iterator[Contradiction]:
+def _refusals(train: TrainSection, changes: Mapping[str, Setting], *, at: tuple[str | int, ...]) -> Iterator[Conflict]:
     """Why these settings are invalid: a fault at the path, or at `at` if several settings clash."""
     try:
         train.training(changes)
@@ -346,7 +344,7 @@ def _refusals(
             place = ".".join(str(key) for key in each["loc"])
             path = next((path for path in changes if place == path or place.startswith(f"{path}.")), None)
             message = each["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            yield Contradiction(
+            yield Conflict(
                 f"{changes[path]!r} {message}" if path is not None else message,
                 at=(*at, path) if path is not None else at,
             )

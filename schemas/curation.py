@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.curation_steps import CurateStep, DedupStep, NamedStepSpec, RedactStep, RuleStep
-from schemas.spec import Contradiction, Spec, UnfitError
+from schemas.spec import Conflict, Spec, UnfitError
 from schemas.tables import SCORES_OF, TicketColumn
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -78,7 +78,7 @@ class CurateSpec(Spec):
         faults = _order_faults(self.steps)
         if self.keep_raw_days is not None and not any(step.uses == "redact" for step in self.steps):
             hint = "add `- uses: redact`; without it every later table holds the unredacted texts"
-            faults.append(Contradiction("`keep_raw_days` needs a step `redact`", at=("keep_raw_days",), hint=hint))
+            faults.append(Conflict("`keep_raw_days` needs a step `redact`", at=("keep_raw_days",), hint=hint))
         if faults:
             raise UnfitError(faults)
         return self
@@ -109,38 +109,38 @@ class SplitSpec(Spec):
     recorded; null retires none, and test grows with every run."""
 
 
-def _order_faults(steps: tuple[CurateStep, ...]) -> list[Contradiction]:
+def _order_faults(steps: tuple[CurateStep, ...]) -> list[Conflict]:
     """Return what is wrong with the order of the steps, each with the step to move."""
     return [*_repeated(steps), *_before_redaction(steps), *_scores_not_filled(steps), *_after_dedup(steps)]
 
 
-def _repeated(steps: tuple[CurateStep, ...]) -> Iterator[Contradiction]:
+def _repeated(steps: tuple[CurateStep, ...]) -> Iterator[Conflict]:
     seen: set[str] = set()
     for index, step in enumerate(steps):
         if not step.once and not isinstance(step, NamedStepSpec):
             continue
         if step.label in seen:
             message = f"two steps are named {step.label!r}" if not step.once else f"`{step.uses}` is listed twice"
-            yield Contradiction(message, at=("steps", index, "uses" if step.once else "name"), hint="keep one of them")
+            yield Conflict(message, at=("steps", index, "uses" if step.once else "name"), hint="keep one of them")
         seen.add(step.label)
 
 
-def _before_redaction(steps: tuple[CurateStep, ...]) -> Iterator[Contradiction]:
+def _before_redaction(steps: tuple[CurateStep, ...]) -> Iterator[Conflict]:
     redact = next((index for index, step in enumerate(steps) if isinstance(step, RedactStep)), None)
     for index, step in enumerate(steps[: redact or 0]):
         if step.after_redact:
             message = f"`{step.uses}` comes before `redact`"
-            yield Contradiction(message, at=("steps", index, "uses"), hint=f"move it down: {step.after_redact}")
+            yield Conflict(message, at=("steps", index, "uses"), hint=f"move it down: {step.after_redact}")
 
 
-def _scores_not_filled(steps: tuple[CurateStep, ...]) -> Iterator[Contradiction]:
+def _scores_not_filled(steps: tuple[CurateStep, ...]) -> Iterator[Conflict]:
     filled: set[str] = set()
     filler = {column: uses for uses, columns in SCORES_OF.items() for column in columns}
     for index, step in enumerate(steps):
         if isinstance(step, RuleStep):
             words = {word.lower() for word in _WORD.findall(_QUOTED.sub("", step.keep))}
             for column in sorted(words & filler.keys() - filled):
-                yield Contradiction(
+                yield Conflict(
                     f"rule {step.name!r} uses `{column}`, which the step `{filler[column]}` fills",
                     at=("steps", index, "keep"),
                     hint=f"put `- uses: {filler[column]}` before it",
@@ -148,11 +148,11 @@ def _scores_not_filled(steps: tuple[CurateStep, ...]) -> Iterator[Contradiction]
         filled |= set(SCORES_OF.get(step.uses, ()))
 
 
-def _after_dedup(steps: tuple[CurateStep, ...]) -> Iterator[Contradiction]:
+def _after_dedup(steps: tuple[CurateStep, ...]) -> Iterator[Conflict]:
     dedup = next((index for index, step in enumerate(steps) if isinstance(step, DedupStep)), None)
     if dedup is None:
         return
     for index, step in enumerate(steps[dedup:], start=dedup):
         if step.before_dedup:
             hint = f"move it up: {step.before_dedup}"
-            yield Contradiction(f"`{step.uses}` comes after `dedup`", at=("steps", index, "uses"), hint=hint)
+            yield Conflict(f"`{step.uses}` comes after `dedup`", at=("steps", index, "uses"), hint=hint)

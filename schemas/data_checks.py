@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from schemas.counted import counted
 from schemas.kinds import Kinds
 from schemas.names import closest
-from schemas.spec import Contradiction, Frozen, Spec
+from schemas.spec import Conflict, Frozen, Spec
 from schemas.tables import TICKET_COLUMNS, TICKETS
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -182,11 +182,11 @@ DataCheck = Annotated[DataCheckSpec, DATA_CHECKS]
 """One entry of `checks`; `uses` names its kind."""
 
 
-def repeated_checks(checks: tuple[DataCheckSpec, ...]) -> list[Contradiction]:
+def repeated_checks(checks: tuple[DataCheckSpec, ...]) -> list[Conflict]:
     """Return a fault for each check that has the name of an earlier one."""
     labels = [check.label for check in checks]
     return [
-        Contradiction(f"two checks are named {label!r}", at=("checks", place), hint="give one of them another `name`")
+        Conflict(f"two checks are named {label!r}", at=("checks", place), hint="give one of them another `name`")
         for place, label in enumerate(labels)
         if label in labels[:place]
     ]

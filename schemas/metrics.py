@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from schemas.curation_steps import PATTERN_TYPES, RedactionType
 from schemas.kinds import Kinds
-from schemas.spec import Contradiction, Spec
+from schemas.spec import Conflict, Spec
 from schemas.tables import TicketColumn
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -63,7 +63,7 @@ class MetricSpec(Spec):
         """The metric's name and properties."""
         raise NotImplementedError
 
-    def faults(self, fields: tuple[str, ...]) -> Iterator[Contradiction]:
+    def faults(self, fields: tuple[str, ...]) -> Iterator[Conflict]:
         """Faults against the groups of `evaluate.fields`; places are relative to the metric."""
         yield from ()
 
@@ -78,9 +78,9 @@ class MacroF1Metric(MetricSpec):
     def traits(self) -> MetricTraits:
         return MetricTraits(name=f"macro_f1_{self.field}", continuous=True, sliceable=False, lowest=0.0, highest=1.0)
 
-    def faults(self, fields: tuple[str, ...]) -> Iterator[Contradiction]:
+    def faults(self, fields: tuple[str, ...]) -> Iterator[Conflict]:
         if self.field not in fields:
-            yield Contradiction(
+            yield Conflict(
                 f"macro_f1 of {self.field!r}, which is not a named group of evaluate.fields",
                 at=("field",),
                 hint=f"evaluate.fields has: {', '.join(fields) or 'no groups'}",

@@ -12,7 +12,7 @@ from schemas.evaluation import EvaluateSpec
 from schemas.gates import ChangeThreshold, GatesSpec, SliceGuard
 from schemas.metrics import RANDOM_PART, RIGHT, traits_by_name, traits_of
 from schemas.names import closest
-from schemas.spec import Contradiction, Spec
+from schemas.spec import Conflict, Spec
 from schemas.template import template_columns
 from schemas.training import TrainSpec, describe_unusual_rate, is_usual
 
@@ -21,7 +21,7 @@ _DECLARE_CORPUS = "declare the articles: evaluate.corpus: {paths: [help/]}"
 
 def section_faults(
     sections: Mapping[str, Spec | None], *, removed: Collection[tuple[str | int, ...]] = ()
-) -> Iterator[Contradiction]:
+) -> Iterator[Conflict]:
     """Yield every contradiction between sections, with the path to the wrong value.
 
     Args:
@@ -35,24 +35,24 @@ def section_faults(
             yield from rule(*read)
 
 
-def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Contradiction]:
+def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Conflict]:
     metrics = evaluate.metric_names()
     whole = {traits.name for traits in evaluate.traits() if not traits.sliceable}
     for index, rule in enumerate(gates.rules):
         if rule.metric in whole and rule.slice is not None:
-            yield Contradiction(
+            yield Conflict(
                 f"{rule.metric} has no meaning on a slice",
                 at=("gates", "rules", index, "slice"),
                 hint=f"judge the slice by field_{rule.metric.removeprefix('macro_f1_')}",
             )
         if rule.metric not in metrics:
-            yield Contradiction(
+            yield Conflict(
                 f"gate on unknown metric {rule.metric!r}",
                 at=("gates", "rules", index, "metric"),
                 hint=closest(rule.metric, metrics),
             )
         if rule.metric == RIGHT and rule.value_threshold is not None and rule.slice != RANDOM_PART:
-            yield Contradiction(
+            yield Conflict(
                 "people label only answers that differ, which says nothing about how many are right",
                 at=("gates", "rules", index, "slice"),
                 hint=f"set evaluate.random_labels, such as 200, and judge the limit with `slice: {RANDOM_PART}`",
@@ -61,28 +61,28 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Contradic
             continue
         column, equals, _ = rule.slice.partition("=")
         if not equals or column not in evaluate.slices:
-            yield Contradiction(
+            yield Conflict(
                 f"slice {rule.slice!r} is not `column=value` of a column in evaluate.slices",
                 at=("gates", "rules", index, "slice"),
                 hint=f"evaluate.slices: {', '.join(evaluate.slices) or 'none declared'}",
             )
     if gates.compare.metric is not None and gates.compare.metric not in metrics:
         at: tuple[str | int, ...] = ("gates", "compare", "metric")
-        yield Contradiction(
+        yield Conflict(
             f"gate on unknown metric {gates.compare.metric!r}", at=at, hint=closest(gates.compare.metric, metrics)
         )
     if gates.slices is not None:
         yield from _slice_guard_faults(gates.slices, evaluate)
 
 
-def _comparison_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Contradiction]:
+def _comparison_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Conflict]:
     compare = gates.compare
     by_rule = compares_with_champion(gates, evaluate)
     if compare.off is not None and by_rule:
         message = "the comparison is off, and a rule compares with the champion"
-        yield Contradiction(message, at=("gates", "compare", "off"), hint="remove one of them")
+        yield Conflict(message, at=("gates", "compare", "off"), hint="remove one of them")
     if compare.metric in evaluate.metric_names() and not by_rule and not _is_quality(compare.metric, evaluate):
-        yield Contradiction(
+        yield Conflict(
             f"{compare.metric} does not say whether an answer is right, and nothing else is compared with the champion",
             at=("gates", "compare", "metric"),
             hint=f"one of {', '.join(name for name in evaluate.metric_names() if _is_quality(name, evaluate))}",
@@ -93,132 +93,130 @@ def _is_quality(metric: str, evaluate: EvaluateSpec) -> bool:
     return traits_of(metric, traits_by_name(evaluate.traits())).quality
 
 
-def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Contradiction]:
+def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Conflict]:
     if gates.canaries is not None and train.canaries is None:
-        yield Contradiction(
+        yield Conflict(
             "there are no planted secrets to measure",
             at=("gates", "canaries"),
             hint="declare train.canaries, such as {n: 4, repeats: 1}",
         )
 
 
-def _judge_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Contradiction]:
+def _judge_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Conflict]:
     if gates.judge is not None and not {"zero_shot", "few_shot", "retrieval", "rag", "endpoint"} & set(evaluate.arms):
-        yield Contradiction(
+        yield Conflict(
             "before there is a champion the judge has nothing to compare with",
             at=("gates", "judge"),
             hint="add zero_shot to evaluate.arms",
         )
 
 
-def _slice_guard_faults(guard: SliceGuard, evaluate: EvaluateSpec) -> Iterator[Contradiction]:
+def _slice_guard_faults(guard: SliceGuard, evaluate: EvaluateSpec) -> Iterator[Conflict]:
     metrics = tuple(traits.name for traits in evaluate.traits() if traits.sliceable)
     if guard.metric not in metrics:
-        yield Contradiction(
+        yield Conflict(
             f"slices guarded by unknown metric {guard.metric!r}",
             at=("gates", "slices", "metric"),
             hint=closest(guard.metric, metrics),
         )
     for index, column in enumerate(guard.by):
         if column not in evaluate.slices:
-            yield Contradiction(
+            yield Conflict(
                 f"the items are not sliced by {column}",
                 at=("gates", "slices", "by", index),
                 hint=f"add {column} to evaluate.slices",
             )
 
 
-def _metric_faults(evaluate: EvaluateSpec) -> Iterator[Contradiction]:
+def _metric_faults(evaluate: EvaluateSpec) -> Iterator[Conflict]:
     names = evaluate.metric_names()
     fields = evaluate.field_names()
     for index, metric in enumerate(evaluate.metrics):
         name = metric.traits().name
         if names.count(name) > 1:
             at: tuple[str | int, ...] = ("evaluate", "metrics", index)
-            yield Contradiction(f"there are two metrics {name!r}", at=at, hint="give one of them another name")
+            yield Conflict(f"there are two metrics {name!r}", at=at, hint="give one of them another name")
         for fault in metric.faults(fields):
             yield fault._replace(at=("evaluate", "metrics", index, *fault.at))
 
 
-def _routing_faults(evaluate: EvaluateSpec) -> Iterator[Contradiction]:
+def _routing_faults(evaluate: EvaluateSpec) -> Iterator[Conflict]:
     fields = evaluate.field_names()
     if fields and evaluate.routing_field is not None and evaluate.routing_field not in fields:
-        yield Contradiction(
+        yield Conflict(
             f"routing_field {evaluate.routing_field!r} is not a named group of evaluate.fields",
             at=("evaluate", "routing_field"),
             hint=f"use one of {', '.join(fields)}, or null for no routing baseline",
         )
 
 
-def _prompt_faults(train: TrainSpec) -> Iterator[Contradiction]:
+def _prompt_faults(train: TrainSpec) -> Iterator[Conflict]:
     if train.format == "completion" and train.prompt.system:
-        yield Contradiction(
+        yield Conflict(
             "format completion has no system message",
             at=("train", "prompt", "system"),
             hint="put the text at the start of prompt.user, or set system: null",
         )
     for key, text in (("system", train.prompt.system), ("user", train.prompt.user)):
         if "reply" in template_columns(text) and "reply" in template_columns(train.prompt.answer):
-            yield Contradiction(
+            yield Conflict(
                 "the prompt shows `{reply}`, which the model is to write: it would only learn to copy it",
                 at=("train", "prompt", key),
                 hint="remove `{reply}`: a ticket that is to be answered has none",
             )
 
 
-def _label_faults(evaluate: EvaluateSpec) -> Iterator[Contradiction]:
+def _label_faults(evaluate: EvaluateSpec) -> Iterator[Conflict]:
     if evaluate.lists_labels and evaluate.routing_field is None:
-        yield Contradiction(
+        yield Conflict(
             "`{labels}` are the values of the routing field, and evaluate.routing_field is null",
             at=("evaluate", "baseline_system"),
             hint="name the column, or write the labels out",
         )
 
 
-def _endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Contradiction]:
+def _endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Conflict]:
     """Settings that the arm `endpoint` excludes."""
     named = "endpoint" in evaluate.arms
     if named != (evaluate.endpoint is not None):
         missing = "evaluate.endpoint is not declared" if named else "endpoint is not among evaluate.arms"
-        yield Contradiction(f"{missing}", at=("evaluate", "endpoint"), hint="declare both or neither")
+        yield Conflict(f"{missing}", at=("evaluate", "endpoint"), hint="declare both or neither")
     if not named:
         return
     if train.format == "completion":
-        yield Contradiction(
-            "the arm endpoint only answers conversations", at=("train", "format"), hint="remove endpoint"
-        )
+        yield Conflict("the arm endpoint only answers conversations", at=("train", "format"), hint="remove endpoint")
     for index, rule in enumerate(gates.rules):
         change = rule.change_threshold
         baseline = change is not None and (change.against == "best_baseline" or gates.if_missing == "baseline")
         if rule.metric == "heldout_loss" and baseline:
-            yield Contradiction(
+            yield Conflict(
                 "an endpoint has no heldout_loss, and this rule may compare with it",
                 at=("gates", "rules", index, "metric"),
                 hint="use another metric, or remove endpoint from evaluate.arms",
             )
 
 
-def _corpus_faults(evaluate: EvaluateSpec) -> Iterator[Contradiction]:
+def _corpus_faults(evaluate: EvaluateSpec) -> Iterator[Conflict]:
     if evaluate.corpus is None and "rag" in evaluate.arms:
-        yield Contradiction("the arm rag needs a corpus", at=("evaluate", "arms"), hint=_DECLARE_CORPUS)
+        yield Conflict("the arm rag needs a corpus", at=("evaluate", "arms"), hint=_DECLARE_CORPUS)
 
 
-def _passage_faults(train: TrainSpec, evaluate: EvaluateSpec) -> Iterator[Contradiction]:
+def _passage_faults(train: TrainSpec, evaluate: EvaluateSpec) -> Iterator[Conflict]:
     """Passages without a corpus, and a corpus that no prompt uses."""
     shown = train.prompt.shows_passages
     if evaluate.corpus is None and shown:
-        yield Contradiction("`{passages}` needs a corpus", at=("train", "prompt"), hint=_DECLARE_CORPUS)
+        yield Conflict("`{passages}` needs a corpus", at=("train", "prompt"), hint=_DECLARE_CORPUS)
     if evaluate.corpus is not None and not shown and "rag" not in evaluate.arms:
-        yield Contradiction(
+        yield Conflict(
             "no prompt shows passages of the corpus",
             at=("evaluate", "corpus"),
             hint="add rag to evaluate.arms, or {passages} to train.prompt.system or user",
         )
 
 
-def _rag_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Contradiction]:
+def _rag_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Conflict]:
     if "rag" in evaluate.arms and not _beats_baselines(gates, evaluate):
-        yield Contradiction(
+        yield Conflict(
             "the tuned model must beat the arm rag, and no rule on a metric of quality compares with it",
             at=("gates", "rules"),
             hint="add a rule on such as exact or chrf, with change_threshold: {against: best_baseline, mode: improve}",
@@ -233,11 +231,11 @@ def _beats_baselines(gates: GatesSpec, evaluate: EvaluateSpec) -> bool:
     return any(traits_of(metric, known).quality for metric in changed)
 
 
-def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec) -> Iterator[Contradiction]:
+def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec) -> Iterator[Conflict]:
     """Validation tickets and metrics that `train` needs but does not have."""
     for key, wanted in (("early_stopping", train.early_stopping), ("validation_items", train.validation_items)):
         if wanted and split.validation_fraction == 0:
-            yield Contradiction(
+            yield Conflict(
                 f"train.{key} needs validation tickets, but split.validation_fraction is 0",
                 at=("train", key),
                 hint="set split.validation_fraction, e.g. 0.05; training never uses the test split",
@@ -245,7 +243,7 @@ def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpe
     known = evaluate.scored_names()
     for index, name in enumerate(train.validation_metrics):
         if name not in known:
-            yield Contradiction(
+            yield Conflict(
                 f"validation on unknown metric {name!r}",
                 at=("train", "validation_metrics", index),
                 hint=closest(name, known),
@@ -254,7 +252,7 @@ def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpe
 
 METRIC_KEYS = ("fields", "style", "metrics", "labels")
 """Keys of `evaluate` that name metrics."""
-RULES: tuple[tuple[Callable[..., Iterator[Contradiction]], Mapping[str, tuple[str, ...]]], ...] = (
+RULES: tuple[tuple[Callable[..., Iterator[Conflict]], Mapping[str, tuple[str, ...]]], ...] = (
     (_gate_faults, {"gates": (), "evaluate": (*METRIC_KEYS, "slices", "random_labels")}),
     (_comparison_faults, {"gates": ("rules", "compare"), "evaluate": METRIC_KEYS}),
     (_metric_faults, {"evaluate": METRIC_KEYS}),

@@ -10,7 +10,7 @@ from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.spec import Contradiction, Frozen, Spec, UnfitError
+from schemas.spec import Conflict, Frozen, Spec, UnfitError
 from schemas.verdicts import Verdict
 
 OPERATIONS = frozenset({"schedule", "notify", "place"})
@@ -127,7 +127,7 @@ class ScheduleSpec(Spec):
         changed = self.model_dump(include={"timezone", "catch_up", "late_minutes"}, exclude_defaults=True)
         if self.cron is None and changed:
             hint = 'set schedule.cron, such as "0 5 * * 1", or remove it'
-            raise UnfitError([Contradiction(f"{key} needs a cron", at=(key,), hint=hint) for key in changed])
+            raise UnfitError([Conflict(f"{key} needs a cron", at=(key,), hint=hint) for key in changed])
         return self
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ class Spec(Frozen):
     model_config = ConfigDict(allow_inf_nan=False, populate_by_name=True, use_attribute_docstrings=True)
 
 
-class Contradiction(NamedTuple):
+class Conflict(NamedTuple):
     """A contradiction between settings that are valid on their own."""
 
     message: str
@@ -29,10 +29,10 @@ class Contradiction(NamedTuple):
 class UnfitError(ValueError):
     """Settings do not fit together. Raised by validators with all contradictions at once.
 
-    >>> str(UnfitError([Contradiction("`a` excludes `b`", at=("b",)), Contradiction("`c` needs `d`", at=("c",))]))
+    >>> str(UnfitError([Conflict("`a` excludes `b`", at=("b",)), Conflict("`c` needs `d`", at=("c",))]))
     '`a` excludes `b`; `c` needs `d`'
     """
 
-    def __init__(self, faults: list[Contradiction]) -> None:
+    def __init__(self, faults: list[Conflict]) -> None:
         super().__init__("; ".join(fault.message for fault in faults))
         self.faults = tuple(faults)

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.chat_template import SUFFIX, families
 from schemas.errors import ConfigError
 from schemas.names import nearest
-from schemas.spec import Contradiction, Spec, UnfitError
+from schemas.spec import Conflict, Spec, UnfitError
 from schemas.tables import TicketColumn
 from schemas.template import PASSAGES, template_columns, text_around
 
@@ -256,10 +256,10 @@ class BudgetSpec(Spec):
     def _has_a_limit(self) -> BudgetSpec:
         if self.minutes is self.usd is self.gpu_hours is None:
             needed = "a budget needs a limit: minutes, usd or gpu_hours"
-            raise UnfitError([Contradiction(needed, at=(), hint="budget: {minutes: 60}")])
+            raise UnfitError([Conflict(needed, at=(), hint="budget: {minutes: 60}")])
         if self.usd is not None and self.machine is None:
             hint = "budget: {usd: 5, machine: l4}, a name of infra/prices.yaml"
-            raise UnfitError([Contradiction("usd needs the price of the machine", at=("usd",), hint=hint)])
+            raise UnfitError([Conflict("usd needs the price of the machine", at=("usd",), hint=hint)])
         return self
 
 
@@ -390,52 +390,52 @@ class TrainSpec(Spec):
         return self
 
 
-def _training_faults(train: TrainSpec) -> Iterator[Contradiction]:
+def _training_faults(train: TrainSpec) -> Iterator[Conflict]:
     """Contradictions inside the section."""
     if is_far_off(train.method, train.learning_rate) and not train.allow_unusual_learning_rate:
-        yield Contradiction(
+        yield Conflict(
             f"{describe_unusual_rate(train.method, train.learning_rate)}, and this is more than {FAR:g} times off",
             at=("learning_rate",),
             hint="if it is intended, set allow_unusual_learning_rate: true",
         )
     if train.method == "qlora" and train.quantization is None:
-        yield Contradiction(
+        yield Conflict(
             "method qlora needs a 4-bit base, but quantization is null",
             at=("quantization",),
             hint="leave quantization out for NF4, or use method: lora",
         )
     if train.prompt.chat_template is not None and train.format == "completion":
-        yield Contradiction(
+        yield Conflict(
             "format completion writes plain text, without a chat template",
             at=("prompt", "chat_template"),
             hint="use format: instruction, or leave chat_template out",
         )
     if train.prompt.added_tokens and train.prompt.chat_template is None:
-        yield Contradiction(
+        yield Conflict(
             "added_tokens are those of a chat template, and none is declared",
             at=("prompt", "added_tokens"),
             hint="set prompt.chat_template to the file that writes them",
         )
     yield from _sharding_faults(train)
     if train.start == "champion" and train.method == "full":
-        yield Contradiction(
+        yield Conflict(
             "start champion continues from an adapter, and method full has none",
             at=("start",),
             hint="use method: lora or qlora, or start: base",
         )
     if train.validation_metrics and not train.validation_items:
-        yield Contradiction(
+        yield Conflict(
             "validation_metrics needs answers to score",
             at=("validation_metrics",),
             hint="set how many validation tickets to answer each time: validation_items: 32",
         )
 
 
-def _sharding_faults(train: TrainSpec) -> Iterator[Contradiction]:
+def _sharding_faults(train: TrainSpec) -> Iterator[Conflict]:
     if train.sharding == "none":
         return
     if train.processes == 1:
-        yield Contradiction(
+        yield Conflict(
             "sharding full needs several processes, and there is one",
             at=("sharding",),
             hint="set processes to 2 or more, or leave sharding out",
@@ -448,21 +448,21 @@ def _sharding_faults(train: TrainSpec) -> Iterator[Contradiction]:
     }
     for what, declared in excluded.items():
         if declared:
-            yield Contradiction(f"sharding full excludes {what}", at=("sharding",), hint="use sharding: none")
+            yield Conflict(f"sharding full excludes {what}", at=("sharding",), hint="use sharding: none")
 
 
-def _trunk_faults(train: TrainSpec) -> Iterator[Contradiction]:
+def _trunk_faults(train: TrainSpec) -> Iterator[Conflict]:
     """Settings without frozen layers below the lowest trained one."""
     if train.cache_trunk != "on":
         return
     if train.method == "full":
-        yield Contradiction(
+        yield Conflict(
             "method full trains every layer: there is no frozen trunk to cache",
             at=("cache_trunk",),
             hint="use method: lora with adapter.layers, or cache_trunk: auto",
         )
     elif not isinstance(train.adapter.layers, int) and 0 in train.adapter.layers_of(1):
-        yield Contradiction(
+        yield Conflict(
             "all layers are adapted: there is no frozen trunk to cache",
             at=("cache_trunk",),
             hint="set adapter.layers, e.g. 10 for the top ten, or cache_trunk: auto",

@@ -14,7 +14,7 @@ from uuid import UUID
 from flows.cli.output import note, out, print_json, print_rows, warn
 from flows.ledger.journal import FIRST_HASH
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.ledger.rows import ENTRIES, MOVES, EventRow
 from flows.ledger.ticks import Mark, TickRow
 from flows.views.champion_files import missing_files

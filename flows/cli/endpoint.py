@@ -19,7 +19,7 @@ from flows.cli.listening import listen, run_server
 from flows.cli.output import print_json, talk, warn
 from flows.ledger.history import entries_of
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.registry.feedback import take_in
 from flows.views.metrics import exposition
 from flows.views.resolve_candidate import VERIFIED, aliases_of

@@ -8,7 +8,7 @@ from flows.cli.output import make_folder_for, note, out, print_rows, warn
 from flows.cli.text.progress import report_step
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.open import open_ledger, open_store
 from flows.views.resolve_candidate import ResolvedCandidate, aliases_of, resolve_candidate
 from flows.views.run_reader import spec_of
 from flows.workspace.disk import named_disk_errors

@@ -138,7 +138,7 @@ def approve(
     """
     from flows.champion.approvals import ApprovalAnswer, answer
     from flows.cli.decisions import report_decision, resume_in_prefect
-    from flows.ledger.opened import open_ledger
+    from flows.ledger.open import open_ledger
 
     settings = load_settings(config)
     ledger = open_ledger(settings)

@@ -209,7 +209,7 @@ def reconcile(config: Config = CONFIG, as_json: Json = False) -> int:
     Aliases that others moved are put back. Exit code 7 when MLflow does not answer.
     """
     from flows.champion.mlflow_sync import reconcile as reconcile_ledger
-    from flows.ledger.opened import open_ledger
+    from flows.ledger.open import open_ledger
 
     settings = load_settings(config)
     done = reconcile_ledger(open_ledger(settings), settings)
@@ -239,7 +239,7 @@ def migrate(
     """
     from flows.ledger.ledger import Ledger
     from flows.ledger.migrate import copy_ledger, ledger_digest
-    from flows.ledger.opened import open_ledger
+    from flows.ledger.open import open_ledger
 
     settings = load_settings(config)
     source = open_ledger(settings)
@@ -262,7 +262,7 @@ def metrics(config: Config = CONFIG) -> int:
 
     Runs, champions, rows, times, and changes that MLflow does not have yet.
     """
-    from flows.ledger.opened import open_ledger
+    from flows.ledger.open import open_ledger
     from flows.views.metrics import exposition
 
     settings = load_settings(config)

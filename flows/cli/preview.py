@@ -13,7 +13,7 @@ from flows.context.previous_run import find_previous_run
 from flows.context.run_context import new_run_id
 from flows.effects.contract import judge_checks
 from flows.graph.execute import run_plainly
-from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.open import open_ledger, open_store
 from flows.registry.state import registry_state_of
 from flows.run.guarded_run import guarded_run
 from flows.workspace.clock import present

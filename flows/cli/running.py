@@ -16,7 +16,7 @@ from flows.cli.output import print_json, talk, warn
 from flows.context.as_of import check_as_of
 from flows.context.ingest import landed_folder
 from flows.context.request import STAGES, RunRequest
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.run.console import NoteHandler, Screen, print_decision, print_verdict
 from flows.views.failed_curation import failed_curation
 from flows.workspace.servers import client_environment, ensure_prefect, ensure_users_prefect

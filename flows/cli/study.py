@@ -210,7 +210,7 @@ def ablate(
     """
     from flows.cli.text.study import print_ablation, print_step
     from flows.context.run_context import new_run_id
-    from flows.ledger.opened import open_ledger
+    from flows.ledger.open import open_ledger
     from flows.run.ablation import Ablation, arms_of, choose_arms, keep_table
     from schemas.load import load_file
 

@@ -258,7 +258,7 @@ def run(
 @command(app, example="tunegate status --json")
 def status(config: Config = CONFIG, as_json: Json = False) -> int:
     """Show what is running, who is champion and which servers are up."""
-    from flows.ledger.opened import open_ledger
+    from flows.ledger.open import open_ledger
     from flows.workspace.servers import running, users_homes
     from schemas.load import load_file
 
@@ -312,7 +312,7 @@ def runs(
     as_json: Json = False,
 ) -> int:
     """List runs, newest first."""
-    from flows.ledger.opened import open_ledger
+    from flows.ledger.open import open_ledger
 
     ledger = open_ledger(load_settings(config))
     ledger.mark_interrupted()
@@ -330,7 +330,7 @@ def runs(
 def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) -> int:
     """Show one run: its steps, what was reused, the gate's findings."""
     from flows.cli.decisions import tick_json, tick_lines
-    from flows.ledger.opened import open_ledger
+    from flows.ledger.open import open_ledger
     from flows.records.timings import memory_sentence, read_timings
     from flows.run.console import gate_table
     from flows.views.run_reader import Recorded
@@ -400,7 +400,7 @@ def report(
     as_json: Json = False,
 ) -> int:
     """Write a run's report: a page, JSON, a comment and a JUnit file."""
-    from flows.ledger.opened import open_ledger
+    from flows.ledger.open import open_ledger
     from flows.views.report import gather, report_folder, write_report
     from flows.workspace.disk import is_read_only
 
@@ -443,7 +443,7 @@ def predict(
 ) -> int:
     """Let the champion answer a ticket, redacted as it was trained."""
     from flows.cli.answering import answer_ticket, no_champion, read_ticket
-    from flows.ledger.opened import open_ledger
+    from flows.ledger.open import open_ledger
     from schemas.load import load_file
 
     spec = load_file(config).get(pipeline)
@@ -502,7 +502,7 @@ def _recorded_picture(pipeline: str, run_id: str, config: Path) -> GraphPicture:
     Raises:
         ConfigError: TG0139, the run is of another pipeline; TG0151, no such run or several; TG0159, it kept no graph.
     """
-    from flows.ledger.opened import open_ledger
+    from flows.ledger.open import open_ledger
     from flows.records.run_picture import read_picture
     from schemas.load import load_file
 

@@ -15,7 +15,7 @@ from flows.graph.budget import budget_of
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode, plan
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.open import open_ledger, open_store
 from flows.registry.state import RegistryState, registry_state_of
 from flows.run.faults import check_early
 from flows.workspace.ray_cluster import check_cluster

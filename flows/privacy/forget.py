@@ -23,7 +23,7 @@ import orjson
 from flows.graph.store import REFERENCE, Store
 from flows.ledger.erasures import ErasureRow
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.privacy.index import digest_at, unread_copies
 from flows.privacy.keys import all_tombstones, hashes_of, keep_tombstone, load_forgotten, load_hashes, names_of
 from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, feedback_databases, leftovers, with_tickets

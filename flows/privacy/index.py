@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.privacy.keys import load_hashes
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
@@ -39,7 +39,7 @@ LEARNED = ".learned.parquet"
 
 
 @dataclass(frozen=True)
-class ResultNode:
+class StoredResult:
     step: str
     """Its folder in the store."""
     key: str
@@ -55,7 +55,7 @@ class ResultNode:
         return f"store/{self.step}/{self.key}"
 
 
-class ResultGraph:
+class HomeGraph:
     """The results of one home folder."""
 
     def __init__(self, home: Path, ledger: Ledger) -> None:
@@ -69,26 +69,26 @@ class ResultGraph:
         ]
 
     @cached_property
-    def by_digest(self) -> dict[str, list[ResultNode]]:
+    def by_digest(self) -> dict[str, list[StoredResult]]:
         """Digest -> results that have it or had it."""
-        found: dict[str, list[ResultNode]] = {}
+        found: dict[str, list[StoredResult]] = {}
         for node in self.nodes:
             for digest in node.digests:
                 found.setdefault(digest, []).append(node)
         return found
 
     @property
-    def present(self) -> list[ResultNode]:
+    def present(self) -> list[StoredResult]:
         """Results that are in the store."""
         return [node for node in self.nodes if node.digest]
 
-    def made_from(self, roots: Iterable[ResultNode]) -> list[ResultNode]:
+    def made_from(self, roots: Iterable[StoredResult]) -> list[StoredResult]:
         """Return the roots and everything that was made from them, directly or indirectly."""
-        users: dict[str, list[ResultNode]] = {}
+        users: dict[str, list[StoredResult]] = {}
         for node in self.nodes:
             for digest in node.inputs:
                 users.setdefault(digest, []).append(node)
-        found: dict[tuple[str, str], ResultNode] = {}
+        found: dict[tuple[str, str], StoredResult] = {}
         todo = list(roots)
         while todo:
             node = todo.pop()
@@ -97,7 +97,7 @@ class ResultGraph:
                 todo += [user for digest in node.digests for user in users.get(digest, [])]
         return [found[place] for place in sorted(found)]
 
-    def reference(self, node: ResultNode) -> dict[str, Any]:
+    def reference(self, node: StoredResult) -> dict[str, Any]:
         """Return the fields of the result's reference; empty for one that is gone or damaged."""
         try:
             fields: dict[str, Any] = orjson.loads((self.path(node) / "artifact.json").read_bytes())
@@ -105,7 +105,7 @@ class ResultGraph:
             return {}
         return fields
 
-    def path(self, node: ResultNode) -> Path:
+    def path(self, node: StoredResult) -> Path:
         return self.home / node.place
 
 
@@ -118,7 +118,7 @@ def digest_at(folder: Path) -> str:
     return "damaged"
 
 
-def _node(home: Path, step: str, key: str, parts: Path | None, recorded: frozenset[str]) -> ResultNode:
+def _node(home: Path, step: str, key: str, parts: Path | None, recorded: frozenset[str]) -> StoredResult:
     digest = digest_at(home / "store" / step / key)
     inputs: set[str] = set()
     if parts is not None:
@@ -126,7 +126,7 @@ def _node(home: Path, step: str, key: str, parts: Path | None, recorded: frozens
             for value in orjson.loads(parts.read_bytes())["inputs"].values():
                 inputs |= {value} if isinstance(value, str) else set(value)
     known = recorded | ({digest} if digest and digest != "damaged" else frozenset())
-    return ResultNode(step, key, frozenset(known), frozenset(inputs), digest)
+    return StoredResult(step, key, frozenset(known), frozenset(inputs), digest)
 
 
 @dataclass(frozen=True)
@@ -146,12 +146,12 @@ class Indexed:
 
 def index_new_results(settings: Settings) -> None:
     """Update the index; entries that it has already cost almost nothing."""
-    graph = ResultGraph(settings.home, open_ledger(settings))
+    graph = HomeGraph(settings.home, open_ledger(settings))
     update_index(settings, graph, load_hashes(settings), skip_locked=True, skip_damaged=True)
 
 
 def update_index(
-    settings: Settings, graph: ResultGraph, hashes: KeyedHash, *, skip_locked: bool = False, skip_damaged: bool = False
+    settings: Settings, graph: HomeGraph, hashes: KeyedHash, *, skip_locked: bool = False, skip_damaged: bool = False
 ) -> Path:
     """Index what is new, drop what is gone, and return the index's folder.
 
@@ -183,7 +183,7 @@ def snapshot_key(pipeline: str, snapshot: str) -> str:
     return f"{pipeline}--{snapshot}"
 
 
-def _index_store(graph: ResultGraph, root: Path, files: set[str], hashes: KeyedHash, *, skip_damaged: bool) -> set[str]:
+def _index_store(graph: HomeGraph, root: Path, files: set[str], hashes: KeyedHash, *, skip_damaged: bool) -> set[str]:
     wanted: set[str] = set()
     for node in graph.present:
         stem = f"{node.step}/{node.key}.{node.digest[:16]}"
@@ -207,7 +207,7 @@ def _index_store(graph: ResultGraph, root: Path, files: set[str], hashes: KeyedH
     return wanted
 
 
-def _splits_of(node: ResultNode, graph: ResultGraph) -> Path | None:
+def _splits_of(node: StoredResult, graph: HomeGraph) -> Path | None:
     made_from = (source for digest in sorted(node.inputs) for source in graph.by_digest.get(digest, []))
     return next((graph.path(source) for source in made_from if (graph.path(source) / "train.parquet").is_file()), None)
 
@@ -264,9 +264,7 @@ def remove_copies(settings: Settings, folder: Path, forgotten: Forgotten) -> Non
     """Remove the copies below the source's folder that hold rows of these customers, or unreadable rows."""
     if not any(folder in copy.parents for copy in all_copies(settings.home / "ingest")):
         return
-    index = update_index(
-        settings, ResultGraph(settings.home, open_ledger(settings)), forgotten.hashes, skip_locked=True
-    )
+    index = update_index(settings, HomeGraph(settings.home, open_ledger(settings)), forgotten.hashes, skip_locked=True)
     owners = [*sorted(forgotten.owners), _unread_owner(forgotten.hashes)]
     for copy in _held(settings.home, index, owners):
         if folder in copy.parents:

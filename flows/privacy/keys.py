@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flows.ledger.erasures import merge_tombstones
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.workspace.disk import keep_private, private_folder, write_private
 from flows.workspace.settings import Settings
 from schemas.curation_steps import RedactStep

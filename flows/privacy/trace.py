@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.ledger.rows import CandidateRow
 from flows.privacy.index import (
     COPIED,
     LANDED,
     SNAPSHOT,
     WAREHOUSE,
+    HomeGraph,
     Indexed,
-    ResultGraph,
-    ResultNode,
+    StoredResult,
     published,
     update_index,
 )
@@ -54,7 +54,7 @@ class Tracer:
     def __init__(self, settings: Settings, forgotten: Forgotten, *, skip_locked: bool = False) -> None:
         self.settings, self.home = settings, settings.home
         self.ledger = open_ledger(settings)
-        self.graph = ResultGraph(settings.home, self.ledger)
+        self.graph = HomeGraph(settings.home, self.ledger)
         self.index = update_index(settings, self.graph, forgotten.hashes, skip_locked=skip_locked)
 
     def holdings(self, owner: str, forgotten: Forgotten, *, sources: bool = True) -> Holdings:
@@ -134,7 +134,7 @@ class Tracer:
                     grown = True
         return direct, inherited
 
-    def _holds_weights(self, node: ResultNode) -> bool:
+    def _holds_weights(self, node: StoredResult) -> bool:
         """Return whether it is a training or a whole model, by its files; of one that is gone, by its step."""
         if not node.digest:
             return node.step == "train"

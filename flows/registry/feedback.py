@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.privacy.keys import load_forgotten
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings

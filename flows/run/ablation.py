@@ -17,7 +17,7 @@ from flows.effects.contract import judge_checks
 from flows.graph.execute import NodeOutcome, Observer, Run, run_plainly
 from flows.graph.graph import Node
 from flows.graph.store import Store
-from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.open import open_ledger, open_store
 from flows.registry.state import RegistryState
 from flows.run.guarded_run import guarded_run
 from flows.workspace.clock import present

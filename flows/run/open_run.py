@@ -20,7 +20,7 @@ from flows.graph.execute import CancelSignal, NodeOutcome, Run, RunEndedError
 from flows.graph.graph import Node
 from flows.graph.keys import digest_of
 from flows.graph.store import Obtained
-from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.open import open_ledger, open_store
 from flows.ledger.runs import SeenTickets
 from flows.privacy.forget import apply_tombstones
 from flows.records.run_picture import keep_picture, picture_now

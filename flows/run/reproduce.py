@@ -20,7 +20,7 @@ from flows.graph.graph import Node
 from flows.graph.keys import why_changed
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.ledger.rows import StepRow
 from flows.registry.state import RegistryState, StartingPoint, starting_point
 from flows.views.run_reader import spec_of

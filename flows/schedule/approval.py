@@ -18,7 +18,7 @@ from pydantic import Field
 
 from flows.champion.approvals import ApprovalAnswer, answer
 from flows.context.outcome import Outcome, held, outcome_of
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.ledger.rows import MOVES, EventRow
 from flows.workspace.settings import Settings, load_settings
 from schemas.pipeline import PipelineSpec

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from flows.schedule.automatic import TAG
-from flows.views.doctor import HealthFinding, Patient
+from flows.views.doctor import Patient, Symptom
 from flows.workspace.servers import answer_code, client_environment, read_state
 
 HOLDING = ("PENDING", "RUNNING", "CANCELLING")
@@ -18,7 +18,7 @@ SETTLE_S = 2.0
 """A run takes its slot a moment before it is in one of these states."""
 
 
-def slots(patient: Patient) -> Iterator[HealthFinding]:
+def slots(patient: Patient) -> Iterator[Symptom]:
     """Name and free the slots of our deployments' limits that no run holds; limits that others share are left alone."""
     yours, server = patient.settings.prefect_api_url, read_state(patient.settings.home / "prefect")
     url = yours or (f"{server.url}/api" if server is not None else None)
@@ -58,7 +58,7 @@ def slots(patient: Patient) -> Iterator[HealthFinding]:
                     continue
                 client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(active_slots=n_held))
                 message = f"freed {n_taken - n_held} of deployment {deployment}'s limit that no run held"
-                yield HealthFinding("slot", "warn", message, "start the server with the lines of infra/environment.env")
+                yield Symptom("slot", "warn", message, "start the server with the lines of infra/environment.env")
     except PrefectHTTPStatusError as error:
         message = f"deployments cannot be read at {url}: HTTP {error.response.status_code}"
-        yield HealthFinding("slot", "warn", message, "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY")
+        yield Symptom("slot", "warn", message, "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY")

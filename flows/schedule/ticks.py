@@ -13,7 +13,7 @@ from flows.context.request import RunRequest
 from flows.context.run_context import RunContext, new_run_id
 from flows.forecast.gate_power import gate_power
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.ledger.ticks import Mark
 from flows.run.open_run import OpenRun
 from flows.workspace.clock import present

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import orjson
 
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.records.timings import read_timings
 from flows.views.run_reader import Recorded, spec_of
 from flows.workspace.disk import private_folder

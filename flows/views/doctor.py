@@ -24,7 +24,7 @@ from typing import TypeAlias
 
 from flows.context.ingest import ingested_summary, source_fault
 from flows.ledger.history import is_before
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.records.published import warehouse_folder
 from flows.views.champion_files import check_champion
 from flows.workspace.clock import VARIABLE, now
@@ -59,7 +59,7 @@ _FIX = {
 
 
 @dataclass(frozen=True)
-class HealthFinding:
+class Symptom:
     """One line of the report."""
 
     what: str
@@ -78,12 +78,12 @@ class Patient:
     environ: Mapping[str, str]
 
 
-def _rated(what: str, good: bool, message: str, fix: str, *, otherwise: str = "warn") -> HealthFinding:
+def _rated(what: str, good: bool, message: str, fix: str, *, otherwise: str = "warn") -> Symptom:
     """A finding that needs the fix only if it is not good."""
-    return HealthFinding(what, "ok" if good else otherwise, message, "" if good else fix)
+    return Symptom(what, "ok" if good else otherwise, message, "" if good else fix)
 
 
-Check: TypeAlias = Callable[[Patient], Iterator[HealthFinding]]
+Check: TypeAlias = Callable[[Patient], Iterator[Symptom]]
 
 
 def bare_url(url: str) -> str:
@@ -97,33 +97,33 @@ def bare_url(url: str) -> str:
     return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
-def python(_patient: Patient) -> Iterator[HealthFinding]:
+def python(_patient: Patient) -> Iterator[Symptom]:
     """Check its version, and count the cores."""
     fit = (3, 11) <= sys.version_info[:2] <= (3, 14)
     message = f"{sys.version.split()[0]}, {counted(os.cpu_count() or 1, 'core')}"
     yield _rated("python", fit, message, "use Python 3.11 to 3.14", otherwise="bad")
 
 
-def packages(_patient: Patient) -> Iterator[HealthFinding]:
+def packages(_patient: Patient) -> Iterator[Symptom]:
     """Check that everything a run imports is installed."""
     for name in NEEDED:
         try:
-            yield HealthFinding(name, "ok", metadata.version(name))
+            yield Symptom(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield HealthFinding(name, "bad", "not installed", "make install")
+            yield Symptom(name, "bad", "not installed", "make install")
 
 
-def name_clashes(_patient: Patient) -> Iterator[HealthFinding]:
+def name_clashes(_patient: Patient) -> Iterator[Symptom]:
     """Check that no other distribution ships our top-level names: its files would shadow ours."""
     owners = metadata.packages_distributions()
     clashes = [(name, other) for name in OUR_PACKAGES for other in sorted(set(owners.get(name, [])) - {"tunegate"})]
     for name, other in clashes:
-        yield HealthFinding("names", "bad", f"{other} also ships `{name}`", f"uninstall {other}")
+        yield Symptom("names", "bad", f"{other} also ships `{name}`", f"uninstall {other}")
     if not clashes:
-        yield HealthFinding("names", "ok", f"no other distribution ships {', '.join(OUR_PACKAGES)}")
+        yield Symptom("names", "ok", f"no other distribution ships {', '.join(OUR_PACKAGES)}")
 
 
-def torch(_patient: Patient) -> Iterator[HealthFinding]:
+def torch(_patient: Patient) -> Iterator[Symptom]:
     """Check its arithmetic, threads and devices; imports it, which takes seconds."""
     from tasks.model.base_model import torch_facts
 
@@ -133,16 +133,16 @@ def torch(_patient: Patient) -> Iterator[HealthFinding]:
     fix = f"set OMP_NUM_THREADS to at most {n_cores}"
     yield _rated("arithmetic", facts.n_threads <= n_cores, f"{counted(facts.n_threads, 'thread')}, {precision}", fix)
     for device in facts.devices:
-        yield HealthFinding("device", "ok", device)
+        yield Symptom("device", "ok", device)
 
 
-def config(patient: Patient) -> Iterator[HealthFinding]:
+def config(patient: Patient) -> Iterator[Symptom]:
     """Check that the file loads."""
     names = sorted(load_file(patient.config).pipelines)
-    yield HealthFinding("config", "ok", f"{patient.config}: {', '.join(names)}")
+    yield Symptom("config", "ok", f"{patient.config}: {', '.join(names)}")
 
 
-def disk(patient: Patient) -> Iterator[HealthFinding]:
+def disk(patient: Patient) -> Iterator[Symptom]:
     """Check that the state folder and the cache have space and are writable."""
     for what, place in (("disk", patient.settings.home), ("cache", patient.settings.cache)):
         folder = place
@@ -153,16 +153,16 @@ def disk(patient: Patient) -> Iterator[HealthFinding]:
         yield _rated(what, free >= MIN_FREE_GB, f"{free:.1f} GB free at {place}", fix)
         if not os.access(folder, os.W_OK):
             variable = "TUNEGATE_HOME" if what == "disk" else "TUNEGATE_CACHE"
-            yield HealthFinding(what, "bad", f"{folder} is not writable", f"set {variable}")
+            yield Symptom(what, "bad", f"{folder} is not writable", f"set {variable}")
 
 
-def clock(_patient: Patient) -> Iterator[HealthFinding]:
+def clock(_patient: Patient) -> Iterator[Symptom]:
     """Check that no test clock is still set."""
     if os.environ.get(VARIABLE):
-        yield HealthFinding("clock", "warn", f"{VARIABLE} is set: ticks and cooldowns use {now()}", f"unset {VARIABLE}")
+        yield Symptom("clock", "warn", f"{VARIABLE} is set: ticks and cooldowns use {now()}", f"unset {VARIABLE}")
 
 
-def locks(patient: Patient) -> Iterator[HealthFinding]:
+def locks(patient: Patient) -> Iterator[Symptom]:
     """Show who holds a pipeline or a resource; a lock ends with its process, so there are no stale ones to remove."""
     held = 0
     for path in sorted((patient.settings.home / "locks").glob("*.lock")):
@@ -170,39 +170,37 @@ def locks(patient: Patient) -> Iterator[HealthFinding]:
         if holder is not None:
             held += 1
             process = f"process {holder.pid} on {holder.host}"
-            yield HealthFinding(
-                "lock", "ok", f"{path.stem} is held by run {holder.run} ({process}) since {holder.since}"
-            )
+            yield Symptom("lock", "ok", f"{path.stem} is held by run {holder.run} ({process}) since {holder.since}")
     if not held:
-        yield HealthFinding("locks", "ok", "no pipeline is held")
+        yield Symptom("locks", "ok", "no pipeline is held")
 
 
-def ledger(patient: Patient) -> Iterator[HealthFinding]:
+def ledger(patient: Patient) -> Iterator[Symptom]:
     """Check that it is readable, the one that was here before, its history intact, and every row unchanged."""
     kept = open_ledger(patient.settings)
     kept.check()
     if not kept.exists():
-        yield HealthFinding("ledger", "ok", "no run yet")
+        yield Symptom("ledger", "ok", "no run yet")
         return
     events = kept.history()
     if events and is_before(now(), events[-1].at):
-        yield HealthFinding(
+        yield Symptom(
             "clock", "warn", f"it is {now()}, and the last decision about a champion is dated {events[-1].at}",
             "set this machine's clock, or that of the host that decided: the next decision would be dated before its "
             "predecessor",
         )  # fmt: skip
-    yield HealthFinding(
+    yield Symptom(
         "ledger", "ok", f"{counted(len(events), 'move')} of a champion, history intact, every row as it was written"
     )
 
 
-def interrupted(patient: Patient) -> Iterator[HealthFinding]:
+def interrupted(patient: Patient) -> Iterator[Symptom]:
     """Find runs whose process ended unexpectedly."""
     for row in open_ledger(patient.settings).mark_interrupted():
-        yield HealthFinding("run", "warn", f"{row.run_id} was interrupted", f"tunegate run {row.pipeline}")
+        yield Symptom("run", "warn", f"{row.run_id} was interrupted", f"tunegate run {row.pipeline}")
 
 
-def pending_sync(patient: Patient) -> Iterator[HealthFinding]:
+def pending_sync(patient: Patient) -> Iterator[Symptom]:
     """Count the changes that MLflow does not have yet."""
     if not open_ledger(patient.settings).exists():
         return
@@ -211,7 +209,7 @@ def pending_sync(patient: Patient) -> Iterator[HealthFinding]:
     yield _rated("sync", not n_pending, f"MLflow: {state}", "tunegate ops reconcile")
 
 
-def warehouses(patient: Patient) -> Iterator[HealthFinding]:
+def warehouses(patient: Patient) -> Iterator[Symptom]:
     """Check that every published warehouse opens, and has the fate of each row read."""
     home = patient.settings.home
     for folder in sorted((home / "warehouse").glob("*/")):
@@ -223,20 +221,20 @@ def warehouses(patient: Patient) -> Iterator[HealthFinding]:
             with connect(path, read_only=True) as client:
                 row = client.execute("SELECT count(*), (SELECT n_read FROM snapshot) FROM fate").fetchone()
         except LockedError as error:
-            yield HealthFinding(
+            yield Symptom(
                 "warehouse", "warn", f"{folder.name}: {error.message}", error.hint or "close the other program"
             )
         except StorageError as error:
-            yield HealthFinding("warehouse", "bad", f"{folder.name}: {error.code}: {error.message}", fix)
+            yield Symptom("warehouse", "bad", f"{folder.name}: {error.code}: {error.message}", fix)
         except Exception as error:  # DuckDB's text may quote a row
-            yield HealthFinding("warehouse", "bad", f"{folder.name}: cannot be queried ({type(error).__name__})", fix)
+            yield Symptom("warehouse", "bad", f"{folder.name}: cannot be queried ({type(error).__name__})", fix)
         else:
             whole = row is not None and row[0] == row[1]
             found = f"{row[0] if row else 0:,} rows, each with its fate" if whole else "rows are missing"
             yield _rated("warehouse", whole, f"{folder.name}: {found}", fix, otherwise="bad")
 
 
-def mlflow_store(patient: Patient) -> Iterator[HealthFinding]:
+def mlflow_store(patient: Patient) -> Iterator[Symptom]:
     """Check that the embedded MLflow store is an intact database."""
     path = patient.settings.home / "mlflow" / "mlflow.db"
     if not path.exists():
@@ -251,7 +249,7 @@ def mlflow_store(patient: Patient) -> Iterator[HealthFinding]:
     yield _rated("mlflow store", answer == "ok", message, fix, otherwise="bad")
 
 
-def champions(patient: Patient) -> Iterator[HealthFinding]:
+def champions(patient: Patient) -> Iterator[Symptom]:
     """Check the sha256 of every file of every champion, and the digests that the ledger recorded."""
     for champion in open_ledger(patient.settings).champions():
         what = f"{champion.name} v{champion.version}"
@@ -262,15 +260,15 @@ def champions(patient: Patient) -> Iterator[HealthFinding]:
             if not wrong:
                 check_champion(open_ledger(patient.settings), champion.name)
         except StorageError as error:
-            yield HealthFinding("champion", "bad", f"{what}: {error.code}: {error.message}", error.hint or fix)
+            yield Symptom("champion", "bad", f"{what}: {error.code}: {error.message}", error.hint or fix)
             continue
         if wrong:
-            yield HealthFinding("champion", "bad", f"{what}: {', '.join(wrong)} is not what the ledger recorded", fix)
+            yield Symptom("champion", "bad", f"{what}: {', '.join(wrong)} is not what the ledger recorded", fix)
         else:
-            yield HealthFinding("champion", "ok", f"{what}: every file has its sha256, {champion.bundle.digest[:12]}")
+            yield Symptom("champion", "ok", f"{what}: every file has its sha256, {champion.bundle.digest[:12]}")
 
 
-def local_servers(patient: Patient) -> Iterator[HealthFinding]:
+def local_servers(patient: Patient) -> Iterator[Symptom]:
     """Check the servers that were started here; they listen only on loopback."""
     servers = running(patient.settings.home, *users_homes(patient.settings.state))
     for server in servers:
@@ -280,18 +278,16 @@ def local_servers(patient: Patient) -> Iterator[HealthFinding]:
             "server", answers, message, f"tunegate ops down --all, then tunegate ops up; its log: {server.log}"
         )
     if not servers:
-        yield HealthFinding(
-            "servers", "ok", "none is running; a run starts what it needs, `tunegate ops up` starts both"
-        )
+        yield Symptom("servers", "ok", "none is running; a run starts what it needs, `tunegate ops up` starts both")
 
 
-def prefect(patient: Patient) -> Iterator[HealthFinding]:
+def prefect(patient: Patient) -> Iterator[Symptom]:
     """Check the server in PREFECT_API_URL."""
     if patient.settings.prefect_api_url:
         yield from _remote("prefect", patient.settings.prefect_api_url, patient)
 
 
-def mlflow(patient: Patient) -> Iterator[HealthFinding]:
+def mlflow(patient: Patient) -> Iterator[Symptom]:
     """Check every tracking server in a pipeline or MLFLOW_TRACKING_URI."""
     try:
         declared = {spec.registry.tracking_uri for spec in load_file(patient.config).pipelines.values()}
@@ -302,20 +298,20 @@ def mlflow(patient: Patient) -> Iterator[HealthFinding]:
             yield from _remote("mlflow", uri, patient)
 
 
-def _remote(what: str, url: str, patient: Patient) -> Iterator[HealthFinding]:
+def _remote(what: str, url: str, patient: Patient) -> Iterator[Symptom]:
     shown, code = bare_url(url), answer_code(f"{url.rstrip('/')}/health")
     known = any(patient.environ.get(name) for name in LOGIN[what]) or "@" in url
     if code is None:
-        yield HealthFinding(what, "bad", f"{shown} does not answer", f"start it, or correct the address of {what}")
+        yield Symptom(what, "bad", f"{shown} does not answer", f"start it, or correct the address of {what}")
     elif code in (401, 403) and not known:
-        yield HealthFinding(what, "bad", f"{shown} asks for a login", f"set {LOGIN[what][0]}")
+        yield Symptom(what, "bad", f"{shown} asks for a login", f"set {LOGIN[what][0]}")
     elif code not in (200, 401, 403):
-        yield HealthFinding(what, "bad", f"{shown} answers {code} instead of 200", "see the server's log")
+        yield Symptom(what, "bad", f"{shown} answers {code} instead of 200", "see the server's log")
     else:
-        yield HealthFinding(what, "ok", f"{shown} answers")
+        yield Symptom(what, "ok", f"{shown} answers")
 
 
-def cluster(patient: Patient) -> Iterator[HealthFinding]:
+def cluster(patient: Patient) -> Iterator[Symptom]:
     """Check, for pipelines with `engine: ray`, the address, the shared storage and every node. Joins the cluster."""
     declared = [spec for spec in load_file(patient.config).pipelines.values() if spec.engine == "ray"]
     if not declared:
@@ -327,12 +323,12 @@ def cluster(patient: Patient) -> Iterator[HealthFinding]:
 
     for node in inspect_nodes(place):
         if node.fault is None:
-            yield HealthFinding("node", "ok", f"{node.name}: same Python, libraries and source; sees {place.shared}")
+            yield Symptom("node", "ok", f"{node.name}: same Python, libraries and source; sees {place.shared}")
         else:
-            yield HealthFinding("node", "bad", f"{node.fault.code}: {node.fault.message}", node.fault.hint or "")
+            yield Symptom("node", "bad", f"{node.fault.code}: {node.fault.message}", node.fault.hint or "")
 
 
-def sources(patient: Patient) -> Iterator[HealthFinding]:
+def sources(patient: Patient) -> Iterator[Symptom]:
     """Check, for remote sources, extra, credential and what was ingested. Contacts no service."""
     for spec in load_file(patient.config).pipelines.values():
         message = ingested_summary(spec, patient.settings)
@@ -340,12 +336,12 @@ def sources(patient: Patient) -> Iterator[HealthFinding]:
             continue
         fault = source_fault(spec.source, pipeline=spec.name)
         if fault is not None:
-            yield HealthFinding("source", "bad", f"{spec.name}: {fault.code}: {fault.message}", fault.hint or "")
+            yield Symptom("source", "bad", f"{spec.name}: {fault.code}: {fault.message}", fault.hint or "")
         else:
-            yield HealthFinding("source", "ok", f"{spec.name}: {message}")
+            yield Symptom("source", "ok", f"{spec.name}: {message}")
 
 
-def rights(patient: Patient) -> Iterator[HealthFinding]:
+def rights(patient: Patient) -> Iterator[Symptom]:
     """Check that only its user can read the state folder: it holds ticket text and weights."""
     home = patient.settings.home
     if not home.is_dir():
@@ -353,18 +349,18 @@ def rights(patient: Patient) -> Iterator[HealthFinding]:
     mode = stat.S_IMODE(home.stat().st_mode)
     if mode & 0o077:
         message = f"other users of this machine can read {home} (mode {mode:04o})"
-        yield HealthFinding("rights", "warn", message, f"chmod 700 {home}")
+        yield Symptom("rights", "warn", message, f"chmod 700 {home}")
     else:
-        yield HealthFinding("rights", "ok", f"only this user can read {home}")
+        yield Symptom("rights", "ok", f"only this user can read {home}")
 
 
-def exposure(patient: Patient) -> Iterator[HealthFinding]:
+def exposure(patient: Patient) -> Iterator[Symptom]:
     """Check the servers that runs use and those started here: can other machines reach them, and without a login?"""
     for kind, url in sorted(set(_servers(patient))):
         yield from judge_server(kind, url, environ=patient.environ)
 
 
-def judge_server(kind: str, url: str, *, environ: Mapping[str, str]) -> Iterator[HealthFinding]:
+def judge_server(kind: str, url: str, *, environ: Mapping[str, str]) -> Iterator[Symptom]:
     """Yield findings about one server; none if only this machine can reach it."""
     parts = urllib.parse.urlsplit(url)
     place = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)  # without the login in the address
@@ -374,13 +370,13 @@ def judge_server(kind: str, url: str, *, environ: Mapping[str, str]) -> Iterator
     code = answer_code(bare_url(url).rstrip("/") + _PROTECTED[kind])  # without credentials
     answers = code is not None and code not in (401, 403)
     if not answers and (code is not None or any(environ.get(name) for name in LOGIN[kind])):
-        yield HealthFinding(kind, "ok", f"{place} can be reached from other machines and asks for a login")
+        yield Symptom(kind, "ok", f"{place} can be reached from other machines and asks for a login")
     else:
         state = "answers anyone" if answers else "does not answer, and no login is set here"
-        yield HealthFinding(kind, "warn", f"{place} can be reached from other machines and {state}", _FIX[kind])
+        yield Symptom(kind, "warn", f"{place} can be reached from other machines and {state}", _FIX[kind])
     if remote and parts.scheme == "http":
         message = f"logins and figures are sent to {place} unencrypted"
-        yield HealthFinding(kind, "warn", message, "put a proxy with TLS in front of it, and use https")
+        yield Symptom(kind, "warn", message, "put a proxy with TLS in front of it, and use https")
 
 
 def reachable_from_elsewhere(port: int, *, proc: Path = Path("/proc")) -> bool:
@@ -426,14 +422,14 @@ CHECKS: tuple[Check, ...] = (
 )  # fmt: skip
 
 
-def examine(check: Check, patient: Patient) -> Iterator[HealthFinding]:
+def examine(check: Check, patient: Patient) -> Iterator[Symptom]:
     """What one check finds; its error is a finding too, and ends no other check."""
     try:
         with named_disk_errors(patient.settings.home):
             yield from check(patient)
     except TunegateError as error:
         fix = error.hint or f"tunegate explain {error.code}"
-        yield HealthFinding(check.__name__, "bad", f"{error.code}: {error.message}", fix)
+        yield Symptom(check.__name__, "bad", f"{error.code}: {error.message}", fix)
     except Exception as error:  # files may be damaged in any way; the message may quote a ticket
         message = f"cannot be checked ({type(error).__name__})"
-        yield HealthFinding(check.__name__, "bad", message, "restore it from a backup, or report this")
+        yield Symptom(check.__name__, "bad", message, "restore it from a backup, or report this")

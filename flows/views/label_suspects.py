@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.open import open_ledger, open_store
 from flows.workspace.settings import Settings
 from schemas.artifacts import LabelSources
 from schemas.diagnosis import LabelGroup

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from flows.context.labels import Votes, read_votes, settle_votes
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.views.run_reader import Recorded, spec_of
 from flows.workspace.settings import Settings
 from schemas.artifacts import EvalSet, Scores

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.ledger.rows import CandidateRow
-from flows.privacy.index import ResultGraph, ResultNode
+from flows.privacy.index import HomeGraph, StoredResult
 from flows.privacy.keys import hashes_of, load_hashes, names_of
 from flows.privacy.trace import Tracer
 from flows.records.published import warehouse_folder
@@ -78,7 +78,7 @@ def find_version(ledger: Ledger, what: str) -> CandidateRow | None:
 def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
     """Return everything that is known about the version's origin; what is gone from the store is None."""
     ledger, ref = open_ledger(settings), row.ref
-    graph = ResultGraph(settings.home, ledger)
+    graph = HomeGraph(settings.home, ledger)
     recorded = Recorded(settings, ref.run_id)
     mark = ledger.mark_of(ref.run_id)
     warehouse = recorded.result("warehouse", WarehouseRef)
@@ -117,7 +117,7 @@ def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _parents(graph: ResultGraph, inputs: list[ResultNode], ledger: Ledger) -> list[str]:
+def _parents(graph: HomeGraph, inputs: list[StoredResult], ledger: Ledger) -> list[str]:
     """Return the trainings among the inputs of a training, as versions if they are registered."""
     versions = {
         row.ref.trained.root.name: f"{row.ref.name} v{row.ref.version}"

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.records.published import warehouse_folder
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings

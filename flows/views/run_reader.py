@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.open import open_ledger, open_store
 from flows.ledger.rows import RunRow, flat
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, CurationCard, EvalSet, GateDecision, Predictions, Scores

@@ -39,7 +39,7 @@ Refused = list[int]
 
 
 @dataclass(frozen=True)
-class ShinglePiece:
+class RowSets:
     """The texts of a range of rows: their sets, in the order of the rows, one after the other."""
 
     sets: ShingleSets
@@ -62,7 +62,7 @@ class Chosen:
         return int(self.ranks.nbytes + self.sizes.nbytes + self.hashes.nbytes)
 
 
-def choose(piece: ShinglePiece, texts: Any) -> Chosen:
+def choose(piece: RowSets, texts: Any) -> Chosen:
     """Return these texts of a part, by their numbers in ascending order."""
     sets = piece.sets
     sizes = sets.sizes[texts]
@@ -134,10 +134,7 @@ def shingle_piece(piece: pa.Buffer, ranks: Any, step: DedupStep, n_buckets: int)
     )
     bucket = sets.keys[:, 0] % np.uint64(n_buckets)
     by_bucket = [np.flatnonzero(bucket == number) for number in range(n_buckets)]
-    return (
-        ShinglePiece(sets, ranks),
-        *(Keys(ranks[texts], sets.keys[texts], sets.sizes[texts]) for texts in by_bucket),
-    )
+    return (RowSets(sets, ranks), *(Keys(ranks[texts], sets.keys[texts], sets.sizes[texts]) for texts in by_bucket))
 
 
 def first_of_equal(*buckets: Keys) -> Firsts:
@@ -152,7 +149,7 @@ def first_of_equal(*buckets: Keys) -> Firsts:
     return Firsts(ranks, ranks[firsts], (keys == 0).all(axis=1), int(sizes[alone].sum(dtype=np.int64)))
 
 
-def cells_of_piece(piece: ShinglePiece, texts: Any, bits: int, n_ranges: int) -> tuple[Any, ...]:
+def cells_of_piece(piece: RowSets, texts: Any, bits: int, n_ranges: int) -> tuple[Any, ...]:
     """Return by range the cell of each hash of these texts, counted from the first cell of its range."""
     cells = (choose(piece, texts).hashes >> np.uint64(64 - bits)).astype(np.uint32)
     length = _range_length(bits, n_ranges)
@@ -170,9 +167,7 @@ def count_range(bits: int, n_ranges: int, *several: Any) -> tuple[Any]:
     return (counts,)
 
 
-def meet(
-    piece: ShinglePiece, texts: Any, threshold: float, bits: int, n_buckets: int, *ranges: Any
-) -> tuple[Meeting, ...]:
+def meet(piece: RowSets, texts: Any, threshold: float, bits: int, n_buckets: int, *ranges: Any) -> tuple[Meeting, ...]:
     """Choose the rare prefix of each text, and send the text to the bucket of each shingle in it."""
     cells = np.concatenate(ranges)
     sets = piece.sets.take(texts)
@@ -247,7 +242,7 @@ def connect_bucket(limits: JoinLimits, meeting: Meeting, *several: Chosen) -> tu
     return ranks[joined], ranks[component[joined]], n_compared
 
 
-def pick(piece: ShinglePiece, texts: Any, packs: Any, n_packs: int) -> tuple[Chosen, ...]:
+def pick(piece: RowSets, texts: Any, packs: Any, n_packs: int) -> tuple[Chosen, ...]:
     """Return by pack these texts, in ascending order, with their sets."""
     return tuple(choose(piece, texts[packs == number]) for number in range(n_packs))
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import toy
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from schemas.artifacts import DatasetRef, Splits
 from tests.support.workplace import Workplace
 

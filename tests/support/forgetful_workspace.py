@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from flows.graph.keys import KeyParts
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.ledger.rows import RunVerdict
 from flows.registry.feedback import feedback_database
 from flows.workspace.settings import Settings, load_settings

@@ -12,7 +12,7 @@ import pytest
 
 from flows.context.run_context import RunContext
 from flows.ledger.ledger import Ledger
-from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.open import open_ledger, open_store
 from flows.ledger.rows import RunVerdict
 from flows.registry.state import RegistryState
 from flows.workspace.settings import Settings

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flows.cli.output import note, out, print_json, print_rows, warn
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.privacy.forget import CERTIFICATES, certificate_text
 from flows.views.lineage import NamedLineage
 from flows.workspace.settings import Settings

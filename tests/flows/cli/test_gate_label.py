@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.workspace.settings import load_settings
 from tasks.model.answer_engine import Answer
 from tasks.model.generate import AnswerJob, Batch, InThisProcess

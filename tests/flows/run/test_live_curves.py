@@ -9,7 +9,7 @@ import pytest
 
 from flows.graph.execute import NodeOutcome
 from flows.graph.graph import Graph, Node
-from flows.ledger.opened import open_ledger
+from flows.ledger.open import open_ledger
 from flows.run.live_curves import LiveCurves
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact

@@ -13,7 +13,7 @@ import pytest
 
 from flows.ledger.ledger import Ledger
 from flows.views import doctor as health
-from flows.views.doctor import CHECKS, Check, HealthFinding, Patient, examine
+from flows.views.doctor import CHECKS, Check, Patient, Symptom, examine
 from flows.workspace.lock import pipeline_lock
 from flows.workspace.settings import Settings
 from tests.support.desk_server import send, serving
@@ -37,7 +37,7 @@ def states(check: Check, patient: Patient) -> list[tuple[str, str]]:
     return [(finding.what, finding.state) for finding in examine(check, patient)]
 
 
-def one(check: Check, patient: Patient) -> HealthFinding:
+def one(check: Check, patient: Patient) -> Symptom:
     (finding,) = examine(check, patient)
     return finding
 
@@ -157,8 +157,8 @@ def test_the_login_in_an_address_is_not_printed(patient: Patient) -> None:
 
 
 def test_an_error_in_a_check_is_a_finding_and_the_next_check_runs(patient: Patient) -> None:
-    def check(_patient: Patient) -> Iterator[HealthFinding]:
-        yield HealthFinding("first", "ok", "whole")
+    def check(_patient: Patient) -> Iterator[Symptom]:
+        yield Symptom("first", "ok", "whole")
         raise TypeError("the text of a ticket")
 
     first, second = examine(check, patient)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.open import open_ledger, open_store
 from flows.views.label_suspects import find_suspects
 from flows.workspace.settings import Settings
 from schemas.artifacts import LabelSources
