@@ -102,10 +102,11 @@ def dead_prefect(trial: Trial) -> Iterator[str]:
 
 
 def _command(_acks: Acks) -> int:
-    from flows.cli.running import run_and_print
+    from flows.cli.output import render
+    from flows.cli.running import run_pipeline
     from flows.context.request import ANY_CASE
 
-    return run_and_print(PIPELINE, Path("pipelines.yaml"), ANY_CASE, as_json=True)
+    return render(run_pipeline(PIPELINE, Path("pipelines.yaml"), ANY_CASE), as_json=True)
 
 
 def _hold_pipeline(home: Path) -> Work:

@@ -1,17 +1,42 @@
-"""What `tunegate predict` does: a ticket from a file or stdin, and the champion's answer."""
+"""`tunegate predict`: a ticket from a file or stdin, and the champion's answer."""
 
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from flows.cli.command import command
+from flows.cli.options import CONFIG, Config, Pipeline
+from flows.cli.output import Result
+from flows.ledger.open import open_ledger
+from flows.workspace.settings import load_settings
 from schemas.artifacts import ChampionRef
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
+from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 from schemas.regular_file import open_regular
 from tasks.curate.redact import redact_row
 from tasks.sources.readers.records import MAX_ROW_BYTES
 from tasks.storage.files import verify
+
+
+@command(example="tunegate predict support-replies --file ticket.txt")
+def predict(
+    pipeline: Pipeline,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Ticket text; stdin if not given.")] = None,
+    subject: Annotated[str, typer.Option(help="Subject line of the ticket.")] = "",
+    config: Config = CONFIG,
+) -> Result:
+    """Let the champion answer a ticket, redacted as it was trained."""
+    spec = load_file(config).get(pipeline)
+    champion = open_ledger(load_settings(config)).champion(spec.registry.name)
+    if champion is None:
+        raise no_champion(spec)
+    reply = answer_ticket(spec, champion, subject=subject, body=read_ticket(file))
+    return Result({"name": spec.registry.name, "version": champion.version, "reply": reply}, [reply])
 
 
 def no_champion(spec: PipelineSpec) -> ConfigError:

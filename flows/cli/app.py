@@ -9,48 +9,23 @@ import os
 import shlex
 import signal
 import sys
+from importlib import metadata
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-import flows.cli.data as data
-import flows.cli.gate as gate
-import flows.cli.model as model
-import flows.cli.ops as ops
-import flows.cli.study as study
-import flows.cli.weekly as weekly
-from flows.cli.command import CtrlCError, group
-from flows.cli.exit_codes import ABORTED, BROKEN_PIPE, TERMINATED
+from flows.cli.commands import TopLevel
+from flows.cli.exit_codes import ABORTED, BROKEN_PIPE, TERMINATED, CtrlCError
 from flows.cli.output import to_json, write
 from flows.workspace.guard import guard_process, print_traceback
 from schemas.errors import TunegateError
 
-
-class TopLevel(TyperGroup):
-    """The top level: its help fits a terminal of 24 lines."""
-
-    def format_help_text(self, ctx: Any, formatter: Any) -> None:
-        """The summary without the blank line above it."""
-        formatter.write(f"  {self.help}\n")
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Commands, then groups, then the names of the options on one line."""
-        found = [(name, self.commands[name]) for name in self.list_commands(ctx)]
-        width = formatter.width - 4 - max(len(name) for name, _ in found)
-        for title, is_group in (("Commands", False), ("Groups (tunegate GROUP --help)", True)):
-            formatter.write(f"{title}:\n")
-            rows = [(name, each) for name, each in found if isinstance(each, TyperGroup) == is_group]
-            with formatter.indentation():
-                formatter.write_dl([(name, each.get_short_help_str(width)) for name, each in rows])
-        names = [parameter.opts[0] for parameter in self.params if parameter.opts[0] != "--help"]
-        formatter.write(f"Options: --help, {', '.join(names)}\n")
-
-
-app = group(
-    "Turn fresh support tickets into a better fine-tuned model, or refuse to.",
+app = typer.Typer(
+    help="Turn fresh support tickets into a better fine-tuned model, or refuse to.",
     cls=TopLevel,
+    no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -138,9 +113,7 @@ def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        write(f"tunegate {version('tunegate')}\n", sys.stdout)
+        write(f"tunegate {metadata.version('tunegate')}\n", sys.stdout)
         raise typer.Exit
 
 
@@ -153,11 +126,3 @@ def common(
     ] = False,
 ) -> None:
     """Options before the command."""
-
-
-app.add_typer(weekly.app)
-app.add_typer(data.app, name="data")
-app.add_typer(gate.app, name="gate")
-app.add_typer(model.app, name="model")
-app.add_typer(study.app, name="study")
-app.add_typer(ops.app, name="ops")

@@ -1,53 +1,59 @@
-"""How a function becomes a command: its example, and the state folder that it works in."""
+"""How a function becomes a command: its parser, its example, the folders that it works in, and how its result prints.
+
+A command returns a `Result`, or its exit code if it printed what it had to say while it worked.
+"""
 
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import typer
 
-from flows.cli.options import CONFIG
+from flows.cli.commands import PARSERS
+from flows.cli.exit_codes import CtrlCError
+from flows.cli.options import CONFIG, Json
+from flows.cli.output import Result, render
+from flows.workspace.disk import named_disk_errors, need_folder, private_folder
 from flows.workspace.settings import load_settings
+from flows.workspace.temporary import sweep, temporary_files_below
 
-F = TypeVar("F", bound=Callable[..., int])
 
+def command(*, example: str, json: bool = True) -> Callable[[Callable[..., Result | int]], Callable[..., int]]:
+    """Make a function a command: its name is the command's, its docstring the help, with the example below it.
 
-class CtrlCError(Exception):
-    """A person pressed Ctrl-C in a command; Typer would end on KeyboardInterrupt without a word.
-
-    Its argument is the run that was interrupted, if there is one.
+    Args:
+        json: The command has `--json`; a function that takes `as_json` prints its result itself.
     """
 
-
-def group(summary: str, **settings: Any) -> typer.Typer:
-    """An application without commands yet.
-
-    Its help is plain text: rich's panels take 0.35 s to import and need more lines than a terminal has.
-    """
-    return typer.Typer(help=summary, no_args_is_help=True, rich_markup_mode=None, **settings)
-
-
-def command(app: typer.Typer, *, example: str) -> Callable[[F], F]:
-    """Make a function a command of `app`: its name is the command's, its docstring the help, the example below it."""
-
-    def register(function: F) -> F:
-        reads_config = "config" in inspect.signature(function).parameters
+    def register(function: Callable[..., Result | int]) -> Callable[..., int]:
+        signature = inspect.signature(function, eval_str=True)
+        parameters = signature.parameters
+        prints_itself = "as_json" in parameters
 
         @functools.wraps(function)
         def run_command(**arguments: Any) -> int:
+            as_json = arguments.get("as_json", False) if prints_itself else arguments.pop("as_json", False)
+            reads_config = "config" in parameters
             try:
-                if not reads_config:
-                    return function(**arguments)
-                with _workspace(arguments.get("config", CONFIG)):
-                    return function(**arguments)
+                with _workspace(arguments.get("config", CONFIG)) if reads_config else nullcontext():
+                    found = function(**arguments)
+                    return render(found, as_json=as_json) if isinstance(found, Result) else found
             except KeyboardInterrupt as stop:
                 raise CtrlCError(*stop.args) from stop
 
-        app.command(function.__name__.rstrip("_").replace("_", "-"), epilog=f"Example: {example}")(run_command)
-        return cast("F", run_command)
+        if json and not prints_itself:
+            option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+            signature = signature.replace(parameters=[*parameters.values(), option])
+        run_command.__signature__ = signature  # type: ignore[attr-defined]
+        # Its help is plain text: rich's panels take 0.35 s to import and need more lines than a terminal has.
+        app = typer.Typer(rich_markup_mode=None, add_completion=False)
+        name = function.__name__.rstrip("_").replace("_", "-")
+        app.command(name, epilog=f"Example: {example}")(run_command)
+        PARSERS[function.__module__, name] = app
+        return run_command
 
     return register
 
@@ -58,9 +64,6 @@ def _workspace(config: Path) -> Iterator[None]:
 
     They lie below the state folder, if there is one, else below the cache.
     """
-    from flows.workspace.disk import named_disk_errors, need_folder, private_folder
-    from flows.workspace.temporary import sweep, temporary_files_below
-
     settings = load_settings(config)
     home, cache = settings.home, settings.cache
     with named_disk_errors(home):

@@ -1,22 +1,23 @@
-"""What `tunegate model endpoint` serves: a pipeline's champion over an OpenAI-compatible API, under the aliases of the
+"""`tunegate model endpoint`: serves a pipeline's champion over an OpenAI-compatible API, under the aliases of the
 ledger; or those of several pipelines on one base in memory, each for its own token."""
 
 import logging
 import os
 import secrets
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from starlette.applications import Starlette
+import typer
 
 from flows.cli.answering import no_champion
+from flows.cli.command import command
 from flows.cli.listening import listen, run_server
-from flows.cli.output import print_json, talk, warn
+from flows.cli.options import CONFIG, Config, Json, Pipelines
+from flows.cli.output import Result, render, talk, warn
 from flows.ledger.history import entries_of
 from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger
@@ -52,79 +53,62 @@ class Token:
     is_new: bool = False
 
 
-@dataclass(frozen=True)
-class EndpointRequest:
-    """What is served, and where.
+@command(example="tunegate model endpoint support-replies --port 8399")
+def endpoint(
+    pipelines: Pipelines,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond loopback TUNEGATE_ENDPOINT_TOKEN must be set.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8399,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most new tokens of one answer.")] = 1024,
+    rate: Annotated[int, typer.Option(min=1, help="Most requests of one token per second.")] = 100,
+    candidates: Annotated[bool, typer.Option("--candidates", help="Also versions never promoted.")] = False,
+    no_token: Annotated[bool, typer.Option("--no-token", help="Answer any caller; on loopback only.")] = False,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Serve the champion over an OpenAI-compatible API.
 
-    Attributes:
-        port: 0 takes any that is free.
-        max_tokens: Most new tokens of one answer.
-        rate: Most requests of one token per second.
-        candidates: Also versions that were never promoted.
-        no_token: Answer any caller; on loopback only, and for a single pipeline.
+    Its predecessor and named versions, too, until interrupted. Callers need a token, unless --no-token. Several
+    pipelines share one base in memory; each has the token TUNEGATE_ENDPOINT_TOKEN_NAME.
     """
-
-    pipelines: tuple[str, ...]
-    config: Path
-    host: str
-    port: int
-    max_tokens: int
-    rate: int
-    candidates: bool = False
-    no_token: bool = False
-    as_json: bool = False
-
-
-def run_endpoint(request: EndpointRequest) -> int:
-    """Answer until interrupted. Callers need a token, unless `no_token`.
-
-    Raises:
-        ConfigError: TG0159, no champion yet; TG0193, it may not or cannot listen there, or a tenant has no token of its
-            own; TG0111, champions of several pipelines do not share one base.
-        StorageError: a champion's files are damaged.
-    """
-    registry, settings = load_file(request.config), load_settings(request.config)
-    specs = [registry.get(name) for name in dict.fromkeys(request.pipelines)]
+    registry, settings = load_file(config), load_settings(config)
+    specs = [registry.get(name) for name in dict.fromkeys(pipelines)]
     if len(specs) > 1:
-        tokens = tenant_tokens([spec.name for spec in specs], os.environ, no_token=request.no_token)
-        tenants = make_tenants(specs, tokens, settings, candidates=request.candidates)
+        tokens = tenant_tokens([spec.name for spec in specs], os.environ, no_token=no_token)
+        tenants = make_tenants(specs, tokens, settings, candidates=candidates)
         names = {spec.name: sorted(tenant.models.offers()) for spec, tenant in zip(specs, tenants, strict=True)}
         operator = os.environ.get(TOKEN) or None
-        announce = partial(_announce_shared, names=names, as_json=request.as_json)
+        announced = partial(_several, names)
     else:
         ledger, name = open_ledger(settings), specs[0].registry.name
-        _check_place(request.host, no_token=request.no_token)
-        models = LiveModels(lambda: offers(ledger, name, candidates=request.candidates))
+        _check_place(host, no_token=no_token)
+        models = LiveModels(lambda: offers(ledger, name, candidates=candidates))
         if models.find("champion") is None:
             raise no_champion(specs[0])
-        token = Token() if request.no_token else _token(settings.home)
+        token = Token() if no_token else _token(settings.home)
         tenants, operator = [_tenant(specs[0], models, token.value, settings)], None
-        announce = partial(_announce, names=sorted(models.offers()), token=token, as_json=request.as_json)
+        announced = partial(_single, sorted(models.offers()), token)
     app = build_endpoint(
         tenants,
-        limits=Limits(max_tokens=request.max_tokens, max_per_s=request.rate),
-        access=Access(operator, LOOPBACK_NAMES if request.host in LOOPBACK else ("*",)),
+        limits=Limits(max_tokens=max_tokens, max_per_s=rate),
+        access=Access(operator, LOOPBACK_NAMES if host in LOOPBACK else ("*",)),
         extra_metrics=lambda: exposition(settings),
     )
-    return _serve(app, request, announce)
+    with listen(host, port) as listener:
+        host, port = listener.getsockname()[:2]
+        render(announced(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"), as_json=as_json)
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        for logger in ("tunegate", "uvicorn.error"):
+            logging.getLogger(logger).addHandler(handler)
+        logging.getLogger("tunegate").setLevel(logging.INFO)
+        run_server(app, listener)
+    return 0
 
 
 def _tenant(spec: PipelineSpec, models: LiveModels, token: str | None, settings: Settings) -> Tenant:
     return Tenant(models, redact_turns(spec), token, partial(_take_feedback, spec, settings))
-
-
-def _serve(app: Starlette, request: EndpointRequest, announce: Callable[[str], None]) -> int:
-    """Answer until interrupted, after announcing the address."""
-    with listen(request.host, request.port) as listener:
-        host, port = listener.getsockname()[:2]
-        announce(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        for name in ("tunegate", "uvicorn.error"):
-            logging.getLogger(name).addHandler(handler)
-        logging.getLogger("tunegate").setLevel(logging.INFO)
-        run_server(app, listener)
-    return 0
 
 
 def make_tenants(
@@ -271,24 +255,25 @@ def _check_place(host: str, *, no_token: bool) -> None:
     )
 
 
-def _announce_shared(url: str, names: Mapping[str, list[str]], *, as_json: bool) -> None:
-    if as_json:
-        tenants = {name: {"models": each, "token_env": tenant_variable(name)} for name, each in names.items()}
-        print_json({"url": url, "models": list(names), "tenants": tenants, "token_file": None})
-        sys.stdout.flush()  # whoever reads it waits for this line
-        return
-    talk().print(f"{url}   one base model for {counted(len(names), 'pipeline')}   (Ctrl-C ends it)", markup=False)
-    for name, each in names.items():
-        talk().print(f"  {name}: {', '.join(each)}   (token: {tenant_variable(name)})", markup=False)
+def _several(names: Mapping[str, list[str]], url: str) -> Result:
+    def text() -> Iterator[Any]:
+        talk().print(f"{url}   one base model for {counted(len(names), 'pipeline')}   (Ctrl-C ends it)", markup=False)
+        for name, each in names.items():
+            talk().print(f"  {name}: {', '.join(each)}   (token: {tenant_variable(name)})", markup=False)
+        yield from ()
+
+    tenants = {name: {"models": each, "token_env": tenant_variable(name)} for name, each in names.items()}
+    return Result({"url": url, "models": list(names), "tenants": tenants, "token_file": None}, text())
 
 
-def _announce(url: str, names: list[str], token: Token, *, as_json: bool) -> None:
+def _single(names: list[str], token: Token, url: str) -> Result:
     if token.is_new:
         talk().print(f"token: {token.value}   (kept in {token.kept}, not shown again)", markup=False, soft_wrap=True)
-    if as_json:
-        print_json({"url": url, "models": names, "token_file": token.kept})
-        sys.stdout.flush()  # whoever reads it waits for this line
-        return
-    talk().print(f"{url}   models: {', '.join(names)}   (Ctrl-C ends it)", markup=False)
-    if token.value is None:
-        warn("it answers whoever calls from this machine")
+
+    def text() -> Iterator[Any]:
+        talk().print(f"{url}   models: {', '.join(names)}   (Ctrl-C ends it)", markup=False)
+        if token.value is None:
+            warn("it answers whoever calls from this machine")
+        yield from ()
+
+    return Result({"url": url, "models": names, "token_file": token.kept}, text())

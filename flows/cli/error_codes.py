@@ -1,13 +1,18 @@
-"""What `tunegate explain` reads: the documentation of error codes.
+"""`tunegate explain`: the documentation of error codes.
 
 It knows no code itself: the rows are read from docs/reference/errors.md, which comes with the program.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from flows.cli.command import command
+from flows.cli.output import Result
 from schemas.errors import ConfigError, StorageError
 from schemas.names import nearest
 
@@ -16,6 +21,18 @@ _ROW = re.compile(r"\| (?P<code>TG\d{4}) \| (?P<meaning>[^|]+) \| (?P<what_to_do
 _EXIT = re.compile(r"\| (?P<exit_code>\d) \| .*\((?P<ranges>TG[^)]*)\) \|")
 _SHORTEST = 4
 """Characters that name a range: `TG02` prints all of its codes."""
+
+
+@command(example="tunegate explain TG0220")
+def explain(
+    code: Annotated[str, typer.Argument(help="Error code, such as TG0220; TG02 gives its range.", show_default=False)],
+) -> Result:
+    """Explain an error code and what to do about it."""
+    found = rows_of(code)
+    text = (
+        f"{row.code} ({row.range}): {row.meaning}\n  {row.what_to_do}\n  exit code {row.exit_code}" for row in found
+    )
+    return Result({"codes": [asdict(row) for row in found]}, text)
 
 
 @dataclass(frozen=True)

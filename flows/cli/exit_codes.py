@@ -8,3 +8,10 @@ TERMINATED = 143
 """As after SIGTERM: ended from outside."""
 HOLD = 8
 """There is not enough evidence."""
+
+
+class CtrlCError(Exception):
+    """A person pressed Ctrl-C in a command; Typer would end on KeyboardInterrupt without a word.
+
+    Its argument is the run that was interrupted, if there is one.
+    """

@@ -1,11 +1,16 @@
-"""What `tunegate model export` does: a candidate in another program's form, and how far it was let into service."""
+"""`tunegate model export`: a candidate in another program's form, and how far it was let into service."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
-from flows.cli.output import make_folder_for, note, out, print_rows, warn
-from flows.cli.text.progress import report_step
+import typer
+
+from flows.cli.command import command
+from flows.cli.options import CONFIG, Config
+from flows.cli.output import Result, TextTable, make_folder_for, note, warn
+from flows.cli.progress import report_step
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger, open_store
@@ -18,11 +23,55 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, StorageError
 from schemas.export import ExportOrigin
 from schemas.load import load_file
-from tasks.release.export import Export, export_candidate, export_together
+from tasks.release.export import Export, export_candidate, export_together, format_names
 from tasks.release.export_format import Exported, ExportFormat, Stored, format_of
 from tasks.release.signing import check_signing_key, sign_folder
 
 A = TypeVar("A", bound=Artifact)
+
+
+def complete_format(incomplete: str) -> list[str]:
+    """Names of formats for the shell."""
+    return [name for name in format_names() if name.startswith(incomplete)]
+
+
+@command(example="tunegate model export support-replies@champion --format merged --out handed-out")
+def export(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run id (or its start), PIPELINE@champion, @previous or @VERSION; several of one base for vllm.",
+            show_default=False,
+        ),
+    ],
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.", show_default=False)],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            autocompletion=complete_format,
+            help="What to write, such as peft or vllm; an unknown word lists all.",
+        ),
+    ] = "peft",
+    stored: Annotated[Stored, typer.Option(help="Weights of `merged` and `ollama`.")] = "bfloat16",
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY.pem", help="Sign the folder with this private EC key (extra `signing`).")
+    ] = None,
+    config: Config = CONFIG,
+) -> Result:
+    """Write a candidate for other programs, with a manifest.
+
+    The export is complete and compared with what the gate judged.
+    """
+    done, signature = export_model(tuple(runs), form, to, config=config, stored=stored, sign=sign)
+    for origin in done.origins:
+        _warn_if_unpromoted(origin)
+    signed = {} if signature is None else {"signature": str(signature)}
+    folder = {"folder": str(done.root), "sha256": done.digest, "files": dict(done.files)}
+    listed = [origin.model_dump() for origin in done.origins]
+    data = {**folder, **signed, **(listed[0] if len(listed) == 1 else {"exports": listed})}
+    return Result(data, _text(done, signature))
 
 
 def export_model(
@@ -124,7 +173,7 @@ def _origin(named: ResolvedCandidate, form: ExportFormat, source: Exported) -> E
     )
 
 
-def warn_if_unpromoted(origin: ExportOrigin) -> None:
+def _warn_if_unpromoted(origin: ExportOrigin) -> None:
     """A line on stderr about a version that the gate did not let in."""
     name = f"{origin.name} v{origin.version}"
     if not origin.promoted:
@@ -133,14 +182,14 @@ def warn_if_unpromoted(origin: ExportOrigin) -> None:
         note(f"{name} was promoted past the gate")
 
 
-def print_export(done: Export, signature: Path | None) -> None:
+def _text(done: Export, signature: Path | None) -> Iterator[Any]:
     """The files and their digest."""
     for origin in done.origins:
-        where = f"{origin.name} v{origin.version} ({origin.standing}) as {origin.format}: {done.root}"
-        out().print(where, markup=False)
-    print_rows([{"file": name, "bytes": f"{size:,}"} for name, size in done.files.items()], ("file", "bytes"))
+        yield f"{origin.name} v{origin.version} ({origin.standing}) as {origin.format}: {done.root}"
+    yield TextTable([{"file": name, "bytes": f"{size:,}"} for name, size in done.files.items()], ("file", "bytes"))
     measured = {name: value for origin in done.origins for name, value in origin.checked.items()}
-    checked = ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
-    out().print(f"sha256 of the manifest's files: {done.digest}" + (f"\nchecked: {checked}" if checked else ""))
+    yield f"sha256 of the manifest's files: {done.digest}"
+    if measured:
+        yield f"checked: {', '.join(f'{name} {value:.4g}' for name, value in measured.items())}"
     if signature is not None:
-        out().print(f"signed: {signature}", markup=False)
+        yield f"signed: {signature}"

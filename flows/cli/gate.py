@@ -4,41 +4,41 @@ Ticket text goes to stdout alone, read from the local store, or to files below t
 quotes it.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from flows.cli.command import command, group
+from flows.cli.command import command
+from flows.cli.labels import ask_labels
 from flows.cli.options import CONFIG, Config, Items, Json, Metric, RunArgument, login
-from flows.cli.output import note, print_json
+from flows.cli.output import Result, TextLine, note, render
+from flows.context.labels import add_votes, read_votes
+from flows.records.timings import read_timings
+from flows.views.labelling import Labelling, labelling_of
+from flows.views.report import report_folder
+from flows.views.run_reader import Recorded, shown_finding
+from flows.workspace.disk import private_folder, write_private
 from flows.workspace.settings import load_settings
+from schemas.artifacts import GateDecision
 from schemas.counted import counted
 from schemas.errors import ConfigError, TunegateError
-
-if TYPE_CHECKING:
-    from flows.views.labelling import Labelling
-
-app = group("Look into a verdict, and label what it needs.")
+from schemas.verdicts import Finding
+from tasks.assess.label_files import read_sheets, write_sheets
+from tasks.assess.worst import WorstItem
 
 
-@command(app, example="tunegate gate explain 20261126-074621 --items 3")
-def explain(
-    run_id: RunArgument, metric: Metric = None, items: Items = 5, config: Config = CONFIG, as_json: Json = False
-) -> int:
+@command(example="tunegate gate explain 20261126-074621 --items 3")
+def explain(run_id: RunArgument, metric: Metric = None, items: Items = 5, config: Config = CONFIG) -> Result:
     """Explain a verdict, down to the items that decided.
 
     Each rule with its interval, items won and lost, and the worst items side by side.
     """
-    from flows.cli.text.gate import print_decision
-    from flows.records.timings import read_timings
-    from flows.views.run_reader import Recorded, shown_finding
-    from tasks.assess.worst import WorstItem
-
     recorded = Recorded(load_settings(config), run_id)
     row, decision = recorded.row, recorded.decision()
     if decision is None:
@@ -48,33 +48,75 @@ def explain(
         )  # fmt: skip
     figures = read_timings(recorded.settings, "latency", recorded.keys["latency"]) if "latency" in recorded.keys else {}
     finding = shown_finding(decision, metric)
-    missing = ""
     worst: tuple[WorstItem, ...] = ()
     if items and finding is not None:
         try:
             worst = recorded.worst(decision, finding, items)
         except TunegateError as error:
-            missing = error.message
-    if as_json:
-        print_json(
-            {
-                "run_id": row.run_id,
-                "verdict": decision.verdict,
-                "reason": decision.reason,
-                "findings": [each.model_dump() for each in decision.findings],
-                "measured": figures,
-                "shown": {"metric": finding and finding.metric, "slice": finding and finding.slice},
-                "worst_items": [asdict(item) for item in worst],
-            }
+            note(f"the items are not shown: {error.message}")
+
+    def text() -> Iterator[Any]:
+        yield from _findings_text(row.run_id, decision)
+        if figures:  # no part of the decision, because no digest may depend on them
+            measured = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            yield f"\nmeasured, outside the decision: {measured}"
+        if finding is not None:
+            yield from _worst_text(worst, finding)
+
+    data = {
+        "run_id": row.run_id,
+        "verdict": decision.verdict,
+        "reason": decision.reason,
+        "findings": [each.model_dump() for each in decision.findings],
+        "measured": figures,
+        "shown": {"metric": finding and finding.metric, "slice": finding and finding.slice},
+        "worst_items": [asdict(item) for item in worst],
+    }
+    return Result(data, text())
+
+
+def _findings_text(run_id: str, decision: GateDecision) -> Iterator[TextLine]:
+    yield TextLine(f"{run_id}  {decision.verdict}  {decision.reason}", wraps=True)
+    if used := decision.evidence_used():
+        yield TextLine(used, wraps=True)
+    for finding in decision.findings:
+        verdict = finding.verdict if finding.decides else "not judged"
+        where = "" if finding.slice is None else f", slice {finding.slice}"
+        # A comparison bounds the difference, which has a sign; a limit bounds the value itself.
+        kind, form = ("value", ".4f") if finding.reference is None else ("difference", "+.4f")
+        bounds = f"no bounds of the {kind}"
+        if finding.lower is not None and finding.upper is not None:
+            bounds = f"{kind} between {finding.lower:{form}} and {finding.upper:{form}}"
+        flips = "" if finding.won is None else f"; items won {finding.won}, lost {finding.lost}"
+        limit = "" if finding.limit is None else f"; limit {finding.limit:g}"
+        p_harm = "" if finding.p_harm is None else f"; p-value of no harm {finding.p_harm:.2g}"
+        yield TextLine(
+            f"\n{verdict:<8} {finding.rule}\n"
+            f"         metric {finding.metric}{where}; {counted(finding.n_items, 'item')}; {bounds} ({finding.method})"
+            f"{limit}{flips}{p_harm}\n"
+            f"         {finding.reason}",
+            wraps=True,
         )
-    else:
-        print_decision(row.run_id, decision, figures, worst, finding)
-    if missing:
-        note(f"the items are not shown: {missing}")
-    return 0
 
 
-@command(app, example="tunegate gate label 20261126-074621 --rater ada")
+def _worst_text(worst: tuple[WorstItem, ...], finding: Finding) -> Iterator[Any]:
+    where = f" in {finding.slice}" if finding.slice else ""
+    yield f"\nworst items by {finding.metric}{where}: {len(worst)}"
+    for item in worst:
+        against = "" if item.reference is None else f" against {item.reference:.3f}"
+        yield f"\n{item.item_id}  {item.candidate:.3f}{against}  {', '.join(item.slices)}"
+        yield TextLine(item.question, wraps=True)
+        table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+        columns = {"wanted": item.wanted, "candidate": item.candidate_answer}
+        if item.reference_answer is not None:
+            columns["reference"] = item.reference_answer
+        for name in columns:
+            table.add_column(name, overflow="fold", ratio=1)
+        table.add_row(*map(escape, columns.values()))
+        yield table
+
+
+@command(example="tunegate gate label 20261126-074621 --rater ada")
 def label(
     run_id: RunArgument,
     rater: Annotated[str | None, typer.Option(help="Who labels; your login if not given.", show_default=False)] = None,
@@ -97,10 +139,6 @@ def label(
     continues where this one ended. It ends early when the labels that are left can neither promote the candidate nor
     prevent it. With --json, only count what is needed and made.
     """
-    from flows.context.labels import add_votes, read_votes
-    from flows.views.labelling import labelling_of
-    from flows.views.run_reader import Recorded
-
     if (write is not None) + (read is not None) > 1:
         raise ConfigError("give --write or --read, not both", code="TG0139", where="--read")
     settings = load_settings(config)
@@ -113,14 +151,10 @@ def label(
     if write is not None:
         return _write_labels(labelling, write, name)
     if read is not None:
-        from tasks.assess.label_files import read_sheets
-
         known = frozenset(label for question in labelling.questions for label in question.answers)
         for who, votes in read_sheets(read, known=known, rater=name).items():
             add_votes(settings.home, row.pipeline, who, votes)
     elif not as_json:
-        from flows.cli.text.label import ask_labels
-
         todo = labelling.open_for(name)
         ask_labels(
             [partial(labelling.sheet, question) for question in todo],
@@ -131,29 +165,22 @@ def label(
             n_before=len(labelling.questions) - len(todo),
         )
     facts = labelling_of(labelling.recorded).facts()
-    if as_json:
-        print_json({"run_id": row.run_id, **facts.model_dump()})
-        return 0
-    note(facts.sentence)
-    for item in facts.doubtful_references:
-        note(f"the reference answer of {item} is probably wrong")
-    if not facts.undecided:
-        note(f"`tunegate run {row.pipeline}` gives the verdict")
-    return 0
+    if not as_json:
+        note(facts.sentence)
+        for item in facts.doubtful_references:
+            note(f"the reference answer of {item} is probably wrong")
+        if not facts.undecided:
+            note(f"`tunegate run {row.pipeline}` gives the verdict")
+    return render(Result({"run_id": row.run_id, **facts.model_dump()}), as_json=as_json)
 
 
 def _write_labels(labelling: Labelling, form: Literal["csv", "jsonl"], rater: str) -> int:
     """Write what the rater has not labelled."""
-    from flows.cli.output import out
-    from flows.views.report import report_folder
-    from flows.workspace.disk import private_folder, write_private
-    from tasks.assess.label_files import write_sheets
-
     sheets = [labelling.sheet(question) for question in labelling.open_for(rater)]
     recorded = labelling.recorded
     file = private_folder(report_folder(recorded.settings.home, recorded.row.run_id)) / f"labels.{form}"
     write_private(file, write_sheets(sheets, form))
-    out().print(str(file), markup=False, soft_wrap=True)
+    render(Result(None, [str(file)]), as_json=False)
     note(
         f"{counted(len(sheets), 'item')}; fill in `right`, then `tunegate gate label {recorded.row.run_id} --read FILE`"
     )

@@ -1,5 +1,6 @@
 """The arguments and options that several commands have: the same name means the same everywhere."""
 
+import getpass
 import re
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,8 @@ from typing import Annotated
 import typer
 
 CONFIG = Path("pipelines.yaml")
+RUN_COLUMNS = ("run_id", "pipeline", "status", "verdict", "started_at", "exit_code", "reason")
+"""What is shown of a run, alone or in a list."""
 
 
 def complete_pipeline(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -77,8 +80,6 @@ Metric = Annotated[
 
 def login() -> str:
     """The login's name, the default of `--by`; in a container there may be none."""
-    import getpass
-
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import errno
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 
 from schemas.errors import ConfigError, StorageError
+from tasks.storage.files import write_atomic
 from tasks.tickets.visible import visible
 
 if TYPE_CHECKING:
@@ -25,9 +27,76 @@ _NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069]")
 """What JSON allows in a text and a terminal or a reader's eye takes for something else; those below 0x20 it escapes."""
 
 
-def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
-    sys.stdout.write(to_json(value, option=orjson.OPT_INDENT_2) + "\n")
+@dataclass(frozen=True)
+class TextLine:
+    """A line with a style of rich; `wraps` breaks it between words at the terminal's width."""
+
+    text: str
+    style: str = ""
+    wraps: bool = False
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """An aligned table with these columns, or those of the first row; null is an empty cell."""
+
+    rows: Sequence[Mapping[str, Any]]
+    columns: Sequence[str] | None = None
+
+
+def cell(value: float | None, form: str = ".3f") -> str | None:
+    """The formatted value; None is an empty cell."""
+    return None if value is None else format(value, form)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command found.
+
+    Attributes:
+        data: What `--json` prints; None prints nothing.
+        text: How it reads, from top to bottom: lines as they are, `TextLine`, `TextTable`, or what rich prints. Made
+            while it is printed, so that remarks for stderr may be written between two parts, and not at all for
+            `--json`.
+    """
+
+    data: Any
+    text: Iterable[Any] = ()
+    exit_code: int = 0
+
+
+def render(result: Result, *, as_json: bool) -> int:
+    """Print a result on stdout, as JSON or as text; return its exit code."""
+    if not as_json:
+        for part in result.text:
+            _print_part(part)
+    elif result.data is not None:
+        _print_plain(to_json(result.data, option=orjson.OPT_INDENT_2))
+    return result.exit_code
+
+
+def _print_part(part: Any) -> None:
+    if isinstance(part, str):
+        _print_plain(visible(part))
+        return
+    from rich.text import Text
+
+    from flows.cli.console import table_of
+
+    if isinstance(part, TextTable):
+        part = table_of(part.rows, tuple(part.rows[0]) if part.columns is None else part.columns)
+    elif isinstance(part, TextLine):
+        out().print(Text(part.text, part.style), soft_wrap=not part.wraps)
+        return
+    out().print(part)
+
+
+def _print_plain(text: str) -> None:
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        out().on_broken_pipe()
 
 
 def to_json(value: Any, *, option: int = 0) -> str:
@@ -52,8 +121,6 @@ def write_file(path: Path, data: bytes, *, replace: bool) -> None:
         ConfigError: TG0189, it is there already and `replace` is false.
         StorageError: TG0501, the disk is full; TG0554, it cannot be written for another reason, which is named.
     """
-    from tasks.storage.files import write_atomic
-
     if path.exists() and not replace:
         raise ConfigError(f"{path} is there already", code="TG0189", where=str(path), hint="--force replaces it")
     make_folder_for(path)
@@ -99,13 +166,6 @@ def talk() -> Console:
     from flows.cli.console import open_console
 
     return open_console(stderr=True)
-
-
-def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Rows as an aligned table on stdout, with these columns, or those of the first row."""
-    from flows.cli.console import table_of
-
-    out().print(table_of(rows, tuple(rows[0]) if columns is None else columns))
 
 
 def warn(message: str) -> None:

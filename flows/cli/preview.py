@@ -1,13 +1,18 @@
-"""What `tunegate data preview` shows: encoded train examples, made where they are missing, token by token."""
+"""`tunegate data preview`: encoded train examples, made where they are missing, token by token."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.text import Text
 
 from flows.build import build
-from flows.cli.output import out
-from flows.cli.text.progress import StepTimes
+from flows.cli.command import command
+from flows.cli.options import CONFIG, Config, Pipeline
+from flows.cli.output import Result, TextLine, out
+from flows.cli.progress import StepTimes
 from flows.context.graph_context import context_of
 from flows.context.previous_run import find_previous_run
 from flows.context.run_context import new_run_id
@@ -21,7 +26,24 @@ from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.counted import counted
 from schemas.load import load_file
-from tasks.model.chat_format import DecodedExample, TokenRun
+from tasks.model.chat_format import DecodedExample, TokenRun, show_examples
+
+
+@command(example="tunegate data preview support-replies -n 2")
+def preview(
+    pipeline: Pipeline,
+    n: Annotated[int, typer.Option("-n", "--examples", min=1, max=1000, help="Examples to show.")] = 3,
+    config: Config = CONFIG,
+) -> Result:
+    """Show train examples as the model sees them, token by token.
+
+    Text, token ids, and which tokens carry loss. What is missing up to the encoded examples is made first; nothing is
+    trained, and the ledger gets no run.
+    """
+    dataset, model = encode_examples(pipeline, config)
+    shown = show_examples(dataset=dataset, model=model, n_examples=n)
+    data = {"pipeline": pipeline, "n_train": dataset.n_train, "examples": [asdict(each) for each in shown]}
+    return Result(data, _text(shown, dataset))
 
 
 def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
@@ -45,27 +67,19 @@ def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
     return run.result(tuned.first_dataset), run.result(tuned.first_model)
 
 
-def print_examples(shown: Sequence[DecodedExample], dataset: DatasetRef) -> None:
-    """The examples, and how many there are."""
+def _text(shown: Sequence[DecodedExample], dataset: DatasetRef) -> Iterator[Any]:
+    plain = not out().is_terminal
     for each in shown:
-        _print(each)
-    out().print(
+        yield f"ticket {each.ticket_id}: {len(each.input_ids)} tokens, {sum(each.loss_mask)} with loss"
+        yield Text.assemble(*(_styled(run, plain=plain) for run in each.runs))
+        yield TextLine(f"ids {' '.join(map(str, each.input_ids))}\n", "dim")
+    yield (
         f"{len(shown)} of {counted(dataset.n_train, 'train example')}, {dataset.n_tokens:,} tokens, "
-        f"{dataset.n_supervised:,} with loss",
-        markup=False,
+        f"{dataset.n_supervised:,} with loss"
     )
 
 
-def _print(shown: DecodedExample) -> None:
-    console = out()
-    n_loss = sum(shown.loss_mask)
-    console.print(f"ticket {shown.ticket_id}: {len(shown.input_ids)} tokens, {n_loss} with loss", markup=False)
-    console.print(Text.assemble(*map(_styled, shown.runs)), soft_wrap=True)
-    console.print(f"ids {' '.join(map(str, shown.input_ids))}\n", style="dim", markup=False, soft_wrap=True)
-
-
-def _styled(run: TokenRun) -> tuple[str, str]:
+def _styled(run: TokenRun, *, plain: bool) -> tuple[str, str]:
     """Text with loss in colour, or between marks without colours."""
-    plain = not out().is_terminal
     text = f"⟦{run.text}⟧" if plain and run.carries_loss else run.text
     return text, "bold green" if run.carries_loss else "dim"

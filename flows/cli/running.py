@@ -1,24 +1,36 @@
-"""A run from the command line: check its source, find or start a Prefect server, run the flow, print the verdict."""
+"""`tunegate run`, `data curate` and `ops tick`.
 
-from __future__ import annotations
+Check the source, find or start a Prefect server, run the flow, print the verdict.
+"""
 
 import logging
 import os
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Literal
+
+import typer
 
 from flows.champion.mlflow_sync import reconcile, synchronise
+from flows.cli.command import command
+from flows.cli.data import FUNNEL_COLUMNS
 from flows.cli.exit_codes import TERMINATED
-from flows.cli.options import login
-from flows.cli.output import print_json, talk, warn
+from flows.cli.options import CONFIG, AsOf, Config, Given, Pipeline, Wait, login
+from flows.cli.output import Result, TextTable, talk, warn
 from flows.context.as_of import check_as_of
 from flows.context.ingest import landed_folder
-from flows.context.request import STAGES, RunRequest
+from flows.context.request import STAGES, RunRequest, Stage
+from flows.context.run_context import RunContext
+from flows.graph.execute import RunEndedError
 from flows.ledger.open import open_ledger
+from flows.records.published import published_database
 from flows.run.console import NoteHandler, Screen, print_decision, print_verdict
+from flows.run.live_curves import LiveCurves
+from flows.run.open_run import open_run
+from flows.schedule.ticks import skip_without_lock, tick_wait_s
 from flows.views.failed_curation import failed_curation
+from flows.views.report import report_folder
 from flows.workspace.servers import client_environment, ensure_prefect, ensure_users_prefect
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, DataError, ServiceError
@@ -27,10 +39,6 @@ from schemas.secrets import masked
 from tasks.curate.extract import check_first_rows
 from tasks.curate.warehouse_query import common_faults, funnel_of
 from tasks.sources.registry import place_of
-
-if TYPE_CHECKING:
-    from flows.context.run_context import RunContext
-
 
 STARTING = (
     "starting your Prefect server, which shows the runs of all your projects (250 MB of memory); it ends after {:g} "
@@ -44,16 +52,76 @@ Server = Literal["start", "yours", "none"]
 """Prefect's server for a run: start one if none is there, use that of PREFECT_API_URL alone, or run without Prefect."""
 
 
-def run_and_print(
-    pipeline: str,
-    config: Path,
-    request: RunRequest,
-    *,
-    server: Server = "start",
-    require_mlflow: bool = False,
-    as_json: bool = False,
-) -> int:
-    """Run the pipeline, print how it ends, and return the exit code of its verdict.
+@command(example="tunegate run support-replies")
+def run(
+    pipeline: Pipeline,
+    config: Config = CONFIG,
+    again: Annotated[bool, typer.Option("--again", help="Run even if nothing changed.")] = False,
+    until: Annotated[Stage, typer.Option(help="Last stage.")] = "release",
+    as_of: AsOf = None,
+    given: Given = None,
+    wait: Wait = 0.0,
+    no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without a Prefect server.")] = False,
+    require_mlflow: Annotated[bool, typer.Option(help="Exit 7 instead of 0 when MLflow is not up to date.")] = False,
+    new_ledger: Annotated[
+        bool, typer.Option("--new-ledger", help="The ledger is lost: begin a new one, without champion and history.")
+    ] = False,
+    accept_ledger: Annotated[
+        bool, typer.Option("--accept-ledger", help="The ledger was restored from a backup: continue with it.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why the ledger is another; kept in the history.")] = "",
+) -> Result:
+    """Run a pipeline from tickets to a verdict.
+
+    The champion moves only with PROMOTE. What is in the store already is reused.
+    """
+    if new_ledger or accept_ledger:
+        accept_other_ledger(config, new=new_ledger, reason=reason)
+    request = RunRequest(again=again, until=until, wait_s=wait, as_of=as_of, given=tuple(given or ()))
+    server: Server = "none" if no_prefect else "start"
+    return run_pipeline(pipeline, config, request, server=server, require_mlflow=require_mlflow)
+
+
+@command(example="tunegate data curate support-replies")
+def curate(pipeline: Pipeline, config: Config = CONFIG, wait: Wait = 0.0) -> Result:
+    """Run the first stage alone: tickets to splits.
+
+    Every row's fate is in warehouse.duckdb and in Parquet files; nothing is trained.
+    """
+    ran = run_pipeline(pipeline, config, RunRequest(until="curate", wait_s=wait))
+    if ran.exit_code:
+        return Result(None, exit_code=ran.exit_code)
+    database = published_database(load_settings(config).home, pipeline)
+    rows, card = funnel_of(database), database.with_name("card.html")
+    data = {"pipeline": pipeline, "warehouse": str(database), "card": str(card), "funnel": rows}
+    return Result(data, [TextTable(rows, FUNNEL_COLUMNS), f"\n{database}\n{card}"])
+
+
+@command(example="tunegate ops tick support-replies")
+def tick(
+    pipeline: Pipeline,
+    cause: Annotated[
+        Literal["schedule", "event", "person"], typer.Option(help="What made it; kept in the ledger.")
+    ] = "person",
+    config: Config = CONFIG,
+) -> Result:
+    """Decide as the schedule does: run the pipeline, or skip.
+
+    `schedule.retrain` says what a run must be worth; a skip says until when.
+    """
+    spec = load_file(config).get(pipeline)
+    request = RunRequest(tick=cause, wait_s=tick_wait_s(spec))
+    skipped = skip_without_lock(spec, load_settings(config), request)
+    if skipped is None:
+        return run_pipeline(pipeline, config, request)
+    print_verdict(talk(), "SKIP", skipped.reason, details=[f"tunegate model history {pipeline}"])
+    return Result({**skipped.model_dump(), "exit_code": 0, "mlflow_pending": 0})
+
+
+def run_pipeline(
+    pipeline: str, config: Path, request: RunRequest, *, server: Server = "start", require_mlflow: bool = False
+) -> Result:
+    """Run the pipeline and print on stderr how it ends; the exit code is that of its verdict.
 
     Args:
         require_mlflow: Exit code 7 instead of 0 when MLflow is not up to date.
@@ -76,11 +144,7 @@ def run_and_print(
     console, begun = talk(), time.monotonic()
     # Prefect reads its settings when it is first imported: only now. The server's address comes later.
     os.environ.update(client_environment(None))
-    from flows.graph.execute import RunEndedError
     from flows.pipeline import run_here
-    from flows.run.live_curves import LiveCurves
-    from flows.run.open_run import open_run
-    from flows.views.report import report_folder
 
     screen = Screen(console)
     notes = NoteHandler(screen)
@@ -108,7 +172,7 @@ def run_and_print(
         raise
     except RunEndedError as ended:
         console.print(f"[bold]CANCELLED[/bold] {ended}", highlight=False)
-        return TERMINATED
+        return Result(None, exit_code=TERMINATED)
     finally:
         screen.close()
         logging.getLogger("tunegate").removeHandler(notes)
@@ -129,10 +193,8 @@ def run_and_print(
         synchronise(open_ledger(settings), settings)
     pending = len(open_ledger(settings).pending_projections())
     code = outcome.exit_code or (7 if pending and require_mlflow else 0)
-    if as_json:
-        own = {"as_of": request.as_of, "set": request.given, "exit_code": code, "mlflow_pending": pending}
-        print_json({**outcome.model_dump(), **own})
-    return code
+    own = {"as_of": request.as_of, "set": request.given, "exit_code": code, "mlflow_pending": pending}
+    return Result({**outcome.model_dump(), **own}, exit_code=code)
 
 
 def _connect(context: RunContext, screen: Screen, server: Server) -> bool:
@@ -162,7 +224,7 @@ def _connect(context: RunContext, screen: Screen, server: Server) -> bool:
     return True
 
 
-def accept_ledger(config: Path, *, new: bool, reason: str) -> None:
+def accept_other_ledger(config: Path, *, new: bool, reason: str) -> None:
     """Enter who accepts another ledger than before, and why; MLflow follows it, if it answers.
 
     Raises:

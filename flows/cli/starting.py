@@ -1,14 +1,17 @@
-"""What `tunegate init` and `tunegate try` do with a file of tickets: propose a pipeline, check, write and show it."""
-
-from __future__ import annotations
+"""`tunegate init` and `tunegate try`: from a file of tickets to a pipeline, checked and written, and to a first run."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, cast
 
-from flows.cli.output import note, out, talk, warn, write_file
-from flows.cli.running import run_and_print
+import typer
+
+from flows.cli.command import command
+from flows.cli.options import CONFIG, Config, Given, Json
+from flows.cli.output import Result, note, render, talk, warn, write_file
+from flows.cli.running import run_pipeline
 from flows.context.request import RunRequest
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
@@ -17,6 +20,87 @@ from schemas.tables import TicketColumn
 from tasks.start.pipeline_yaml import write_pipeline
 from tasks.start.propose import Proposal, propose_pipeline
 from tasks.start.small_budget import small_budget
+
+_COLUMN = "Column or path"
+_Body = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the customer's words.", show_default=False)]
+_Reply = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the answer.", show_default=False)]
+_Label = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the routing label.", show_default=False)]
+_Time = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the time.", show_default=False)]
+_Id = Annotated[str | None, typer.Option("--id", help=f"{_COLUMN} of the ticket's id.", show_default=False)]
+
+
+@command(example="tunegate init --from tickets.csv")
+def init(
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            help="CSV, JSON lines or Parquet (also .gz, .zst) of tickets or conversations.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the pipeline; by the file's name if not given.", show_default=False)
+    ] = None,
+    body: _Body = None,
+    reply: _Reply = None,
+    label: _Label = None,
+    time: _Time = None,
+    id_: _Id = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a pipelines.yaml that exists.")] = False,
+    config: Config = CONFIG,
+) -> Result:
+    """Propose a commented pipelines.yaml for a file of tickets.
+
+    The file is checked by the loader before it is written. What was inferred, and how surely, is printed. A column that
+    you name (`--body`, `--reply`, `--label`, `--time`, `--id`) may be a path into nested rows: `dialog[0].message`.
+    """
+    named = _named(body=body, reply=reply, category=label, created_at=time, ticket_id=id_)
+    proposal = write_proposal(source, config, name=name, named=named, force=force)
+    return Result(proposal_json(proposal, config), _proposal_text(proposal, config, next_steps=True))
+
+
+@command(example="tunegate try tickets.csv")
+def try_(
+    file: Annotated[
+        Path, typer.Argument(help="CSV, JSON lines or Parquet of tickets or conversations.", show_default=False)
+    ],
+    body: _Body = None,
+    reply: _Reply = None,
+    label: _Label = None,
+    time: _Time = None,
+    id_: _Id = None,
+    given: Given = None,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Go from a file of tickets to a first verdict in minutes.
+
+    Writes pipelines.yaml as init does, and runs it once with few examples and items. No rule or limit is changed: HOLD
+    is the usual answer, with the number of items that would decide.
+    """
+    # Killed and started again, it continues where it was.
+    named = _named(body=body, reply=reply, category=label, created_at=time, ticket_id=id_)
+    proposal = write_proposal(file, config, named=named, again=True)
+    budget = small_budget(proposal)
+    if not as_json:  # before the minutes that the run takes
+        render(Result(None, _proposal_text(proposal, config)), as_json=False)
+    note(f"{budget.summary}; gate and limits are those of {config}")
+    request = RunRequest(given=(*budget.settings, *(given or ())))
+    result = run_pipeline(proposal.name, config, request, server="yours")
+    render(result, as_json=as_json)
+    talk().print(
+        f"\nThis was a small try. Look at the report above, review {config}, then:\n"
+        f"  tunegate plan {proposal.name}   what a run without the small budget takes\n"
+        f"  tunegate run {proposal.name}    make it",
+        markup=False,
+    )  # fmt: skip
+    return result.exit_code
+
+
+def _named(**columns: str | None) -> dict[TicketColumn, str]:
+    """Ticket column -> the column or path that the user names."""
+    return {cast("TicketColumn", column): at for column, at in columns.items() if at}
 
 
 def write_proposal(
@@ -56,44 +140,6 @@ def write_proposal(
     return proposal
 
 
-def try_file(
-    source: Path,
-    config: Path,
-    *,
-    named: Mapping[TicketColumn, str],
-    given: tuple[str, ...],
-    as_json: bool,
-) -> int:
-    """Propose a pipeline, run it once with a small budget, and say what a whole run would be.
-
-    Killed and started again, it continues where it was.
-
-    Args:
-        named: As of `write_proposal`.
-        given: `PATH=VALUE`, settings on top of the small budget.
-
-    Returns:
-        The exit code of the verdict.
-
-    Raises:
-        TunegateError: as `write_proposal` and `run_and_print`.
-    """
-    proposal = write_proposal(source, config, named=named, again=True)
-    budget = small_budget(proposal)
-    if not as_json:
-        print_proposal(proposal, config, next_steps=False)
-    note(f"{budget.summary}; gate and limits are those of {config}")
-    request = RunRequest(given=(*budget.settings, *given))
-    code = run_and_print(proposal.name, config, request, server="yours", as_json=as_json)
-    talk().print(
-        f"\nThis was a small try. Look at the report above, review {config}, then:\n"
-        f"  tunegate plan {proposal.name}   what a run without the small budget takes\n"
-        f"  tunegate run {proposal.name}    make it",
-        markup=False,
-    )  # fmt: skip
-    return code
-
-
 def _is_there(config: Path, hint: str) -> ConfigError:
     return ConfigError(f"{config} is there already", code="TG0189", where=str(config.absolute()), hint=hint)
 
@@ -113,15 +159,14 @@ def proposal_json(proposal: Proposal, config: Path) -> dict[str, object]:
     }  # fmt: skip
 
 
-def print_proposal(proposal: Proposal, config: Path, *, next_steps: bool = True) -> None:
+def _proposal_text(proposal: Proposal, config: Path, *, next_steps: bool = False) -> Iterator[str]:
     """The columns and what they were taken for; what is doubtful goes to stderr."""
     sizes = proposal.sizes
-    out().print(f"{config}: pipeline {proposal.name}, {proposal.profile.n_rows:,} rows ({proposal.roles.summary})")
+    yield f"{config}: pipeline {proposal.name}, {proposal.profile.n_rows:,} rows ({proposal.roles.summary})"
     for role in proposal.roles.found:
-        mark = "CHECK " if role.guessed else ""
-        out().print(f"  {role.column:<12} {mark}{role.name}: {role.evidence}", markup=False)
+        yield f"  {role.column:<12} {'CHECK ' if role.guessed else ''}{role.name}: {role.evidence}"
     if sizes.gate_works:
-        out().print(f"  gate         {proposal.metric}: {sizes.summary}", markup=False)
+        yield f"  gate         {proposal.metric}: {sizes.summary}"
     else:
         warn(sizes.summary)
     for warning in proposal.warnings:
@@ -135,8 +180,6 @@ def print_proposal(proposal: Proposal, config: Path, *, next_steps: bool = True)
     if next_steps:
         then = f"tunegate validate, then tunegate data curate {proposal.name}"
         if proposal.needs_key:
-            name = RedactStep(uses="redact").key_env
-            key = f'export {name}="$(openssl rand -hex 32)"  # keep it: with another key, ids no longer join'
-            talk().print(f"next: {key}\n      {then}", markup=False, soft_wrap=True)
-        else:
-            talk().print(f"next: {then}", markup=False)
+            key = f'export {RedactStep(uses="redact").key_env}="$(openssl rand -hex 32)"'
+            then = f"{key}  # keep it: with another key, ids no longer join\n      {then}"
+        talk().print(f"next: {then}", markup=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 Seconds come from the ledger, which records how long each step took when it was made; the store's own tables hold
 nothing that depends on the machine. Used by `flows/finetune.py`, `flows/champion/run_record.py` and
-`flows/cli/weekly.py`.
+`flows/cli/reports.py`.
 """
 
 from collections.abc import Mapping

@@ -83,7 +83,7 @@ class Demo:
 
     def _tick(self, now: str, **environ: str) -> int:
         def tick() -> int:
-            from flows.cli.ops import tick
+            from flows.cli.running import tick
 
             return tick(pipeline=NAME, cause="schedule", config=self.folder / "pipelines.yaml", as_json=False)
 
@@ -129,7 +129,7 @@ class Demo:
         path.write_text("".join(lines))
 
         def feedback() -> int:
-            from flows.cli.model import feedback
+            from flows.cli.feedback import feedback
 
             return feedback(pipeline=NAME, file=path, config=self.folder / "pipelines.yaml", as_json=False)
 

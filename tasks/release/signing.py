@@ -2,7 +2,7 @@
 
 A manifest proves that files are intact, a signature also who made them. The signature is next to the folder, as
 `FOLDER.sig`, and covers every file in it, including the manifest. The extra `signing` is imported inside functions. It
-knows nothing of candidates. Called by `flows/cli/exporting.py` and `flows/cli/model.py`.
+knows nothing of candidates. Called by `flows/cli/exporting.py` and `flows/cli/verify.py`.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 The template is `pipeline.yaml.j2`; this module formats values and comments. It gets no ticket text, only counts and
 column names. Whatever a name contains, the project's own loader reads it back unchanged. Called by
-`flows/cli/weekly.py`.
+`flows/cli/starting.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Propose a pipeline for a file of tickets: its columns' roles, and sizes and a gate that suit its rows.
 
-The gate's arithmetic is that of `tunegate plan` (`tasks/assess/power.py`). Called by `flows/cli/weekly.py`;
+The gate's arithmetic is that of `tunegate plan` (`tasks/assess/power.py`). Called by `flows/cli/starting.py`;
 `tasks/start/pipeline_yaml.py` writes the text.
 """
 

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from flows.build import build
-from flows.cli.weekly import validate
+from flows.cli.planning import validate
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Node
 from schemas.artifacts import ModelRef

@@ -94,6 +94,7 @@ def unknown(app: typer.Typer, words: list[str], *, complete: bool) -> str:
         if not words or words[0] not in command.commands:
             return f"no command {' '.join(words[:1])!r}" if words and not words[0].startswith("-") else ""
         command = command.commands[words.pop(0)]
+    command = command.load() if hasattr(command, "load") else command
     if not complete:
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         options = [word.split("=")[0] for word in words if word.startswith("-") and len(word) > 1]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.output import make_folder_for, out, print_json, print_rows, talk, write, write_file
+from flows.cli.output import Result, TextLine, TextTable, make_folder_for, out, render, talk, write, write_file
 from schemas.errors import ConfigError, StorageError
 
 TITLE, CLIPBOARD, CLEAR, C1 = "\x1b]0;owned\x07", "\x1b]52;c;ZXZpbA==\x07", "\x1b[2J", "\x9b31m"
@@ -32,7 +32,8 @@ def without_styling(text: str) -> str:
 
 @pytest.mark.usefixtures("screen")
 def test_no_control_sequence_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    print_rows([{"body": HOSTILE}], ("body",))
+    text = [TextTable([{"body": HOSTILE}], ("body",)), f"body  {HOSTILE}", TextLine(HOSTILE, "bold")]
+    assert render(Result(None, text, exit_code=3), as_json=False) == 3
     out().print(f"body  {HOSTILE}", markup=False, soft_wrap=True)
     talk().print(HOSTILE, markup=False)
     write(HOSTILE, sys.stdout)
@@ -43,7 +44,7 @@ def test_no_control_sequence_is_printed(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_json_escapes_control_sequences(capsys: pytest.CaptureFixture[str]) -> None:
-    print_json({"body": HOSTILE})
+    assert render(Result({"body": HOSTILE}, ["not printed"], exit_code=3), as_json=True) == 3
     printed = capsys.readouterr().out
     assert json.loads(printed) == {"body": HOSTILE}
     assert not [each for each in CONTROLS if each in printed]
@@ -51,8 +52,8 @@ def test_json_escapes_control_sequences(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_ordinary_text_is_printed_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     text = "zwei\u00a0Stück, 10\u202f000 €, می\u200cخواهم, 荷物"
-    out().print(text, markup=False, soft_wrap=True)
-    assert capsys.readouterr().out == f"{text}\n"
+    render(Result(None, [text, TextLine(text)]), as_json=False)
+    assert capsys.readouterr().out == f"{text}\n{text}\n"
     stream = io.StringIO()
     write(text, stream)
     assert stream.getvalue() == text

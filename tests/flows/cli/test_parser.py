@@ -4,8 +4,10 @@ import os
 import shlex
 import subprocess
 import sys
+from ast import literal_eval
 from collections import defaultdict
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import typer
 
 from flows.cli.app import app
+from flows.cli.commands import GROUPS, PARSERS, WEEKLY
 from tests.support.commands import run_here
 
 WITHOUT_JSON = {"ops metrics": "its output is Prometheus' own format"}
@@ -36,6 +39,7 @@ HELP_DIFFERS = {
     "--run": "without it, a plan is drawn or the newest run is taken",
 }
 """Option -> its meaning in every command, if its help is specific to the command."""
+PROJECT = Path(__file__).parents[3]
 PARSER: Any = typer.main.get_command(app)
 
 
@@ -43,7 +47,7 @@ def commands(command: Any = PARSER, name: str = "") -> Iterator[tuple[str, Any]]
     """Every command that is not a group, by its full name."""
     inner = getattr(command, "commands", {})
     if not inner:
-        yield name, command
+        yield name, command.load()
     for key, each in inner.items():
         yield from commands(each, f"{name} {key}".strip())
 
@@ -81,6 +85,36 @@ def test_a_command_has_a_one_line_summary_and_an_example(name: str) -> None:
     assert command.epilog.startswith(f"Example: tunegate {name}")
     for parameter in command.params:
         assert getattr(parameter, "help", ""), f"{name} {parameter.name} has no help"
+
+
+def test_the_lists_of_commands_have_the_real_names_and_first_lines() -> None:
+    """They are written down apart from the commands, so that a list imports none of them."""
+    groups = {"": WEEKLY, **{name: files for name, (_, files) in GROUPS.items()}}
+    listed = {f"{group} {name}".strip(): each for group, files in groups.items() for name, each in files.items()}
+    assert {name: summary for name, (_, summary) in listed.items()} == {
+        name: each.get_short_help_str(80) for name, each in ALL.items()
+    }
+    for path in (PROJECT / "flows" / "cli").glob("[a-z]*.py"):
+        import_module(f"flows.cli.{path.stem}")
+    made = {(module.removeprefix("flows.cli."), name) for module, name in PARSERS}
+    assert made == {(file, name.split()[-1]) for name, (file, _) in listed.items()}
+
+
+def test_a_list_of_commands_imports_none_of_them(tmp_path: Path) -> None:
+    code = (
+        "import contextlib, sys\nfrom flows.cli import main\n"
+        "with contextlib.suppress(SystemExit):\n    main(sys.argv[1:])\n"
+        "print([name for name in sys.modules if name.startswith('flows.cli.')], file=sys.stderr)"
+    )
+    for words in (["--help"], ["data", "--help"], ["ops"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        )  # fmt: skip
+        assert "curate" in done.stdout or words != ["data", "--help"]
+        assert set(literal_eval(done.stderr.splitlines()[-1])) == {
+            f"flows.cli.{name}" for name in ("app", "commands", "exit_codes", "output")
+        }
 
 
 @pytest.mark.parametrize("name", ALL)

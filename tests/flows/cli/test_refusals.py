@@ -13,7 +13,6 @@ import pytest
     [
         (("validate", "-c", "absent.yaml"), "TG0110"),
         (("validate",), "TG0110"),  # the SELECT that the file names is absent
-        (("run", "replies", "--until", "finetuning"), "TG0103"),
         (("model", "promote", "replies", "1"), "TG0621"),
         (("model", "rollback", "replies", "--reason", "just trying"), "TG0159"),
         (("model", "feedback", "replies", "absent"), "TG0110"),
@@ -42,7 +41,7 @@ def test_feedback_from_a_pipe_or_device_is_refused_at_once(refusal: Callable[...
         assert "it is a pipe, a device or a socket, not a file" in error
 
 
-@pytest.mark.parametrize("words", [("data", "funnel"), ("data", "sample"), ("data", "quarantine", "--sql", "SELECT 1")])
+@pytest.mark.parametrize("words", [("funnel",), ("sample",), ("quarantine", "--sql", "SELECT 1")])
 def test_a_warehouse_that_is_no_database_is_refused_with_the_command_that_writes_it(
     refusal: Callable[..., str], tmp_path: Path, words: tuple[str, ...]
 ) -> None:

@@ -13,7 +13,8 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from flows.cli.app import TopLevel, app
+from flows.cli.app import app
+from flows.cli.commands import TopLevel
 from flows.workspace.settings import load_settings
 from tests.support.place import Place
 from tests.support.workplace import Workplace

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli.weekly import graph
+from flows.cli.planning import graph
 from flows.forecast.planned_run import plan_pipeline
 from tests.support.workplace import Workplace
 

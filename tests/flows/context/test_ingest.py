@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from flows.cli.ops import doctor
-from flows.cli.weekly import plan, validate
+from flows.cli.planning import plan, validate
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError
 from schemas.load import load_file

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli.data import forget as command
+from flows.cli.tracing import forget as command
 from flows.graph.store import Store
 from flows.ledger.rows import RunVerdict
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.weekly import plan
+from flows.cli.planning import plan
 from flows.run.open_run import open_run
 from flows.views import doctor as health
 from flows.views.doctor import Patient, examine

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flows.cli.text.study import payback_sentences, print_costs
+from flows.cli.output import Result, render
+from flows.cli.study import costs_text, payback_sentences
 from flows.views.advice import AdviceEvidence, conclude
 from schemas.costs import CardLine, CostReport, QueryLine
 from schemas.errors import GateError
@@ -304,7 +305,8 @@ def test_the_rounding_of_a_division_rents_no_card() -> None:
 
 def test_the_utilisation_is_printed_as_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
     for given, shown in ((0.015, "1.5"), (0.07, "7"), (0.5, "50"), (1.0, "100")):
-        print_costs(compute_costs(read_prices(), known(), volume=Volume(1e6, given)), title="costs")
+        report = compute_costs(read_prices(), known(), volume=Volume(1e6, given))
+        render(Result(None, costs_text(report, title="costs")), as_json=False)
         assert f"at most {shown} % of a month" in " ".join(capsys.readouterr().out.split())
 
 

@@ -201,7 +201,7 @@ STEPS: dict[str, Fault] = {
         lambda tickets, out, _: split_tickets(
             tickets=tickets, split=SplitSpec(by_time=False, test_fraction=0.3), out=out
         ),
-        "tasks.curate.split_placing",
+        "tasks.curate.split",
         "owners_of",
     ),
 }

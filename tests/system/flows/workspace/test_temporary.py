@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.data import forget
+from flows.cli.tracing import forget
 from flows.workspace.temporary import ABANDONED_S, temporary_files_below
 from tests.support.commands import run_here
 from tests.support.forgetful_workspace import CUSTOMER, KEY, build

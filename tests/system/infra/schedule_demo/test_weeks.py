@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flows.cli import model, weekly
+from flows.cli.history import history
+from flows.cli.reports import show
 from flows.ledger.ledger import Ledger
 from tests.support.workplace import ForkedWorkplace
 
@@ -60,13 +61,13 @@ def test_three_weeks_are_killed_skipped_and_blocked(
 
     config = folder / "pipelines.yaml"
 
-    def printed(show: Any, **arguments: Any) -> Any:
-        show(config=config, as_json=True, **arguments)
+    def printed(command: Any, **arguments: Any) -> Any:
+        command(config=config, as_json=True, **arguments)
         return json.loads(capsys.readouterr().out)
 
-    ticks = printed(model.history, pipeline="replies")["ticks"]
+    ticks = printed(history, pipeline="replies")["ticks"]
     assert [one["code"] for one in ticks] == ["first", "first", "few", "enough"]
-    shown = printed(weekly.show, run_id=poisoned.run_id)
+    shown = printed(show, run_id=poisoned.run_id)
     assert shown["snapshot"]["snapshot_id"] == poisoned.decision.arrivals.snapshot_id
     # Feedback on the champion's suggestions reached the gate.
     [live] = [finding for finding in shown["findings"] if finding["part"] == "live"]

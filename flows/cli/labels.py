@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
@@ -110,8 +111,6 @@ def _read(console: Console, sheet: Sheet, *, may_undo: bool) -> str | None:
 
 def _next_word(console: Console, *, one_key: bool) -> str | None:
     if one_key and console.is_terminal and sys.stdin.isatty():
-        import click
-
         try:
             key = click.getchar()
         except (EOFError, KeyboardInterrupt):
