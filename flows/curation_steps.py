@@ -1,6 +1,5 @@
 """Add `curate.steps` of a pipeline to the graph. Called by `flows/curate.py`."""
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -100,18 +99,13 @@ class _Adder:
         step, kind = group[0], kind_of(group[0])
         offered: dict[str, Callable[[], Any]] = {
             "tickets": lambda: self.tickets,
-            "step": lambda: step,
-            "root": lambda: self.root,
             "spread": lambda: self.spread,
             "perplexities": lambda: self._perplexities(step),
-            kind.joined: lambda: group,
         }
-        taken = inspect.signature(kind.run).parameters
-        arguments = {name: give() for name, give in offered.items() if name in taken}
         named = self.graph.named(
             kind.name, self.number, reads=kind.reads(step, self.root), libraries=kind.libraries(step)
         )
-        return named.add(kind.run, **arguments, **kind.arguments(step, self.root))
+        return named.add(kind.run, **kind.arguments_of(group, offered, root=self.root))
 
     def _perplexities(self, step: CurateStep) -> Perplexities | None:
         if not isinstance(step, QualityStep) or not step.perplexity or self.base_model is None:

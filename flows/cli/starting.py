@@ -153,6 +153,8 @@ def proposal_json(proposal: Proposal, config: Path) -> dict[str, object]:
         "columns": {role.column: asdict(role) for role in roles.found},
         "left_out": list(roles.left_out),
         "faulty_share": proposal.faulty_share,
+        "n_sampled": proposal.profile.n_sampled, "n_left": proposal.tickets.n_usable,
+        "steps": [asdict(step) for step in proposal.tickets.steps],
         "warnings": list(proposal.warnings),
         "sizes": {**asdict(sizes), "gate_works": sizes.gate_works},
         "gate": [{**asdict(power), "underpowered": power.underpowered} for _, power in proposal.gate],
@@ -165,6 +167,15 @@ def _proposal_text(proposal: Proposal, config: Path, *, next_steps: bool = False
     yield f"{config}: pipeline {proposal.name}, {proposal.profile.n_rows:,} rows ({proposal.roles.summary})"
     for role in proposal.roles.found:
         yield f"  {role.column:<12} {'CHECK ' if role.guessed else ''}{role.name}: {role.evidence}"
+    tickets = proposal.tickets
+    took = ", ".join(
+        f"{step.name} takes {step.n_taken:,}" for step in tickets.steps if step.is_proposed and step.n_taken
+    )
+    left = f"{tickets.n_usable:,} of {proposal.profile.n_sampled:,} sampled rows are left"
+    yield f"  curation     {left}; {took}" if took else f"  curation     {left}"
+    for step in tickets.steps:
+        if not step.is_proposed:
+            warn(f"{step.name} is not proposed, because it takes too much: {step.note}")
     if sizes.gate_works:
         yield f"  gate         {proposal.metric}: {sizes.summary}"
     else:

@@ -210,7 +210,8 @@ def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, Rule]
         if limit is None:
             rules[code] = Rule(scores[column], "the reply is a stub: it answers nothing")
         else:
-            rules[code] = Rule(pc.greater(scores[column], limit), f"{column} is ", scores[column], f", above {limit}")
+            above = f", above `max_{column}: {limit}`"
+            rules[code] = Rule(pc.greater(scores[column], limit), f"{column} is ", scores[column], above)
     return rules
 
 

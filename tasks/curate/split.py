@@ -7,6 +7,7 @@ decisions are made in `tasks/curate/split_placing.py`. Called by `flows/curate.p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ from schemas.artifacts import RowCounts, Splits, TicketTable
 from schemas.curation import SplitSpec
 from schemas.errors import DataError
 from schemas.tables import ASSIGNMENTS
-from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows, top_codes
 from tasks.curate.rows import TicketWriter, read_batches_with, read_columns, read_rows, write_removed, write_rows
 from tasks.curate.split_placing import (
     EARLY,
@@ -107,11 +108,17 @@ def split_tickets(
         DataError: train or test would be empty; TG0220, more rows raise than `limit` allows.
     """
     return keep_sound_rows(
-        lambda rows, folder: _split_tickets(rows, split, folder, previous), tickets, step=WHERE, out=out, limit=limit
+        lambda rows, folder: _split_tickets(rows, split, folder, previous, () if limit is None else limit.stages),
+        tickets,
+        step=WHERE,
+        out=out,
+        limit=limit,
     )
 
 
-def _split_tickets(tickets: TicketTable, split: SplitSpec, out: Path, previous: Splits | None) -> Splits:
+def _split_tickets(
+    tickets: TicketTable, split: SplitSpec, out: Path, previous: Splits | None, stages: Sequence[TicketTable | Splits]
+) -> Splits:
     table = read_columns(tickets.tickets, (*_PLACE, "created_at", *split.group_by))
     owners, created = owners_of(table, split.group_by), _times(table["created_at"])
     by_time = split.by_time and table["created_at"].null_count < table.num_rows
@@ -124,7 +131,7 @@ def _split_tickets(tickets: TicketTable, split: SplitSpec, out: Path, previous: 
     if split.stable and previous is not None and before is None:
         notes["previous_ignored"] = 1
     if not counts["train"] or not counts["test"]:
-        raise _cannot_split(counts, notes, n_tickets=table.num_rows, continues=before is not None)
+        raise _emptied(stages) or _cannot_split(counts, notes, table.num_rows, continues=before is not None)
     _write_parts(tickets.tickets, placed.place, out)
     n_removed = _write_removed(table, placed, out)
     _write_assignments(table, owners.names.take(_array(groups)), placed, out)
@@ -208,7 +215,22 @@ def _warn_of_test_share(placed: Placement, created: Ints, known: EarlierSplit, s
     return {"warn_test_share": 1000 * n_test // n_rows, "proposed_retire_after_days": max(1, int(days))}
 
 
-def _cannot_split(counts: dict[str, int], notes: dict[str, int], *, n_tickets: int, continues: bool) -> DataError:
+def _emptied(stages: Sequence[TicketTable | Splits]) -> DataError | None:
+    """The error if an earlier step has taken most rows: it names the step, and the settings by their reasons."""
+    largest = max(stages, key=lambda stage: stage.rows.n_in - stage.rows.n_out, default=None)
+    if largest is None or 2 * largest.rows.n_out > largest.rows.n_in:
+        return None
+    rows, name = largest.rows, largest.root.parent.name  # `store/quality/KEY`
+    left = f"`{name}` left {rows.n_out:,} of {rows.n_in:,}"
+    return DataError(
+        f"too few tickets are left to split; {left}: {top_codes([largest.removed])}",
+        code="TG0221",
+        where=name,
+        hint="change or remove that step or setting; `tunegate data funnel` shows where all rows went",
+    )
+
+
+def _cannot_split(counts: dict[str, int], notes: dict[str, int], n_tickets: int, *, continues: bool) -> DataError:
     message = (
         f"{n_tickets} tickets of {notes['groups']} customers or threads split into {counts['train']} train and "
         f"{counts['test']} test rows; both must have rows"

@@ -16,6 +16,7 @@ steps: `steps.py` lists them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,20 @@ class StepKind:
     def name(self) -> str:
         """Its name in the graph and in the funnel."""
         return info_of(self.run).name
+
+    def arguments_of(
+        self, group: tuple[CurationStepSpec, ...], offered: Mapping[str, Callable[[], Any]], *, root: Path
+    ) -> dict[str, Any]:
+        """Return what its function takes for this step, or for several that it joins.
+
+        Args:
+            offered: Parameter -> gives what else there is; called only for parameters that the function has.
+            root: Folder of pipelines.yaml.
+        """
+        given = {"step": lambda: group[0], "root": lambda: root, self.joined: lambda: group, **offered}
+        taken = inspect.signature(self.run).parameters
+        arguments = {name: give() for name, give in given.items() if name in taken}
+        return {**arguments, **self.arguments(group[0], root)}
 
 
 _KINDS: dict[type[CurationStepSpec], StepKind] = {}

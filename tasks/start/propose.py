@@ -129,7 +129,7 @@ class Proposal:
     @property
     def needs_key(self) -> bool:
         """Whether ids become pseudonyms, under a key from the environment."""
-        return any("pseudonymise" in step for step, _ in self.tickets.steps)
+        return any("pseudonymise" in each.step for each in self.tickets.steps)
 
     @property
     def warnings(self) -> tuple[str, ...]:

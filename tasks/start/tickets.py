@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -18,10 +18,9 @@ import pyarrow as pa
 
 from schemas.curation import TableSpec
 from schemas.curation_card import ReplyVariety
-from schemas.curation_steps import PATTERN_TYPES, DedupStep
+from schemas.curation_steps import PATTERN_TYPES
 from schemas.source import FilesSource
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
-from tasks.curate.quality import is_stub
 from tasks.curate.redaction.name_rules import find_names_by_rules
 from tasks.curate.redaction.personal import ID_COLUMNS, find_personal, is_personal_id
 from tasks.curate.rows import ticket_table
@@ -30,6 +29,7 @@ from tasks.sources.readers.columns import TicketMaker
 from tasks.sources.readers.records import Record, in_batches
 from tasks.start.file_profile import Profile
 from tasks.start.roles import percent
+from tasks.start.tried_steps import Declared, TriedStep, try_steps
 
 LANGUAGE_TEXTS = 300
 """Number of bodies whose language is detected."""
@@ -47,10 +47,6 @@ _HTML = re.compile(
     r"|&(?:nbsp|amp|lt|gt|quot|apos|#\d{1,6}|#x[0-9a-f]{1,5});"
 )
 """A tag or an entity."""
-_STUB_CHARS = 80
-"""Length from which on a reply is no stub; a shorter one may be."""
-_MANY = 0.1
-"""From this share of the tickets on, a fault counts as the help desk's habit."""
 _DOMINANT = 0.9
 """From this share of the texts in one language on, other languages are left out."""
 
@@ -58,8 +54,6 @@ _NUMBER = re.compile(r"(?<=[Mm]essage )\d+")
 """What differs between rows in the reasons of a fault."""
 
 T = TypeVar("T")
-Step: TypeAlias = tuple[dict[str, Any], str]
-"""A curation step as in pipelines.yaml, and the counts that support it."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +61,7 @@ class Tickets:
     """The sample as tickets, under a mapping of its columns."""
 
     n_usable: int
-    """Valid tickets with a body, a time if a column is one, and something to learn that the proposed steps keep;
-    exact and near duplicates count once."""
+    """What the proposed steps leave of the sample, with all that is needed."""
     faults: Mapping[str, int]
     """Error code -> rows that it would quarantine."""
     reasons: Mapping[str, int]
@@ -90,7 +83,7 @@ class Tickets:
     """Usable tickets whose body has the words of their label."""
     n_html: int
     """Tickets with HTML tags or entities in body or reply."""
-    steps: tuple[Step, ...]
+    steps: tuple[TriedStep, ...]
 
 
 def read_tickets(
@@ -112,19 +105,22 @@ def read_tickets(
     records = map(Record, profile.lines, [None] * profile.n_sampled, profile.rows)
     (batch,) = in_batches(records, max_rows=profile.n_sampled)
     made = maker.make(batch)
-    read = [row for index, row in enumerate(pa.table(made.columns).to_pylist()) if index not in made.faults]
-    invalid = _invalid(read, table)
+    # A run makes ticket_ids while it reads, if the file has none.
+    read = [
+        {**row, "ticket_id": row.get("ticket_id") or f"row {line}", "source": profile.path.name, "source_line": line}
+        for index, (line, row) in enumerate(zip(profile.lines, pa.table(made.columns).to_pylist(), strict=True))
+        if index not in made.faults
+    ]
+    whole = ticket_table(read)
+    invalid = {index: (code, reason) for index, (code, _, reason) in invalid_rows(whole, table).items()}
     rows = [row for index, row in enumerate(read) if index not in invalid]
     faults = [*((fault.code, fault.reason) for fault in made.faults.values()), *invalid.values()]
     names = ("subject", "body", "reply", "messages", *learns)
     tickets = [{name: row.get(name) or "" for name in names} for row in rows]
-    drops_leftovers = _drops_leftovers(tickets, profile.n_sampled)
-    usable = [
-        ticket
-        for row, ticket in zip(rows, tickets, strict=True)
-        if all(row.get(name) for name in needed)
-        and not ("reply" in learns and (_is_stub(ticket) or (drops_leftovers and _has_leftover(ticket))))
-    ]
+    personal_ids = [name for name in ID_COLUMNS if any(is_personal_id(row[name]) for row in rows if row.get(name))]
+    tried = try_steps(whole, table, list(_curation(tickets, learns, personal_ids=personal_ids)))
+    kept = tried.tickets.select(list(needed)).to_pylist()
+    usable = [ticket for ticket in kept if all(ticket[name] is not None for name in needed)]
     label = next((name for name in learns if name != "reply"), None)
     replies = [ticket["reply"] for ticket in tickets if ticket["reply"]]
     lengths = [
@@ -132,7 +128,7 @@ def read_tickets(
         for ticket in tickets
     ]
     return Tickets(
-        n_usable=_count_distinct(usable),
+        n_usable=len(usable),
         faults=dict(Counter(code for code, _ in faults).most_common()),
         reasons=dict(Counter(_NUMBER.sub("N", reason) for _, reason in faults).most_common()),
         reply_chars=_quantile(replies, 0.95),
@@ -144,47 +140,14 @@ def read_tickets(
         labels=Counter(ticket[label] for ticket in usable) if label else {},
         n_named=sum(_is_named(ticket[label], ticket["body"]) for ticket in usable) if label else 0,
         n_html=sum(bool(_HTML.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
-        steps=tuple(_curation(tickets, learns, profile.n_sampled, personal_ids=_personal_ids(rows))),
+        steps=tried.steps,
     )
-
-
-def _invalid(rows: Sequence[Mapping[str, Any]], table: TableSpec) -> dict[int, tuple[str, str]]:
-    """Index of each row that is read and then quarantined -> code and reason."""
-    # A run makes ticket_ids while it reads, if the file has none.
-    made = {"ticket_id": "made", "source": "", "source_line": 0}
-    whole = ticket_table({**row, **made} for row in rows)
-    return {index: (code, reason) for index, (code, _, reason) in invalid_rows(whole, table).items()}
-
-
-def _count_distinct(tickets: Sequence[Mapping[str, str]]) -> int:
-    """How many the proposed step `dedup` keeps; among a sample it finds fewer near duplicates than in a large file."""
-    from tasks.curate.similarity.compared import compared_columns, compared_texts
-    from tasks.curate.similarity.families import decide
-    from tasks.curate.similarity.shingles import shingle_sets
-
-    step = DedupStep(uses="dedup")
-    columns = {name: pa.array([each[name] for each in tickets], pa.string()) for name in compared_columns(step)}
-    sets = shingle_sets([pa.record_batch(columns)], text_of=compared_texts(step), n_words=step.shingle_words)
-    order = np.arange(len(tickets))
-    decisions = decide(
-        sets,
-        order=order,
-        near=step.near,
-        threshold=step.threshold,
-        max_comparisons=step.max_comparisons,
-        where="init",
-    )
-    return int(np.sum(decisions.kept == order))
-
-
-def _personal_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the columns of ids in which any value is an e-mail address or the like."""
-    return [name for name in ID_COLUMNS if any(is_personal_id(row[name]) for row in rows if row.get(name))]
 
 
 def _curation(
-    tickets: Sequence[Mapping[str, str]], learns: tuple[str, ...], n_rows: int, *, personal_ids: list[str]
-) -> Iterator[Step]:
+    tickets: Sequence[Mapping[str, str]], learns: tuple[str, ...], *, personal_ids: list[str]
+) -> Iterator[tuple[Declared, ...]]:
+    """The steps to try, each in the forms that may be proposed, the strictest first."""
     bodies = [ticket["body"] for ticket in tickets if ticket["body"]]
     found = _search(tickets)
     personal = ", ".join(f"{kind} in {n:,}" for kind, n in found.kinds.most_common()) or "none found"
@@ -199,62 +162,46 @@ def _curation(
         note += "`mode: all` also reads the sentences (extra `names`)"
     else:
         note += "; names of people stay: only `names` replaces them, and no greeting or signature showed one"
-    yield (
-        {
-            "uses": "redact",
-            **({"types": [*PATTERN_TYPES, "name"], "names": {"mode": "rules"}} if has_names else {}),
-            **({"keep": found.own} if found.own else {}),
-            **({"pseudonymise": personal_ids} if personal_ids else {}),
-        },
-        note,
-    )
+    redact = {
+        "uses": "redact",
+        **({"types": [*PATTERN_TYPES, "name"], "names": {"mode": "rules"}} if has_names else {}),
+        **({"keep": found.own} if found.own else {}),
+        **({"pseudonymise": personal_ids} if personal_ids else {}),
+    }
+    yield (Declared(redact, note),)
     sample = _spread(bodies)[:LANGUAGE_TEXTS]
     if languages := _languages(sample):
         code, n_texts = languages.most_common(1)[0]
         note = f"{percent(n_texts, languages.total())} of {languages.total():,} texts that are long enough to detect"
-        note += f" (of {len(sample):,}) are "
+        note += f" (of {len(sample):,}) are `{code}`"
+        every = {"uses": "language"}
         if languages.total() < max(_MIN_DETECTED, len(sample) / 2):
-            yield {"uses": "language"}, f"{note}`{code}`: too few to leave any language out"
+            yield (Declared(every, f"{note}: too few to leave any language out"),)
         elif n_texts >= _DOMINANT * languages.total():
-            yield {"uses": "language", "keep": [code]}, f"{note}`{code}`"
+            yield Declared({**every, "keep": [code]}, note), Declared(every, f"{note}; none is left out")
         else:
-            yield {"uses": "language"}, f"{note}`{code}`, {len(languages)} languages; none is left out"
+            yield (Declared(every, f"{note}, {len(languages)} languages; none is left out"),)
     for column in learns:
         name = "has_reply" if column == "reply" else "has_label"
-        yield {"uses": "rule", "name": name, "keep": f"{column} is not null"}, ""
+        yield (Declared({"uses": "rule", "name": name, "keep": f"{column} is not null"}, ""),)
     n_chars = _quantile(bodies, 0.95)
     bounds = {"min_body": min(10, max(1, _quantile(bodies, 0.05) // 2)), "max_body": _limit(n_chars)}
     replies = [ticket["reply"] for ticket in tickets if ticket["reply"]]
     if "reply" in learns:
         bounds["max_reply"] = _limit(_quantile(replies, 0.95))
-    yield {"uses": "length", **bounds}, f"characters; 95 of 100 texts have at most {n_chars:,}"
+    yield (Declared({"uses": "length", **bounds}, f"characters; 95 of 100 texts have at most {n_chars:,}"),)
     if "reply" in learns:
-        n_stubs, n_leftovers = sum(map(_is_stub, tickets)), sum(map(_has_leftover, tickets))
-        note = f"{percent(n_stubs, n_rows)} of the replies answer nothing, {percent(n_leftovers, n_rows)} hold an "
-        if _drops_leftovers(tickets, n_rows):
-            note += "unfilled {{name}}"
-            yield {"uses": "quality", "max_template_leftovers": 0, "drop_stub_replies": True}, note
-        else:
-            note += "unfilled {{name}}: too many to drop them"
-            yield {"uses": "quality", "drop_stub_replies": True}, note
-    yield {"uses": "dedup"}, "exact and near duplicates of the customer's text"
-
-
-def _is_stub(ticket: Mapping[str, str]) -> bool:
-    return bool(ticket["reply"]) and len(ticket["reply"]) < _STUB_CHARS and is_stub(ticket["reply"])
+        stubs = {"uses": "quality", "drop_stub_replies": True}
+        note = "drops replies that answer nothing"
+        yield (
+            Declared({**stubs, "max_template_leftovers": 0}, f"{note}, and texts with an unfilled {{{{name}}}}"),
+            Declared(stubs, note),
+        )
+    yield (Declared({"uses": "dedup"}, "exact and near duplicates of the customer's text"),)
 
 
 def _is_named(label: str, text: str) -> bool:
     return len(label) > 2 and label.casefold() in text.casefold()
-
-
-def _has_leftover(ticket: Mapping[str, str]) -> bool:
-    return "{{" in f"{ticket['body']}\n{ticket['reply']}"
-
-
-def _drops_leftovers(tickets: Sequence[Mapping[str, str]], n_rows: int) -> bool:
-    """Whether the proposed steps drop tickets with an unfilled `{{name}}`: not if many have one."""
-    return sum(map(_has_leftover, tickets)) <= n_rows * _MANY
 
 
 @dataclass(frozen=True)

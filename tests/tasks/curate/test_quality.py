@@ -240,10 +240,10 @@ def test_each_threshold_drops_under_its_code(
         "odd": "perplexity",
     }
     assert {row["outcome"] for row in removed.values()} == {"dropped"}
-    assert removed["repeats"]["reason"] == "repetition is 0.8, above 0.5"
-    assert removed["template"]["reason"] == "template_leftovers is 1, above 0"
+    assert removed["repeats"]["reason"] == "repetition is 0.8, above `max_repetition: 0.5`"
+    assert removed["template"]["reason"] == "template_leftovers is 1, above `max_template_leftovers: 0`"
     assert removed["stub"]["reason"] == "the reply is a stub: it answers nothing"
-    assert removed["odd"]["reason"] == "perplexity is 5000, above 100.0"
+    assert removed["odd"]["reason"] == "perplexity is 5000, above `max_perplexity: 100.0`"
     assert (result.rows.n_in, result.rows.n_out, result.rows.n_dropped) == (10, 2, 8)
     assert result.notes["dropped_perplexity"] == 1
     kept = rows_of(result.tickets)
