@@ -167,6 +167,9 @@ def _proposal_text(proposal: Proposal, config: Path, *, next_steps: bool = False
     yield f"{config}: pipeline {proposal.name}, {proposal.profile.n_rows:,} rows ({proposal.roles.summary})"
     for role in proposal.roles.found:
         yield f"  {role.column:<12} {'CHECK ' if role.guessed else ''}{role.name}: {role.evidence}"
+    if proposal.routing is not None:
+        for line in proposal.roles.other_labels:
+            yield f"  (--label)    {line}"
     tickets = proposal.tickets
     took = ", ".join(
         f"{step.name} takes {step.n_taken:,}" for step in tickets.steps if step.is_proposed and step.n_taken

@@ -44,7 +44,7 @@ _DAYS = (
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 TIME_FORMATS = (
     *(day + clock for day in _DAYS for clock in _CLOCKS),
-    "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z",
+    "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z",
 )  # fmt: skip
 """Formats that exports of help desks have; two that both read every value are ambiguous."""
 

@@ -28,6 +28,7 @@ MAX_LABELS = 100
 """Maximum number of distinct values of a routing field."""
 _MAX_PATHS = 12
 """Unread paths to name."""
+_COULD_BE = "could be a label"
 _FIELD_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 Words = Annotated[tuple[str, ...], BeforeValidator(str.split)]
@@ -50,6 +51,7 @@ class KnownNames(Spec):
 
     names: dict[TicketColumn, Words]
     language_names: Words
+    other_times: Words
     never_labels: Words
     answered_names: Words
     speaker_names: Words
@@ -85,6 +87,11 @@ class Roles:
     found: tuple[Role, ...]
     left_out: tuple[str, ...] = ()
     """A reason for each unused column that needs one."""
+
+    @property
+    def other_labels(self) -> tuple[str, ...]:
+        """The reasons of columns that could be the label instead."""
+        return tuple(line for line in self.left_out if _COULD_BE in line)
 
     def of(self, column: str) -> Role | None:
         return next((role for role in self.found if role.column == column), None)
@@ -162,6 +169,8 @@ def text_columns(profile: Profile, *, below: str | None = None) -> list[ColumnFa
 def _of_tickets(profile: Profile, chosen: list[Role], summary: str) -> Roles:
     """Roles of rows that are tickets by their columns."""
     found = _by_name(profile, chosen)
+    if all(role.column != "created_at" for role in found):
+        found += _time_by_values(profile, taken={role.name for role in found})
     for column in ("body", "category"):
         if all(role.column != column for role in found):
             found += _guess(column, profile, taken={role.name for role in found})
@@ -293,6 +302,24 @@ def _guess(column: TicketColumn, profile: Profile, *, taken: Collection[str]) ->
     return fit if len(fit) == 1 else []
 
 
+def _time_by_values(profile: Profile, *, taken: Collection[str]) -> list[Role]:
+    """The one column whose values are all times, whatever its name; none if there are several.
+
+    Numbers may be anything, and names such as `due_date` say another time than that of writing.
+    """
+    others = {*KNOWN.other_times, *KNOWN.names["updated_at"]}
+    fit = [
+        facts
+        for name, facts in profile.columns.items()
+        if facts.is_top and name not in taken and shown(name) == name and plain_form(name) not in others
+        if facts.n_filled == facts.n_rows == facts.kinds["time"] and not facts.kinds["number"]
+        if facts.n_distinct > 1 and len(facts.time_formats) <= 1
+    ]
+    if len(fit) != 1:
+        return []
+    return [Role("created_at", fit[0].name, evidence_for("created_at", fit[0])[1], guessed=True)]
+
+
 def _is_plain_path(name: str) -> bool:
     """True if a message may show the path: keys of JSON may be personal data."""
     return all(is_plain(part) for part in re.split(r"[.\[\]]+", name) if part and not part.lstrip("-").isdigit())
@@ -323,7 +350,7 @@ def _why_left_out(facts: ColumnFacts) -> str:
             own = f"; CHECK: a run reads it as {facts.name} because of its name" if facts.name in CANONICAL else ""
             return f"not a {column}: {evidence}{own}"
     fits, evidence = evidence_for("category", facts)
-    label = f" by its name; could be a label ({evidence})" if fits else ""
+    label = f" by its name; {_COULD_BE} ({evidence})" if fits else ""
     return f"no ticket column{label}" if facts.is_top else ""
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import random
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,96 @@ def chatty(folder: Path) -> Path:
     )
 
 
+def german_excel(folder: Path) -> Path:
+    """A German Excel export: semicolons, windows-1252, days first, umlauts in the header."""
+    draw = random.Random(5)
+    faults = (
+        "l\u00e4sst sich nicht einschalten",
+        "kam besch\u00e4digt an",
+        "wurde doppelt abgebucht",
+        "zeigt einen Fehler",
+    )
+    return write_rows(
+        folder / "export.csv",
+        [
+            {
+                "Vorgangsnr.": 40_000 + n,
+                "Eingangsdatum": f"{1 + n % 28:02d}.{1 + n % 9:02d}.2026 {n % 24:02d}:{n % 60:02d}",
+                "Kundennr.": 1_000 + n % 300,
+                "Betreff": f"Frage zu Auftrag {n}",
+                "Nachricht": f"Guten Tag, mein Ger\u00e4t {draw.choice(PRODUCTS)} Nummer {n} {draw.choice(faults)}. "
+                f"Was tun? Die Nummer auf dem Schild ist {draw.randrange(10**6)}.",
+                "Abteilung": draw.choice(("Rechnung", "Reparatur", "Versand")),
+            }
+            for n in range(600)
+        ],
+        delimiter=";",
+        encoding="cp1252",
+    )
+
+
+def itil_queue(folder: Path) -> Path:
+    """Types of ITIL next to the queue of the team that answers."""
+    draw = random.Random(6)
+    queues = ("Billing and Payments", "Technical Support", "Product Support", "Returns and Exchanges", "IT Support")
+    return write_rows(
+        folder / "itil.csv",
+        [
+            {
+                "subject": f"Case about the {draw.choice(PARTS)}, number {n}",
+                "body": sentence(draw),
+                "answer": f"Thank you. Please send the {draw.choice(PARTS)} with number {n} to our desk.",
+                "type": draw.choice(("Incident", "Request", "Problem", "Change")),
+                "queue": draw.choice(queues),
+                "priority": draw.choice(("low", "medium", "high")),
+            }
+            for n in range(600)
+        ],
+    )
+
+
+def french_desk(folder: Path) -> Path:
+    """A French export in latin-1, where `service` is the department."""
+    draw = random.Random(7)
+    return write_rows(
+        folder / "demandes.csv",
+        [
+            {
+                "num\u00e9ro": f"D-{n}",
+                "date d'ouverture": f"{1 + n % 28:02d}/{1 + n % 9:02d}/2026 {n % 24:02d}:{n % 60:02d}",
+                "objet": f"Commande {n}",
+                "demande": f"Bonjour, l'appareil {draw.choice(PRODUCTS)} de la commande {n} ne marche plus depuis le "
+                f"{1 + n % 28} mai, num\u00e9ro {draw.randrange(10**6)}. Que faire ?",
+                "service": draw.choice(("facturation", "r\u00e9paration", "livraison")),
+                "urgence": draw.choice(("basse", "haute")),
+            }
+            for n in range(600)
+        ],
+        delimiter=";",
+        encoding="latin-1",
+    )
+
+
+def ctime_log(folder: Path) -> Path:
+    """A tab-separated log whose only time is that of `ctime`, under a name that says nothing."""
+    draw = random.Random(8)
+    start = datetime(2026, 1, 5)
+    return write_rows(
+        folder / "utterances.tsv",
+        [
+            {
+                "logged": (start + timedelta(minutes=37 * n)).strftime("%a %b %d %H:%M:%S %Y"),
+                "text": sentence(draw),
+                "intent": draw.choice(("refund", "repair", "delivery")),
+            }
+            for n in range(600)
+        ],
+        delimiter="\t",
+    )
+
+
 STRANGERS: dict[str, Callable[[Path], Path]] = {
-    make.__name__: make for make in (public_desk, anonymised, two_languages, chatty)
+    make.__name__: make
+    for make in (public_desk, anonymised, two_languages, chatty, german_excel, itil_queue, french_desk, ctime_log)
 }
 """Name -> writes the file into a folder and returns its path."""
