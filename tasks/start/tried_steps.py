@@ -88,13 +88,9 @@ def try_steps(tickets: pa.Table, table: TableSpec, declared: Sequence[Sequence[D
         found: list[TriedStep] = []
         for forms in declared:
             for form in forms:
-                made = _run(form, left, _folder(folders))
-                taken = left.rows.n_out - made.rows.n_out
-                chooses = form.step["uses"] in _CHOOSES and taken > MOST_TAKEN * left.rows.n_out
-                found.append(
-                    TriedStep(form.step, _note(form, left, made), not chooses, left.rows.n_out, made.rows.n_out)
-                )
-                if not chooses:
+                tried, made = _try(form, left, _folder(folders))
+                found.append(tried)
+                if tried.is_proposed:
                     left = made
                     break
         return Tried(tuple(found), read_rows(left.tickets))
@@ -106,23 +102,21 @@ def _folder(folders: Iterator[Path]) -> Path:
     return folder
 
 
-def _run(form: Declared, left: TicketTable, out: Path) -> TicketTable:
+def _try(form: Declared, left: TicketTable, out: Path) -> tuple[TriedStep, TicketTable]:
     # Pseudonyms need a key that the user makes after `init`; they change no count.
     settings = {name: value for name, value in form.step.items() if name != "pseudonymise"}
     step = CURATION_STEPS[settings["uses"]].model_validate(settings)
     kind = kind_of(step)
-    return kind.run(out, **kind.arguments_of((step,), {"tickets": lambda: left}, root=out))
+    made: TicketTable = kind.run(out, **kind.arguments_of((step,), {"tickets": lambda: left}, root=out))
+    n_in, n_out = left.rows.n_out, made.rows.n_out
+    fits = step.uses not in _CHOOSES or n_in - n_out <= MOST_TAKEN * n_in
+    notes = [each for each in (form.note, _what_is_taken(made, n_in)) if each]
+    return TriedStep(form.step, "; ".join(notes), fits, n_in, n_out), made
 
 
-def _note(form: Declared, left: TicketTable, made: TicketTable) -> str:
-    taken = left.rows.n_out - made.rows.n_out
-    if not taken:
-        return form.note
-    removed = read_rows(made.removed).select(["code", "source_line"]).to_pylist()
-    codes = Counter(row["code"] for row in removed)
-    counts = ", ".join(f"{code} {n:,}" for code, n in codes.most_common())
-    lines = ", ".join(
-        str(row["source_line"]) for row in sorted(removed, key=lambda row: row["source_line"])[:_N_EXAMPLES]
-    )
-    took = f"takes {taken:,} of {left.rows.n_out:,} sampled: {counts} (lines {lines})"
-    return f"{form.note}; {took}" if form.note else took
+def _what_is_taken(made: TicketTable, n_in: int) -> str:
+    """Counts by code, with the first lines; empty if nothing is taken."""
+    removed = read_rows(made.removed).select(["code", "source_line"]).to_pydict()
+    counts = ", ".join(f"{code} {n:,}" for code, n in Counter(removed["code"]).most_common())
+    lines = ", ".join(map(str, sorted(removed["source_line"])[:_N_EXAMPLES]))
+    return f"takes {n_in - made.rows.n_out:,} of {n_in:,} sampled: {counts} (lines {lines})" if counts else ""
