@@ -83,7 +83,7 @@ def _plan_text(view: PlanView) -> Iterator[Any]:
     """Steps, figures, places, the gate's power and the calls; warnings go to stderr.
 
     Raises:
-        GateError: as `flows.views.power.refuse_weak_gate`, after everything is printed but the warnings.
+        GateError: as `flows.forecast.gate_power.refuse_weak_gate`, after everything is printed but the warnings.
     """
     for remark in (view.source, view.start):
         if remark is not None:

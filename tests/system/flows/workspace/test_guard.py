@@ -16,7 +16,7 @@ SECRET = "secret-token-4711"
 def test_the_command_prints_no_secret_even_with_debug(tmp_path: Path, project: Path, debug: list[str]) -> None:
     """A secret in an internal error, the worst case."""
     code = (
-        "import flows.cli.validation as v, flows.cli as f, os, sys\n"
+        "import flows.cli.planning as v, flows.cli as f, os, sys\n"
         "def broken(*_, **__): raise KeyError(os.environ['MY_TOKEN'])\n"
         "v.faults_of = broken\n"
         f"f.main({[*debug, 'validate', '--json']!r})\n"
@@ -26,6 +26,7 @@ def test_the_command_prints_no_secret_even_with_debug(tmp_path: Path, project: P
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
+    assert "internal error: KeyError" in done.stderr
     assert SECRET not in done.stdout + done.stderr
     assert ("KeyError: '${env:MY_TOKEN}'" in done.stderr) == bool(debug)
 
