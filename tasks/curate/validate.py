@@ -285,7 +285,6 @@ def ticket_model(table: TableSpec) -> pandera.DataFrameSchema:
     """
     import pandas as pd
     import pandera.pandas as pandera
-    import pyarrow as pa
 
     def check(code: str, passes: Any) -> pandera.Check:
         return pandera.Check(passes, name=code, ignore_na=True)

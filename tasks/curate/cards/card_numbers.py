@@ -159,8 +159,6 @@ def _personal_ids(
     connection: duckdb.DuckDBPyConnection, files: Sequence[str], replaced: PersonalData | None
 ) -> dict[str, int]:
     """Tickets per column with an id that is an e-mail address or the like; with a name, too, if names are redacted."""
-    from tasks.curate.redaction.name_rules import may_be_name  # loading its words is slow
-
     names = replaced is not None and "name" in replaced.n_values
     found: dict[str, int] = {}
     for name in ID_COLUMNS:
