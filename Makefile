@@ -8,7 +8,7 @@ SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check types lint lint-imports test test-arithmetic test-pythons test-system campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget bench-weeks bench-pairs bench-rag bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
+.PHONY: help install check types lint lint-imports test test-arithmetic test-pythons test-system campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-forget bench-weeks bench-pairs bench-rag bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -71,7 +71,7 @@ screenshots: install ## pictures of the demo for README and docs; needs Chromium
 compare-demo: install ## the demo at commit BASE and at this one, compared byte for byte
 	@$(BIN)/python infra/compare_demo.py $(BASE)
 
-bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-rag bench-gates bench-regressions bench-train bench-forget bench-weeks bench-pairs bench-scale bench-scale-model ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
+bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-rag bench-gates bench-regressions bench-train bench-forget bench-weeks bench-pairs bench-scale ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
 bench-dedup: install ## deduplication beside other libraries, in environments under BENCH_HOME (default .bench/)
 	@$(BIN)/python -m benchmarks.dedup
@@ -91,9 +91,6 @@ bench-read: install ## MB/s of reading JSON Lines beside other libraries, and th
 bench-rag: install ## recall@k of a corpus's passages on real texts, next to rank-bm25; QUICK=1 within three minutes, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rag
 
-bench-scale-model: install ## what 10^9 tickets and a 70B base would take, reckoned from recorded figures and a played shuffle
-	@$(BIN)/python -m benchmarks.scale_model
-
 bench-forget: install ## how long `tunegate data forget --plan` takes in a workspace of a million rows; QUICK=1, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forget
 
@@ -112,7 +109,7 @@ bench-regressions: install ## planted regressions through whole runs: an hour on
 bench-train: install ## training and generation beside other trainers; QUICK=1 within three minutes, RECORD=1 writes the result
 	@$(BIN)/python -m benchmarks.train
 
-bench-scale: install ## redaction and dedup by one process and by two nodes of a Ray cluster; QUICK=1 within three minutes, RECORD=1
+bench-scale: install ## redaction by one process and by two nodes of a Ray cluster; QUICK=1 within three minutes, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale
 
 bench-records: install ## recorded results whose measured code has changed since; MARK=1 marks their pages

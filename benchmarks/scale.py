@@ -1,7 +1,7 @@
-"""`make bench-scale`: redaction and dedup with `engine: local` and `engine: ray`, for 200,000 to 5 million tickets.
+"""`make bench-scale`: redaction with `engine: local` and `engine: ray`, for 200,000 to 5 million tickets.
 
 Ray has two nodes with one processor each on this machine, local the same two processors. Each run is a new driver (this
-file with STEP ENGINE TABLE OUT [ADDRESS SHARED]); the nodes stay up. Wall time is the step's; joining the cluster and
+file with ENGINE TABLE OUT [ADDRESS SHARED]); the nodes stay up. Wall time is the step's; joining the cluster and
 checking its nodes is shown separately. CPU seconds of the driver cover its whole process, those of the nodes all
 processes of Ray and its workers. The digests of both engines' results must be equal.
 
@@ -24,19 +24,16 @@ from typing import Any
 from benchmarks.measure import PROJECT, Bench, Sampler, children, report, run_measured, table
 from benchmarks.tickets import scale_table
 from schemas.artifacts import RowCounts, TicketTable
-from schemas.curation_steps import DedupStep, RedactStep
+from schemas.curation_steps import RedactStep
 from tasks.cluster.connect import ClusterPlace
 from tasks.cluster.ray_spread import RaySpread
-from tasks.curate.dedup import drop_duplicates
 from tasks.curate.redact import redact_tickets
 from tasks.storage.files import seal
 
 SIZES, QUICK_SIZES, WARM = (200_000, 1_000_000, 5_000_000), (20_000, 100_000), 2_000
-STEPS, ENGINES = ("redact", "dedup"), ("local", "ray")
+ENGINES = ("local", "ray")
 LIMIT_S = 900.0
 STORE_BYTES = 4 << 30
-MAX_COMPARISONS = 2_000_000_000
-"""More than the default, which is for one machine: the tickets consist of stock sentences."""
 BUSY = 3.0
 """Load average above which wall times on two processors are hard to compare."""
 SAMPLE_S = 0.3
@@ -45,10 +42,9 @@ SAMPLE_S = 0.3
 
 @dataclass(frozen=True)
 class Run:
-    """One step by one engine."""
+    """The step by one engine."""
 
     n_tickets: int
-    step: str
     engine: str
     wall_s: float
     join_s: float
@@ -79,26 +75,25 @@ class Nodes:
 
 
 def main() -> None:
-    """Run both steps with both engines at every size."""
+    """Run the step with both engines at every size."""
     bench = Bench.begin("scale")
     chosen = os.environ.get("SIZES")
     sizes = tuple(map(int, chosen.split(","))) if chosen else QUICK_SIZES if bench.quick else SIZES
     with bench.scratch() as scratch, two_nodes(scratch) as nodes:
         tables = {size: scale_table(size, bench.home / "corpora").root for size in (WARM, *sizes)}
-        plan = [(size, step, engine) for size in (WARM, *sizes) for step in STEPS for engine in ENGINES]
         runs = []
-        for size, step, engine in plan:
-            runs.append(measure(size, tables[size], step, engine, nodes, scratch))
+        for size, engine in ((size, engine) for size in (WARM, *sizes) for engine in ENGINES):
+            runs.append(measure(size, tables[size], engine, nodes, scratch))
             report(" ".join(map(str, as_row(runs[-1]))))
-    runs = runs[len(STEPS) * len(ENGINES) :]  # the first are warm-up, which compiles kernels and bytecode
+    runs = runs[len(ENGINES) :]  # the first are warm-up, which compiles kernels and bytecode
     bench.finish("One process and a cluster", f"{as_table(runs)}\n\n{conclusions(runs)}", summary(runs))
 
 
-def measure(n_tickets: int, tickets: Path, step: str, engine: str, nodes: Nodes, scratch: Path) -> Run:
+def measure(n_tickets: int, tickets: Path, engine: str, nodes: Nodes, scratch: Path) -> Run:
     """One run in a new process."""
     out = scratch / "out"
     place = [nodes.address, nodes.shared] if engine == "ray" else []
-    command = [sys.executable, "-m", "benchmarks.scale", step, engine, tickets, out, *place]
+    command = [sys.executable, "-m", "benchmarks.scale", engine, tickets, out, *place]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONHASHSEED": "0", "TMPDIR": str(scratch)}
     before = nodes.cpu_s()
     cost = run_measured(
@@ -108,10 +103,10 @@ def measure(n_tickets: int, tickets: Path, step: str, engine: str, nodes: Nodes,
     shutil.rmtree(out, ignore_errors=True)
     if not cost.complete:
         why = f"failed: {cost.failure}"
-        return Run(n_tickets, step, engine, 0, 0, 0, 0, 0, cost.peak_mb, cost.own_peak_mb, 0, "", why)
+        return Run(n_tickets, engine, 0, 0, 0, 0, 0, cost.peak_mb, cost.own_peak_mb, 0, "", why)
     found = json.loads(cost.stdout.splitlines()[-1])
     return Run(
-        n_tickets, step, engine, found["step_s"], found["join_s"], cost.cpu_s, nodes_cpu_s, found["moved_mb"],
+        n_tickets, engine, found["step_s"], found["join_s"], cost.cpu_s, nodes_cpu_s, found["moved_mb"],
         cost.peak_mb, cost.own_peak_mb, found["n_out"], found["digest"],
     )  # fmt: skip
 
@@ -144,7 +139,7 @@ def two_nodes(folder: Path) -> Iterator[Nodes]:
 
 
 def pairs(runs: list[Run]) -> Iterator[tuple[Run, Run]]:
-    """The two engines' runs of each step and size, if both succeeded."""
+    """The two engines' runs of each size, if both succeeded."""
     for one, two in zip(runs[::2], runs[1::2], strict=True):
         if not one.failure and not two.failure:
             yield one, two
@@ -165,7 +160,7 @@ def summary(runs: list[Run]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for one, two in pairs(runs):
         enough = enough_processors(one, two)
-        figures[f"{one.step}_{one.n_tickets}"] = {
+        figures[f"redact_{one.n_tickets}"] = {
             "local_wall_s": round(one.wall_s, 2), "ray_wall_s": round(two.wall_s, 2),
             "local_cpu_s": round(one.driver_cpu_s, 2), "ray_cpu_s": round(two.driver_cpu_s + two.nodes_cpu_s, 2),
             "moved_mb": round(two.moved_mb), "equal": one.digest == two.digest,
@@ -183,19 +178,17 @@ def conclusions(runs: list[Run]) -> str:
             "- The machine was busy (see load): wall times depend on how much of it each engine got, and more "
             "processes get more. The estimates of processors below use CPU seconds."
         )
-    for step in STEPS:
-        of_step = [(one, two) for one, two in pairs(runs) if one.step == step]
-        faster = ", ".join(f"{one.n_tickets:,}" for one, two in of_step if two.wall_s < one.wall_s)
-        on_two = f"faster at {faster} tickets" if faster else "slower at every size"
-        estimates = []
-        for one, two in of_step:
-            enough = enough_processors(one, two)
-            what = "never: the driver alone takes longer" if enough is None else f"{enough:.1f}"
-            estimates.append(f"{one.n_tickets:,} tickets: {what}")
-        lines.append(
-            f"- {step}: on the same two processors Ray was {on_two}. Estimated number of node processors from which "
-            f"it would be faster: {'; '.join(estimates)}."
-        )
+    faster = ", ".join(f"{one.n_tickets:,}" for one, two in pairs(runs) if two.wall_s < one.wall_s)
+    on_two = f"faster at {faster} tickets" if faster else "slower at every size"
+    estimates = []
+    for one, two in pairs(runs):
+        enough = enough_processors(one, two)
+        what = "never: the driver alone takes longer" if enough is None else f"{enough:.1f}"
+        estimates.append(f"{one.n_tickets:,} tickets: {what}")
+    lines.append(
+        f"- On the same two processors Ray was {on_two}. Estimated number of node processors from which it would be "
+        f"faster: {'; '.join(estimates)}."
+    )
     return "\n".join(lines)
 
 
@@ -203,7 +196,7 @@ def as_table(runs: list[Run]) -> str:
     """One row per run; `equal` says whether both engines wrote the same bytes."""
     equal = {two: "yes" if one.digest == two.digest else "NO" for one, two in pairs(runs)}
     names = (
-        "tickets", "step", "engine", "wall s", "join s", "CPU s driver", "CPU s nodes", "moved MB", "peak MB",
+        "tickets", "engine", "wall s", "join s", "CPU s driver", "CPU s nodes", "moved MB", "peak MB",
         "without the store", "equal",
     )  # fmt: skip
     return table(names, [[*as_row(run), equal.get(run, "")] for run in runs])
@@ -211,7 +204,7 @@ def as_table(runs: list[Run]) -> str:
 
 def as_row(run: Run) -> list[object]:
     """A row without the last column."""
-    first = [f"{run.n_tickets:,}", run.step, run.engine]
+    first = [f"{run.n_tickets:,}", run.engine]
     if run.failure:
         return [*first, run.failure, *[""] * 6]
     seconds = (run.wall_s, run.join_s, run.driver_cpu_s, run.nodes_cpu_s)
@@ -233,29 +226,10 @@ class CountingSpread(RaySpread):
             self.moved += n_bytes(result)
             yield result
 
-    def hold(
-        self, work: Callable[..., tuple[Any, ...]], parts: Iterable[tuple[Any, ...]], *, n_outputs: int
-    ) -> list[tuple[Any, ...]]:
-        held = super().hold(_weighed, ((work, *part) for part in self._counted(parts)), n_outputs=n_outputs + 1)
-        self.moved += sum(super().each(_itself, [handles[-1:] for handles in held]))
-        return [handles[:-1] for handles in held]
-
     def _counted(self, parts: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-        from ray import ObjectRef
-
         for part in parts:
-            self.moved += sum(n_bytes(thing) for thing in part if not isinstance(thing, ObjectRef))
+            self.moved += sum(map(n_bytes, part))
             yield part
-
-
-def _weighed(work: Callable[..., tuple[Any, ...]], *part: Any) -> tuple[Any, ...]:
-    """The outputs of the work, and their size in bytes."""
-    outputs = work(*part)
-    return (*outputs, sum(map(n_bytes, outputs)))
-
-
-def _itself(thing: Any) -> Any:
-    return thing
 
 
 def n_bytes(thing: Any) -> int:
@@ -264,8 +238,8 @@ def n_bytes(thing: Any) -> int:
     return len(pickle.dumps(thing, protocol=5, buffer_callback=buffers.append)) + sum(b.raw().nbytes for b in buffers)
 
 
-def run_step(step: str, engine: str, table_folder: str, out: str, *place: str) -> None:
-    """Run one step with one engine and print its cost as JSON."""
+def run_step(engine: str, table_folder: str, out: str, *place: str) -> None:
+    """Run the step with one engine and print its cost as JSON."""
     spread = CountingSpread(ClusterPlace(*place)) if engine == "ray" else None
     started = time.perf_counter()
     if spread is not None:
@@ -275,11 +249,7 @@ def run_step(step: str, engine: str, table_folder: str, out: str, *place: str) -
     folder.mkdir(parents=True)
     rows = RowCounts(n_in=0, n_out=0)  # counts of earlier steps do not matter here
     tickets = TicketTable(root=Path(table_folder), rows=rows)
-    if step == "redact":
-        result = redact_tickets(tickets=tickets, step=RedactStep(uses="redact"), out=folder, spread=spread)
-    else:
-        wanted = DedupStep(uses="dedup", max_comparisons=MAX_COMPARISONS)
-        result = drop_duplicates(tickets=tickets, step=wanted, out=folder, spread=spread)
+    result = redact_tickets(tickets=tickets, step=RedactStep(uses="redact"), out=folder, spread=spread)
     done = time.perf_counter()
     cost = {"join_s": joined - started, "step_s": done - joined, "moved_mb": spread.moved / 1e6 if spread else 0.0}
     print(json.dumps({**cost, "n_out": result.rows.n_out, "digest": seal(folder), "notes": result.notes}))

@@ -55,59 +55,36 @@ class RaySpread:
         Raises:
             ServiceError: TG0723, a part was lost in every retry.
         """
-        for references in self._started(_answer, work, parts, n_returns=1):
-            yield self._opened(references[0], work)
-
-    def hold(
-        self, work: Callable[..., tuple[Any, ...]], parts: Iterable[tuple[Any, ...]], *, n_outputs: int
-    ) -> list[tuple[Any, ...]]:
-        """See `Spread`.
-
-        Raises:
-            ServiceError: TG0723, a part was lost in every retry.
-        """
-        held = []
-        for state, *outputs in self._started(_outputs, work, parts, n_returns=n_outputs + 1, n_outputs=n_outputs):
-            self._opened(state, work)
-            held.append(tuple(outputs))
-        return held
-
-    def _started(
-        self, call: Callable[..., Any], work: Callable[..., Any], parts: Iterable[tuple[Any, ...]],
-        *, n_returns: int, **options: int,
-    ) -> Iterator[list[Any]]:  # fmt: skip
-        """References to what each part returns, in order; the number of unfinished ones is limited."""
         import ray
 
         self.get_ready()
-        task = ray.remote(call).options(
+        task = ray.remote(_answer).options(
             num_cpus=1,
-            num_returns=n_returns,
             max_retries=RETRIES,
             scheduling_strategy="SPREAD",  # else one node is filled before the next gets any work
         )
         n_waiting = PARTS_PER_PROCESSOR * n_processors()
-        waiting: deque[list[Any]] = deque()
+        waiting: deque[Any] = deque()
         try:
             for part in parts:
-                references = task.remote(work, *options.values(), *part)
-                waiting.append([references] if n_returns == 1 else references)
+                waiting.append(task.remote(work, *part))
                 if len(waiting) >= n_waiting:
-                    yield waiting.popleft()
+                    yield _opened(waiting.popleft(), work)
             while waiting:
-                yield waiting.popleft()
+                yield _opened(waiting.popleft(), work)
         finally:
-            for references in waiting:  # after an error, or when the caller stops early
-                ray.cancel(references[0], force=True)
+            for reference in waiting:  # after an error, or when the caller stops early
+                ray.cancel(reference, force=True)
 
-    def _opened(self, reference: Any, work: Callable[..., Any]) -> Any:
-        import ray
 
-        with translate_cluster_errors(work.__name__):
-            found = ray.get(reference)
-        if isinstance(found, Failed):
-            raise unpack_error(found) from None
-        return found
+def _opened(reference: Any, work: Callable[..., Any]) -> Any:
+    import ray
+
+    with translate_cluster_errors(work.__name__):
+        found = ray.get(reference)
+    if isinstance(found, Failed):
+        raise unpack_error(found) from None
+    return found
 
 
 def _answer(work: Callable[..., T], *part: Any) -> T | Failed:
@@ -115,11 +92,3 @@ def _answer(work: Callable[..., T], *part: Any) -> T | Failed:
         return work(*part)
     except Exception as error:
         return pack_error(error)
-
-
-def _outputs(work: Callable[..., tuple[Any, ...]], n_outputs: int, *part: Any) -> tuple[Any, ...]:
-    """The error, if any, and the outputs."""
-    try:
-        return (None, *work(*part))
-    except Exception as error:
-        return (pack_error(error), *([None] * n_outputs))

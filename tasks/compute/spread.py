@@ -33,13 +33,3 @@ class Spread(Protocol):
     def each(self, work: Callable[..., T], parts: Iterable[tuple[Any, ...]]) -> Iterator[T]:
         """Yield results in the order of the parts, which are consumed as workers become free."""
         ...
-
-    def hold(
-        self, work: Callable[..., tuple[Any, ...]], parts: Iterable[tuple[Any, ...]], *, n_outputs: int
-    ) -> list[tuple[Any, ...]]:
-        """As `each`, but the `n_outputs` outputs of each part stay with the workers.
-
-        Returns the handles of each part once all are done. A handle that is an argument of a later part (not inside a
-        list or tuple) arrives as the output itself.
-        """
-        ...

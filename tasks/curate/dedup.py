@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import DedupStep, SemanticSpec
 from schemas.errors import DataError
-from tasks.compute.spread import Spread
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
-from tasks.curate.rows import read_batches, read_batches_with, write_ordered_tickets, write_removed
+from tasks.curate.rows import read_batches_with, write_ordered_tickets, write_removed
 from tasks.curate.similarity.buffers import arrow_table, numpy_column
 from tasks.curate.similarity.semantic import check_extra, similar_meanings
 from tasks.curate.similarity.words import compared_text
@@ -45,14 +44,13 @@ _COMPARED = {"question": "the question", "question_and_answer": "the question wi
 
 
 @curation_step(DedupStep)
-@as_step("dedup", libraries=("duckdb", "pyarrow", "numba", "numpy", "scipy"), context=("memory_budget", "spread"))
+@as_step("dedup", libraries=("duckdb", "pyarrow", "numba", "numpy", "scipy"), context=("memory_budget",))
 def drop_duplicates(
     out: Path,
     *,
     tickets: TicketTable,
     step: DedupStep,
     memory_budget: int | None = None,
-    spread: Spread | None = None,
     limit: FaultLimit | None = None,
 ) -> TicketTable:
     """Keep the preferred tickets of each family of duplicates, and merge the others into them.
@@ -70,7 +68,6 @@ def drop_duplicates(
 
     Args:
         memory_budget: Bytes of hashes held in memory, the rest in a file next to `out`; None: a quarter of free memory.
-        spread: Runs parts of the work elsewhere (`tasks/curate/dedup_parts.py`). The result is the same.
         limit: How many rows may raise.
 
     Raises:
@@ -81,18 +78,15 @@ def drop_duplicates(
     if step.semantic is not None:
         check_extra(WHERE)
     return keep_sound_rows(
-        lambda rows, folder: _drop_duplicates(rows, step, folder, memory_budget, spread),
+        lambda rows, folder: _drop_duplicates(rows, step, folder, memory_budget),
         tickets,
         step="dedup",
         out=out,
         limit=limit,
-        probe=lambda rows, folder: _drop_duplicates(rows, step, folder, memory_budget, None),
     )
 
 
-def _drop_duplicates(
-    tickets: TicketTable, step: DedupStep, out: Path, memory_budget: int | None, spread: Spread | None
-) -> TicketTable:
+def _drop_duplicates(tickets: TicketTable, step: DedupStep, out: Path, memory_budget: int | None) -> TicketTable:
     from tasks.curate.similarity.join import CrowdedFamilyError
 
     with connect(readable=(tickets.tickets,)) as connection:
@@ -103,10 +97,7 @@ def _drop_duplicates(
         ).to_arrow_table()
         order = numpy_column(ordered["file_row_number"])
         try:
-            if spread is None:
-                decisions = _decide(connection, step, order, budget=memory_budget, spill=out.parent)
-            else:
-                decisions = _decide_spread(tickets.tickets, step, order, spread)
+            decisions = _decide(connection, step, order, budget=memory_budget, spill=out.parent)
         except CrowdedFamilyError as error:
             raise _name_family(connection, error.members, step) from None
         _store(connection, decisions)
@@ -163,14 +154,6 @@ def _decide(
         max_comparisons=step.max_comparisons,
         where=WHERE,
     )
-
-
-def _decide_spread(path: Path, step: DedupStep, order: Any, spread: Spread) -> Decisions:
-    """Decide in parts on the workers."""
-    from tasks.curate.dedup_parts import decide_in_parts
-    from tasks.curate.similarity.compared import compared_columns
-
-    return decide_in_parts(read_batches(path, compared_columns(step)), step, order=order, spread=spread, where=WHERE)
 
 
 def _store(connection: duckdb.DuckDBPyConnection, decisions: Decisions) -> None:

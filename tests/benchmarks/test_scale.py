@@ -12,8 +12,8 @@ from benchmarks.tickets import scale_table
 from schemas.curation_steps import DedupStep
 from tasks.curate.dedup import drop_duplicates
 
-LOCAL = Run(1000, "redact", "local", 10.0, 0.0, 12.0, 0.0, 0.0, 300.0, 300.0, 1000, "a")
-RAY = Run(1000, "redact", "ray", 8.0, 3.0, 4.0, 18.0, 50.0, 400.0, 250.0, 1000, "a")
+LOCAL = Run(1000, "local", 10.0, 0.0, 12.0, 0.0, 0.0, 300.0, 300.0, 1000, "a")
+RAY = Run(1000, "ray", 8.0, 3.0, 4.0, 18.0, 50.0, 400.0, 250.0, 1000, "a")
 
 
 @pytest.fixture

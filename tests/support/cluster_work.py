@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 from schemas.errors import DataError
 
@@ -21,22 +20,6 @@ def node_of(seconds: float) -> str:
 
     time.sleep(seconds)
     return str(ray.get_runtime_context().get_node_id())
-
-
-def halves(text: bytes) -> tuple[bytes, bytes]:
-    middle = len(text) // 2
-    return text[:middle], text[middle:]
-
-
-def noted_halves(text: bytes, folder: str) -> tuple[bytes, bytes]:
-    """Like `halves`, plus a file per call; slow enough that every node gets some."""
-    time.sleep(0.3)
-    (Path(folder) / f"{text[:1].decode()}-{os.getpid()}-{time.monotonic_ns()}").touch()
-    return halves(text)
-
-
-def join(*texts: bytes) -> bytes:
-    return b"".join(texts)
 
 
 def refuse(number: int) -> int:

@@ -19,16 +19,15 @@ if TYPE_CHECKING:
     import duckdb
 
 
-def compared_columns(step: DedupStep) -> tuple[str, ...]:
-    """Return the columns that are compared, in their order in the compared text."""
-    return ("subject", "body", *(("reply",) if step.compare == "question_and_answer" else ()))
-
-
 def message_batches(
     connection: duckdb.DuckDBPyConnection, *, relation: str, step: DedupStep
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the columns that are compared, in the relation's order; the connection is in use until the end."""
-    yield from connection.sql(f"SELECT {', '.join(compared_columns(step))} FROM {relation}").to_arrow_reader(BATCH_ROWS)
+    """Yield the columns that are compared, in their order in the compared text, and the rows in the relation's order.
+
+    The connection is in use until the end.
+    """
+    columns = ("subject", "body", *(("reply",) if step.compare == "question_and_answer" else ()))
+    yield from connection.sql(f"SELECT {', '.join(columns)} FROM {relation}").to_arrow_reader(BATCH_ROWS)
 
 
 def compared_texts(step: DedupStep) -> Callable[[pa.RecordBatch], pa.Array]:

@@ -140,12 +140,6 @@ def by_size(sets: ShingleSets, prefixes: Prefixes) -> Any:
 def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
     """Count shingles, and choose each text's rare prefix; it is empty for a text that cannot have a partner."""
     cells, shift = count_hashes(sets.hashes, sets.starts, sets.sizes, int(sets.sizes.sum(dtype=np.int64)))
-    n_slices = 1 if len(sets) < SLICED_FROM else 4 * n_threads()
-    return choose_by_cells(sets, cells, shift, threshold=threshold, n_slices=n_slices)
-
-
-def choose_by_cells(sets: ShingleSets, cells: Any, shift: Any, *, threshold: float, n_slices: int) -> Prefixes:
-    """Choose the prefixes by given counts, of these and perhaps of other texts, in `n_slices` on threads."""
     # A text's prefix has n - ceil(t n) + 1 shingles at most.
     most = sets.sizes - np.ceil(threshold * sets.sizes - 1e-9).astype(np.int64) + 1
     ends = np.concatenate([[0], np.cumsum(np.where(sets.sizes, most, 0))])
@@ -166,6 +160,7 @@ def choose_by_cells(sets: ShingleSets, cells: Any, shift: Any, *, threshold: flo
         sketch_sets(sets.hashes, sets.starts, sets.sizes, low, high, sketches)
         return chosen[:n_chosen].copy()
 
+    n_slices = 1 if len(sets) < SLICED_FROM else 4 * n_threads()
     parts = in_slices(choose, np.linspace(0, len(sets), n_slices + 1).astype(int).tolist())
     hashes = np.concatenate(parts)
     starts = starts_of(sizes)
@@ -221,14 +216,12 @@ def family(prefixes: Prefixes, tried: Any) -> list[int]:
     return [int(member) for member in members]
 
 
-def cell_bits(n_hashes: int) -> int:
-    """Return how many high bits of a hash are its cell: there are about as many cells as hashes, at most 2 ** 28."""
-    return min(28, max(10, n_hashes.bit_length()))
-
-
 def count_hashes(hashes: Any, starts: Any, sizes: Any, n_hashes: int) -> tuple[Any, Any]:
-    """Return how many hashes fall into each cell (up to 255), and the shift from a hash to its cell."""
-    bits = cell_bits(n_hashes)
+    """Return how many hashes fall into each cell (up to 255), and the shift from a hash to its cell.
+
+    A cell is the high bits of a hash: there are about as many cells as hashes, at most 2 ** 28.
+    """
+    bits = min(28, max(10, n_hashes.bit_length()))
     cells, shift = np.zeros(1 << bits, np.uint8), np.uint64(64 - bits)
     prefix_kernels.count_cells(hashes, starts, sizes, shift, cells)
     return cells, shift

@@ -64,7 +64,6 @@ def shingle_sets(
     text_of: Callable[[B], pa.Array] = _itself,
     budget: int | None = None,
     spill: Path | None = None,
-    threads: int | None = None,
 ) -> ShingleSets:
     """Shingle texts, in their order.
 
@@ -74,9 +73,8 @@ def shingle_sets(
         n_words: Words of a shingle.
         budget: Bytes of hashes held in memory; None: a quarter of the free memory.
         spill: Folder of the temporary file; None: the system's. The file is unlinked once it is open.
-        threads: Number of threads; None: one per processor.
     """
-    threads = n_threads() if threads is None else threads
+    threads = n_threads()
     store = _HashStore(budget if budget is not None else _free_memory() // _SHARE_OF_MEMORY, spill)
     sizes, keys = [np.empty(0, np.int32)], [np.empty((0, 2), np.uint64)]
     with ThreadPoolExecutor(threads) as pool:

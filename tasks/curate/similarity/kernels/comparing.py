@@ -1,8 +1,7 @@
-"""Kernels that compare sets of hashes: sketches, exact Jaccard similarity, components, walks, and candidate pairs.
+"""Kernels that compare sets of hashes: sketches, exact Jaccard similarity, components and walks.
 
 A text d is a set of 64-bit hashes, `hashes[starts[d]:starts[d] + sizes[d]]`, distinct and in any order. They know
-nothing of tickets. Called by `tasks/curate/similarity/join.py`, which says why rare prefixes find all partners, and
-by `tasks/curate/dedup_work.py`.
+nothing of tickets. Called by `tasks/curate/similarity/join.py`, which says why rare prefixes find all partners.
 """
 
 from __future__ import annotations
@@ -331,105 +330,3 @@ def walk(
                 n_nodes += 1
     state[0], state[1], state[2], state[3] = order.shape[0], n_nodes, n_compared, n_pairs
     return 0
-
-
-@kernel()
-def mark_candidates(
-    sizes: Any,
-    sketches: Any,
-    prefixes: Any,
-    prefix_starts: Any,
-    n_prefix: Any,
-    n_index: Any,
-    n_alone: Any,
-    cells: Any,
-    shift: Any,
-    threshold: Any,
-    order: Any,
-    marked: Any,
-    tried: Any,
-    max_comparisons: Any,
-    slot_key: Any,
-    slot_open: Any,
-    slot_marked: Any,
-    nodes: Any,
-    compared: Any,
-) -> int:
-    """Mark texts that may be similar to another; returns the number of comparisons, one too many when refused.
-
-    Two marked texts are not compared again, so that copies of one text cost one comparison each: a slot has separate
-    lists for marked and unmarked texts.
-
-    Arguments not named here are those of `connect_components`.
-
-    Args:
-        marked: 0; filled with 1.
-        slot_open: -1 per slot: the first node of texts that were not marked when they were added, smallest last.
-        slot_marked: -1 per slot: the first node of the others.
-        nodes: One per hash of `n_index`: text, next of the list, and how many of the text's hashes are not rarer.
-    """
-    last_slot = slot_key.shape[0] - 1
-    n_nodes, n_compared = 0, 0
-    apart = (1.0 - threshold) / (1.0 + threshold)  # as in `connect_components`
-    common = threshold / (1.0 + threshold)
-    for q in range(order.shape[0]):
-        d = order[q]
-        size = np.int64(sizes[d])
-        least_size = threshold * size - SLACK
-        left = size - n_alone[d]
-        for place in range(n_prefix[d]):
-            value = prefixes[prefix_starts[d] + place]
-            if cells[value >> shift] < 2:
-                continue
-            slot = np.int64(value >> _U(20)) & last_slot
-            while (slot_open[slot] != -1 or slot_marked[slot] != -1) and slot_key[slot] != value:
-                slot = (slot + 1) & last_slot
-            before, node = np.int32(-1), slot_open[slot]
-            while node != -1:
-                other, after = nodes[node, TEXT], nodes[node, NEXT]
-                if marked[other]:
-                    if before == -1:
-                        slot_open[slot] = after
-                    else:
-                        nodes[before, NEXT] = after
-                    nodes[node, NEXT] = slot_marked[slot]
-                    slot_marked[slot] = node
-                    node = after
-                    continue
-                if sizes[other] < least_size:
-                    break
-                if compared[other] != d:
-                    compared[other] = d
-                    if min(left - place, nodes[node, LEFT]) >= common * (size + sizes[other]) - SLACK:
-                        if n_compared >= max_comparisons:
-                            return n_compared + 1
-                        n_compared += 1
-                        tried[d] += 1
-                        if not is_apart(sketches, d, other, apart * (size + sizes[other]) + SLACK):
-                            marked[d], marked[other] = 1, 1
-                before, node = node, after
-            node = slot_marked[slot]
-            while node != -1 and not marked[d]:
-                other = nodes[node, TEXT]
-                if compared[other] != d and sizes[other] >= least_size:
-                    compared[other] = d
-                    if min(left - place, nodes[node, LEFT]) >= common * (size + sizes[other]) - SLACK:
-                        if n_compared >= max_comparisons:
-                            return n_compared + 1
-                        n_compared += 1
-                        tried[d] += 1
-                        if not is_apart(sketches, d, other, apart * (size + sizes[other]) + SLACK):
-                            marked[d] = 1
-                node = nodes[node, NEXT]
-            if place >= n_index[d]:
-                continue
-            nodes[n_nodes, TEXT], nodes[n_nodes, LEFT] = d, left - place
-            if marked[d]:
-                nodes[n_nodes, NEXT] = slot_marked[slot]
-                slot_marked[slot] = n_nodes
-            else:
-                nodes[n_nodes, NEXT] = slot_open[slot]
-                slot_open[slot] = n_nodes
-            slot_key[slot] = value
-            n_nodes += 1
-    return n_compared

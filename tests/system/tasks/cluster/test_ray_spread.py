@@ -42,20 +42,10 @@ def test_parts_are_made_only_as_workers_become_free(both: TwoNodes) -> None:
     assert list(results) == [n * n for n in range(1, 40)]
 
 
-def test_held_outputs_stay_with_the_workers_and_arrive_unchanged(both: TwoNodes) -> None:
-    spread = RaySpread(both.place)
-    outputs = spread.hold(work.halves, [(b"abcd" * 100_000,), (b"wxyz" * 100_000,)], n_outputs=2)
-    assert [len(handles) for handles in outputs] == [2, 2]
-    joined = list(spread.each(work.join, [tuple(handles[side] for handles in outputs) for side in (0, 1)]))
-    assert joined == [b"abcd" * 50_000 + b"wxyz" * 50_000] * 2
-
-
 def test_our_own_errors_keep_their_type_and_fields(both: TwoNodes) -> None:
     with pytest.raises(DataError) as caught:
         list(RaySpread(both.place).each(work.refuse, [(n,) for n in range(6)]))
     assert (caught.value.code, caught.value.where, caught.value.hint) == ("TG0250", "a test", "take another")
-    with pytest.raises(DataError):
-        RaySpread(both.place).hold(work.refuse, [(3,)], n_outputs=1)
 
 
 def test_another_error_is_reported_by_its_type(both: TwoNodes) -> None:
@@ -71,22 +61,6 @@ def test_a_node_killed_in_the_middle_changes_nothing(both: TwoNodes) -> None:
     results = list(spread.each(work.slow_square, [(n, 0.4) for n in range(10)]))
     killing.join()
     assert results == [n * n for n in range(10)]
-
-
-def test_data_of_a_killed_node_are_recomputed(
-    both: TwoNodes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    spread = RaySpread(both.place)
-    texts = [letter.encode() * 400_000 for letter in "abcdef"]
-    outputs = spread.hold(work.noted_halves, [(text, str(tmp_path)) for text in texts], n_outputs=2)
-    n_done = len(list(tmp_path.iterdir()))
-    both.kill(both.second)
-    joined = list(spread.each(work.join, [tuple(handles[0] for handles in outputs)]))
-    assert joined == [b"".join(text[:200_000] for text in texts)]
-    assert n_done == 6
-    assert len(list(tmp_path.iterdir())) > 6  # some were on the killed node
-    time.sleep(2)
-    assert capfd.readouterr().out == ""
 
 
 def test_a_part_that_is_lost_in_every_retry_ends_the_step(both: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:

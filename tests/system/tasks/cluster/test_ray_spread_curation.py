@@ -28,7 +28,6 @@ from tests.support.ray_cluster import TwoNodes
 from tests.support.specs import pipeline_spec
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own FutureWarning
-SPREAD = ("redact", "dedup")
 
 
 def pipeline(engine: str = "ray") -> PipelineSpec:
@@ -51,8 +50,8 @@ def graph_of(spec: PipelineSpec, place: ClusterPlace | None, *, folder: Path) ->
 def curated(spread: RaySpread | None, home: Path) -> tuple[dict[str, Artifact], dict[str, str]]:
     """Curate in a new store; return results and keys of all steps."""
     graph = graph_of(pipeline("local"), None, folder=home)
-    for name in SPREAD if spread is not None else ():
-        graph.nodes[name].arguments["spread"] = spread
+    if spread is not None:
+        graph.nodes["redact"].arguments["spread"] = spread
     run = Run(graph, Store(home))
 
     # Ray can start nodes only from this thread.
@@ -77,7 +76,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Artifact]
 
 
 class Killing(RaySpread):
-    """Kills a node after the first object that workers hold, and after the first result."""
+    """Kills a node after each of the first two results."""
 
     def __init__(self, cluster: TwoNodes) -> None:
         super().__init__(cluster.place)
@@ -90,20 +89,11 @@ class Killing(RaySpread):
 
     def each(self, work: Callable[..., Any], parts: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         for result in super().each(work, parts):
-            if work.__name__ == "redact_piece":
-                self._kill()
+            self._kill()
             yield result
 
-    def hold(
-        self, work: Callable[..., tuple[Any, ...]], parts: Iterable[tuple[Any, ...]], *, n_outputs: int
-    ) -> list[tuple[Any, ...]]:
-        handles = super().hold(work, parts, n_outputs=n_outputs)
-        if work.__name__ in ("shingle_piece", "mark_bucket"):
-            self._kill()
-        return handles
-
     def _kill(self) -> None:
-        if self.n_killed < 3:
+        if self.n_killed < 2:
             self._cluster.renew_second()
             self._cluster.kill(self._cluster.second)
             self.n_killed += 1
@@ -121,8 +111,8 @@ def test_the_cluster_gives_the_digests_of_one_process(both: TwoNodes, local: Any
 def test_a_node_that_is_killed_repeatedly_changes_no_digest(both: TwoNodes, local: Any, tmp_path: Path) -> None:
     spread = Killing(both)
     done, _ = curated(spread, tmp_path)
-    assert spread.n_killed == 3
-    assert {name: done[name].digest for name in SPREAD} == {name: local[0][name].digest for name in SPREAD}
+    assert spread.n_killed == 2
+    assert done["redact"].digest == local[0]["redact"].digest
 
 
 def test_a_result_of_either_engine_is_reused_by_the_other(local: Any) -> None:
@@ -132,7 +122,7 @@ def test_a_result_of_either_engine_is_reused_by_the_other(local: Any) -> None:
         spec, replace(load_settings(Path()), ray_address="10.0.0.5:6379", shared_storage="file:///nowhere")
     )
     run = Run(graph_of(spec, place, folder=Path()), Store(done["dedup"].root.parents[2]))
-    assert all(isinstance(run.graph.nodes[name].arguments["spread"], RaySpread) for name in SPREAD)
+    assert isinstance(run.graph.nodes["redact"].arguments["spread"], RaySpread)
     run_plainly(run, only=lambda node: node.kind == "step")  # nothing listens at the address
     assert {name for name, outcome in run.outcomes.items() if not outcome.reused} == set()
 
@@ -143,7 +133,7 @@ def test_every_library_of_a_spread_step_is_compared_between_nodes(both: TwoNodes
     )
     nodes = graph_of(spec, both.place, folder=Path()).nodes.values()
     spread = [node for node in nodes if node.arguments.get("spread") is not None]
-    assert [node.name for node in spread] == ["redact", "dedup"]
+    assert [node.name for node in spread] == ["redact"]
     assert {name for node in spread for name in node.info.libraries} <= set(LIBRARIES)
 
 

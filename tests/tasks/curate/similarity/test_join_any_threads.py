@@ -142,7 +142,7 @@ def test_threads_and_row_groups_change_no_byte(
     for n_threads, n_rows in ((1, len(rows)), (2, 197), (4, 53)):
         spread = use_threads(n_threads)
         found.append(curate(rows, n_rows, new_folder))
-        assert ("choose_by_cells", 4 * n_threads) in spread, "the join's work was not spread"
+        assert ("choose_prefixes", 4 * n_threads) in spread, "the join's work was not spread"
     notes, _ = found[0]
     removed = [sum(note[name] for name in note if name.startswith("dropped_")) for note in notes]
     assert all(n_rows > 0 for n_rows in removed[1:7]), notes
