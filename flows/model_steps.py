@@ -52,9 +52,9 @@ class ModelSteps:
 
     def base_model(self, uri: str, *, allow_download: bool, prompt: PromptSpec, name: str = "base_model") -> ModelRef:
         """Add the base model, with the chat template that the prompt declares."""
-        chat = None
-        if prompt.chat_template is not None:
-            chat = resolve_template(prompt.chat_template, prompt.added_tokens, root=self.context.root)
+        chat = resolve_template(
+            prompt.chat_template, prompt.added_tokens, root=self.context.root, options=prompt.template_options
+        )
         reads = {"files": fingerprint_base_model(uri, root=self.context.root)}
         with self.graph.staying():
             return self.graph.named(name, reads=reads).add(

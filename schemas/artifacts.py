@@ -209,6 +209,9 @@ class DatasetRef(Artifact):
     quarantined."""
     max_tokens: int
     """Longest train example, tokens."""
+    n_rewritten: int = 0
+    """Earlier answers of the train examples without loss: the template writes them differently once the conversation
+    goes on, so that they continue no prompt."""
 
 
 class TrainedRef(Artifact):

@@ -1,14 +1,16 @@
-"""Chat templates for base models that have none: common families by name, or a file.
+"""Chat templates for base models that have none (common families by name, or a file), and switches of templates.
 
 It knows nothing of tokenizers; tasks/model/chat_base.py adds a template to a base model. Used by `schemas/training.py`
 and `flows/model_steps.py`.
 """
 
+import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter
 from ruamel.yaml import YAML
 
 from schemas.errors import ConfigError
@@ -16,6 +18,7 @@ from schemas.spec import Spec
 
 SUFFIX = ".jinja"
 WHERE = "train.prompt.chat_template"
+TemplateOption = StrictBool | StrictInt | StrictFloat | StrictStr
 _FOLDER = Path(__file__).with_name("chat_templates")
 _MAX_BYTES = 100_000
 
@@ -24,13 +27,27 @@ class ChatTemplate(Spec):
     """A template and the control tokens that it needs."""
 
     name: str
-    """The family, or the path as declared."""
-    text: str
-    """Jinja, with `messages`, `add_generation_prompt`, `bos_token` and `eos_token`."""
+    """The family, or the path as declared; empty for the base's own."""
+    text: str | None
+    """Jinja, with `messages`, `add_generation_prompt`, `bos_token` and `eos_token`; None for the base's own."""
+    options: dict[str, TemplateOption] = Field(default_factory=dict)
+    """Variables that it gets besides these."""
     tokens: tuple[str, ...] = ()
     """Control tokens; those that the tokenizer lacks are added."""
     trained: tuple[str, ...] = ()
     """Tokens whose rows are trained even if the tokenizer has them: of reserved tokens they are often untrained."""
+
+    def written(self, own: str) -> str:
+        """The text that fills itself with the options, so that every reader of the file gets them.
+
+        Args:
+            own: The base's template.
+
+        >>> ChatTemplate(name="", text=None, options={"think": False}).written("{{ think }}")
+        '{% set think = false %}{{ think }}'
+        """
+        set_ = "".join(f"{{% set {name} = {json.dumps(value)} %}}" for name, value in self.options.items())
+        return set_ + (own if self.text is None else self.text)
 
 
 @cache
@@ -44,23 +61,32 @@ def families() -> dict[str, tuple[str, ...]]:
     return TypeAdapter(dict[str, tuple[str, ...]]).validate_python(read)
 
 
-def resolve_template(declared: str, added_tokens: tuple[str, ...], *, root: Path) -> ChatTemplate:
-    """The template of a family, or of a file.
+def resolve_template(
+    declared: str | None,
+    added_tokens: tuple[str, ...],
+    *,
+    options: Mapping[str, TemplateOption],
+    root: Path,
+) -> ChatTemplate | None:
+    """The template of a family or of a file, or the base's own with options; None for the base's own as it is.
 
     Args:
         declared: `train.prompt.chat_template`.
         added_tokens: `train.prompt.added_tokens`.
+        options: `train.prompt.template_options`.
         root: Folder where relative paths start.
 
     Raises:
         ConfigError: TG0173, the file cannot be read, or is not a Jinja template.
     """
+    if declared is None:
+        return ChatTemplate(name="", text=None, options=dict(options)) if options else None
     if declared in families():
         text = (_FOLDER / f"{declared}{SUFFIX}").read_text(encoding="utf-8")
         tokens = tuple(dict.fromkeys((*families()[declared], *added_tokens)))
     else:
         text, tokens = _read(root / Path(declared).expanduser()), added_tokens
-    return ChatTemplate(name=declared, text=text, tokens=tokens, trained=added_tokens)
+    return ChatTemplate(name=declared, text=text, options=dict(options), tokens=tokens, trained=added_tokens)
 
 
 def _read(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.chat_template import SUFFIX, families
+from schemas.chat_template import SUFFIX, TemplateOption, families
 from schemas.errors import ConfigError
 from schemas.names import nearest
 from schemas.spec import Conflict, Spec, UnfitError
@@ -94,6 +94,14 @@ class PromptSpec(Spec):
     added_tokens: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = ()
     """Control tokens that a `.jinja` file writes: those that the tokenizer lacks are added, and the embeddings of all
     of them are trained. A family adds its own."""
+    template_options: dict[Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")], TemplateOption] = Field(
+        default_factory=dict
+    )
+    """Variables for the chat template, in training and wherever the model answers: `{enable_thinking: false}` lets
+    Qwen3 and its kin answer at once."""
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a mapping has no hash
 
     @field_validator("chat_template")
     @classmethod
@@ -404,12 +412,13 @@ def _training_faults(train: TrainSpec) -> Iterator[Conflict]:
             at=("quantization",),
             hint="leave quantization out for NF4, or use method: lora",
         )
-    if train.prompt.chat_template is not None and train.format == "completion":
-        yield Conflict(
-            "format completion writes plain text, without a chat template",
-            at=("prompt", "chat_template"),
-            hint="use format: instruction, or leave chat_template out",
-        )
+    for name in ("chat_template", "template_options"):
+        if getattr(train.prompt, name) and train.format == "completion":
+            yield Conflict(
+                "format completion writes plain text, without a chat template",
+                at=("prompt", name),
+                hint=f"use format: instruction, or leave {name} out",
+            )
     if train.prompt.added_tokens and train.prompt.chat_template is None:
         yield Conflict(
             "added_tokens are those of a chat template, and none is declared",

@@ -156,9 +156,7 @@ def machine_faults(spec: PipelineSpec) -> Iterator[TunegateError]:
 
 def _chat(train: TrainSection, root: Path) -> ChatTemplate | None:
     prompt = train.prompt
-    if prompt.chat_template is None:
-        return None
-    return resolve_template(prompt.chat_template, prompt.added_tokens, root=root)
+    return resolve_template(prompt.chat_template, prompt.added_tokens, root=root, options=prompt.template_options)
 
 
 def _training(train: TrainSection, changes: Changes) -> TrainSpec | None:

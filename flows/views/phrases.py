@@ -56,7 +56,8 @@ def describe(artifact: Artifact) -> str:
             return f"{artifact.n_parameters:,} parameters"
         case DatasetRef():
             n_train, n_tokens = counted(artifact.n_train, "example"), counted(artifact.n_tokens, "token")
-            return f"{n_train}, {n_tokens}, {artifact.n_supervised:,} with loss"
+            rewritten = f", {artifact.n_rewritten:,} earlier answers without loss" if artifact.n_rewritten else ""
+            return f"{n_train}, {n_tokens}, {artifact.n_supervised:,} with loss{rewritten}"
         case TrainedRef():
             validation = "" if artifact.validation_loss is None else f", validation {artifact.validation_loss:.3f}"
             return (

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 RECORD = "chat.json"
 ROWS = "added_rows.safetensors"
-CHAT_FILES = (RECORD, ROWS, "chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
+TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
+CHAT_FILES = (RECORD, ROWS, TEMPLATE, "tokenizer.json", TOKENIZER_CONFIG)
 """The files that `add_chat_template` writes; `ROWS` only if a token was added."""
 _INPUT, _OUTPUT = "embed_tokens.weight", "lm_head.weight"
 
@@ -65,8 +66,9 @@ def add_chat_template(folder: Path, chat: ChatTemplate, *, vocab_size: int) -> A
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in chat.tokens])
     ids = {token: int(tokenizer.token_to_id(token) or 0) for token in chat.tokens}
     _replace(file, tokenizer.to_str().encode())
-    _replace(folder / "chat_template.jinja", chat.text.encode())
-    _drop_old_template(folder / "tokenizer_config.json")
+    text = chat.written(own_template(folder) or "")
+    _replace(folder / TEMPLATE, text.encode())
+    _drop_old_template(folder / TOKENIZER_CONFIG)
     n_weights = _write_rows(folder, {ids[token]: parts[token] for token in missing}) if missing else 0
     write_json(
         folder / RECORD,
@@ -79,6 +81,25 @@ def add_chat_template(folder: Path, chat: ChatTemplate, *, vocab_size: int) -> A
     )
     n_ids = max([vocab_size, *(ids[token] + 1 for token in missing)])
     return AddedRows(n_ids, n_weights if n_ids > vocab_size else 0)
+
+
+def own_template(folder: Path) -> str | None:
+    """The chat template of a model's files, the one for ordinary conversations; None if there is none.
+
+    Raises:
+        StorageError: tokenizer_config.json is not a JSON object.
+    """
+    if (file := folder / TEMPLATE).is_file():
+        return file.read_text(encoding="utf-8")
+    if not (file := folder / TOKENIZER_CONFIG).is_file():
+        return None
+    try:
+        found = orjson.loads(file.read_bytes()).get("chat_template")
+        if isinstance(found, list):  # several by name
+            found = {each["name"]: each["template"] for each in found}.get("default")
+    except (ValueError, AttributeError, LookupError, TypeError):
+        raise StorageError("the file is not a JSON object", code="TG0542", where=str(file)) from None
+    return found if isinstance(found, str) and found else None
 
 
 def trained_ids(folder: Path) -> tuple[int, ...]:

@@ -6,10 +6,12 @@ therefore get the same ids for the same messages.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.errors import ConfigError, DataError
 from schemas.training import Format, LossOn
@@ -24,6 +26,8 @@ _MARKERS = ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "<<SYS>>
 """Control texts of templates that are not special tokens; neutralised if the template writes them."""
 _RARE = "\U00013000"
 """A hieroglyph, which a vocabulary without byte tokens does not have."""
+_ANSWER = "Zanswerq"
+"""An answer that no template contains."""
 _MEMORY = 1 << 29
 """Bytes for rendering the first conversation, besides the limits of every rendering."""
 _FIXED_DAY = (
@@ -36,11 +40,28 @@ _FIXED_DAY = (
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example: ids, a mask with 1 for tokens that carry loss, and the number of neutralised control texts."""
+    """One example."""
 
     input_ids: list[int]
     loss_mask: list[int]
+    """1 for tokens that carry loss."""
     n_neutralised: int
+    """Control texts that were broken up."""
+    n_rewritten: int = 0
+    """Earlier answers without loss, because the template writes them differently once the conversation goes on."""
+
+
+@dataclass(frozen=True)
+class TurnForm:
+    """How a template writes an assistant's turn."""
+
+    opening: str = ""
+    """Text between the template's prompt and the answer, such as an empty thought or the name of a channel. It is a
+    part of each prompt, so an answer begins where the text that was trained began."""
+    end_id: int = 0
+    """The special token that ends the turn."""
+    ends_next: bool = False
+    """Whether only the next turn writes that token, as its own start."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +74,7 @@ class ChatCodec:
 
     tokenizer: PreTrainedTokenizerBase
     format: Format
-    end_id: int
-    """Ends an answer, and carries loss."""
+    turn: TurnForm
     control: re.Pattern[str] | None
     special_ids: frozenset[int]
     loss_on: LossOn = "all_assistant"
@@ -65,8 +85,8 @@ class ChatCodec:
         """Find the tokenizer's control tokens and, from its template, the token that ends a turn.
 
         Raises:
-            ConfigError: there is no chat template, it does not end the assistant's turn with a token, or the tokenizer
-                has no end token.
+            ConfigError: TG0173, there is no chat template, it does not write an answer after its own prompt or does
+                not end it with a token, or the tokenizer has no end token.
         """
         template = _template(tokenizer) if form == "instruction" else ""
         added = tokenizer.added_tokens_decoder
@@ -77,12 +97,18 @@ class ChatCodec:
         texts |= {marker for marker in _MARKERS if marker in template}
         longest_first = sorted((text for text in texts if text.strip()), key=lambda text: (-len(text), text))
         control = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-        end = tokenizer.eos_token_id
         if form == "instruction":
-            end = _end_of_turn(tokenizer, special)
-        if end is None:
+            turn = read_turn_form(tokenizer, special)
+        elif tokenizer.eos_token_id is None:
             raise ConfigError("the tokenizer has no end-of-text token", code="TG0173", where="base_model")
-        return cls(tokenizer, form, int(end), control, frozenset(special), loss_on)
+        else:
+            turn = TurnForm(end_id=int(tokenizer.eos_token_id))
+        return cls(tokenizer, form, turn, control, frozenset(special), loss_on)
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends an answer, and carries loss."""
+        return self.turn.end_id
 
     def prompt_ids(self, prompt: Sequence[Message] | str) -> list[int]:
         """Token ids of a prompt, up to where the answer starts.
@@ -105,7 +131,8 @@ class ChatCodec:
         Raises:
             DataError: the template rejects the messages.
         """
-        return _filled(self.tokenizer, turns, generation=generation)
+        text = _filled(self.tokenizer, turns, generation=generation)
+        return text + self.turn.opening if generation else text
 
     def answer_ids(self, answer: str) -> list[int]:
         """Token ids of an answer, with the token that ends it.
@@ -118,31 +145,35 @@ class ChatCodec:
     def conversation(self, turns: Sequence[Message]) -> Encoded:
         """Encode a conversation; the assistant turns that `loss_on` selects carry loss, including their end tokens.
 
-        Checks for each of these turns that serving would use the same ids as training.
+        Each of them continues exactly what a prompt in serving ends with. Some templates rewrite an earlier answer once
+        the conversation goes on (they drop its thought, or end it with another token); it then carries no loss.
 
         Raises:
             DataError: the template writes prompt and answer together differently from each alone, so serving would use
                 other ids than training.
         """
-        ids: list[int] = []
-        mask: list[int] = []
+        spans: list[tuple[list[int], int]] = []
         for at in supervised_turns(turns, self.loss_on):
-            turn = turns[at]
-            if not turn["content"].strip():
+            if not turns[at]["content"].strip():
                 raise _missing("answer to learn")
-            prompt, answer = self.prompt_ids(turns[:at]), self.answer_ids(turn["content"])
-            written = self._render(turns[: at + 1], generation=False)
-            supervised = prompt + answer
-            if written[: len(supervised)] != supervised or prompt[: len(ids)] != ids:
+            prompt = self.prompt_ids(turns[:at])
+            supervised = prompt + self.answer_ids(turns[at]["content"])
+            written = self._render(turns[: at + 1], generation=False) + [self.end_id] * self.turn.ends_next
+            if written[: len(supervised)] != supervised:
                 raise DataError(
                     "the chat template writes this conversation differently in training and in serving",
                     code="TG0314",
                     where="chat template",
                     hint="in the template, a prompt must be a prefix of the whole conversation",
                 )
-            mask += [0] * (len(prompt) - len(mask)) + [1] * len(answer)
-            ids = supervised
-        return self._checked(ids, mask, sum(self._count(turn["content"]) for turn in turns))
+            spans.append((supervised, len(prompt)))
+        ids = spans[-1][0] if spans else []
+        mask = [0] * len(ids)
+        kept = [(each, start) for each, start in spans if ids[: len(each)] == each]
+        for each, start in kept:
+            mask[start : len(each)] = [1] * (len(each) - start)
+        n_neutralised = sum(self._count(turn["content"]) for turn in turns)
+        return self._checked(ids, mask, n_neutralised, n_rewritten=len(spans) - len(kept))
 
     def completion(self, prompt: str, answer: str) -> Encoded:
         """Encode a plain prompt and its answer; answer and end token carry loss."""
@@ -151,20 +182,20 @@ class ChatCodec:
             before + after, [0] * len(before) + [1] * len(after), self._count(prompt) + self._count(answer)
         )
 
-    def _checked(self, ids: list[int], mask: list[int], n_neutralised: int) -> Encoded:
+    def _checked(self, ids: list[int], mask: list[int], n_neutralised: int, n_rewritten: int = 0) -> Encoded:
         if sum(mask) < 2:
             raise _missing("answer to learn")
         if mask[0]:
             raise _missing("prompt before its answer")
-        return Encoded(ids, mask, n_neutralised)
+        return Encoded(ids, mask, n_neutralised, n_rewritten)
 
     def _render(self, turns: Sequence[Message], *, generation: bool) -> list[int]:
         clean = [{"role": turn["role"], "content": self._plain(turn["content"])} for turn in turns]
-        ids = self._encode(_filled(self.tokenizer, clean, generation=generation))
+        ids = self._encode(self.text(clean, generation=generation))
         key = (tuple(turn["role"] for turn in turns), generation)
         if key not in self._skeletons:
             bare = [{"role": role, "content": "x"} for role in key[0]]
-            self._skeletons[key] = self._special(self._encode(_filled(self.tokenizer, bare, generation=generation)))
+            self._skeletons[key] = self._special(self._encode(self.text(bare, generation=generation)))
         if self._special(ids) != self._skeletons[key]:
             raise _control_token_error()
         return ids
@@ -204,17 +235,22 @@ def supervised_turns(turns: Sequence[Message], loss_on: LossOn) -> list[int]:
     return [at for at in chosen if turns[at].get("weight") != "0"]
 
 
-def training_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+def training_template(codec: ChatCodec) -> str | None:
     """The chat template as used in training, for serving the model elsewhere; None if there is none."""
-    template = tokenizer.chat_template
-    return _with_fixed_day(template) if isinstance(template, str) and template else None
+    template = codec.tokenizer.chat_template
+    if not isinstance(template, str) or not template:
+        return None
+    opening = codec.turn.opening
+    # Jinja drops a newline at the end of a template, but not one that has something after it.
+    added = f"{{% if add_generation_prompt %}}{{{{ {json.dumps(opening)} }}}}{{% endif %}}" if opening else ""
+    return _with_fixed_day(template.removesuffix("\n") + added if added else template)
 
 
 def _with_fixed_day(template: str) -> str:
     return _FIXED_DAY + template if "strftime_now" in template else template
 
 
-def _template(tokenizer: PreTrainedTokenizerBase) -> str:
+def _template(tokenizer: Writer) -> str:
     template = tokenizer.chat_template
     if not isinstance(template, str) or not template:
         raise no_template_error()
@@ -231,7 +267,7 @@ def no_template_error() -> ConfigError:
     )
 
 
-def _filled(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, generation: bool) -> str:
+def _filled(tokenizer: Writer, turns: Sequence[Message], *, generation: bool) -> str:
     from jinja2 import TemplateError
 
     from tasks.model.limited_template import TemplateTooCostly, render_limited
@@ -260,30 +296,68 @@ def _costly_template_error() -> ConfigError:
     )
 
 
-def _ids_of(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> list[int]:
+def _ids_of(tokenizer: Writer, text: str, **options: bool) -> list[int]:
     with named_panics():
         return list(tokenizer.encode(text, **options))
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
-    """The special token that the template writes right after an assistant's text."""
-    question = [{"role": "user", "content": "x"}]
-    answered = [*question, {"role": "assistant", "content": "y"}]
+class Writer(Protocol):
+    """What filling a template needs of a tokenizer."""
+
+    chat_template: Any
+    special_tokens_map: Any
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Return the ids of a text."""
+        ...
+
+
+def read_turn_form(tokenizer: Writer, special: Collection[int]) -> TurnForm:
+    """Find what the template writes before and after an assistant's text.
+
+    Raises:
+        ConfigError: TG0173, the template's prompt is no part of the whole conversation, or no special token ends the
+            turn.
+    """
+    question, answer = {"role": "user", "content": "x"}, {"role": "assistant", "content": _ANSWER}
     try:
         with memory_limit(_MEMORY):
-            before = _filled(tokenizer, question, generation=True) + "y"
-            whole = _filled(tokenizer, answered, generation=False)
+            prompt = _filled(tokenizer, [question], generation=True)
+            whole = _filled(tokenizer, [question, answer], generation=False)
     except MemoryError:
         raise _costly_template_error() from None
-    after = _ids_of(tokenizer, whole[len(before) :], add_special_tokens=False)
-    if not whole.startswith(before) or not after or after[0] not in special:
+    if not whole.startswith(prompt):
+        raise _prompt_apart_error(prompt, whole, _template(tokenizer))
+    opening, found, after = whole[len(prompt) :].partition(_ANSWER)
+    ends_next = bool(found) and not after
+    if ends_next:
+        with suppress(DataError):  # a template that takes one question only
+            after = _filled(tokenizer, [question, answer, question], generation=False).partition(_ANSWER)[2]
+    ids = _ids_of(tokenizer, after, add_special_tokens=False)
+    if not ids or ids[0] not in special:
         raise ConfigError(
             "the chat template does not end an assistant's turn with a special token, so a model cannot learn to stop",
             code="TG0173",
             where="base_model",
             hint="name that token in `prompt.added_tokens`, use another base model, or `format: completion`",
         )
-    return int(after[0])
+    return TurnForm(opening, int(ids[0]), ends_next)
+
+
+def _prompt_apart_error(prompt: str, whole: str, template: str) -> ConfigError:
+    """A template whose prompt has something that its conversations lack, such as the start of a thought."""
+    same = next((at for at, pair in enumerate(zip(prompt, whole, strict=False)) if pair[0] != pair[1]), len(whole))
+    start = max(0, same - 12)
+    switch = "enable_thinking"
+    return ConfigError(
+        f"the chat template ends a prompt with {prompt[start:]!r}, but writes {whole[start : len(prompt) + 12]!r} in a "
+        "conversation: no answer that continues the prompt can be trained",
+        code="TG0173",
+        where="base_model",
+        hint=f"set `prompt.template_options: {{{switch}: false}}`, which this template knows"
+        if switch in template
+        else "give it a template that answers at once: `prompt.chat_template`, e.g. chatml",
+    )
 
 
 def _missing(what: str) -> DataError:

@@ -54,7 +54,8 @@ def encode_examples(
 
     Train takes up to `max_examples` tickets: the newest, and among those of equal time or without one a stratified
     draw (`tasks/tickets/draw.py`). Both splits are stored in the order of ticket_id. `encoding.json` has the template's
-    sha256, the end token, the number of neutralised control texts and a histogram of lengths.
+    sha256, the end token, what the template writes before an answer (`opening`), the number of neutralised control
+    texts and a histogram of lengths.
 
     Raises:
         ConfigError: max_length exceeds the model's context, or the tokenizer has no usable template.
@@ -94,6 +95,7 @@ def encode_examples(
         n_supervised=sum(sum(example.loss_mask) for _, example in train.examples),
         n_dropped=len(train.removed) + len(validation.removed),
         max_tokens=max(lengths),
+        n_rewritten=sum(example.n_rewritten for _, example in train.examples),
     )
 
 
@@ -295,6 +297,7 @@ def _summary(codec: ChatCodec, train: _Split, validation: _Split, lengths: Seque
         "end_token": codec.tokenizer.convert_ids_to_tokens(codec.end_id),
         "end_id": codec.end_id,
         "loss_on": codec.loss_on,
+        "opening": codec.turn.opening,
         "n_neutralised": sum(e.n_neutralised for split in (train, validation) for _, e in split.examples),
         "n_truncated": train.n_truncated + validation.n_truncated,
         "n_train_read": train.n_read,

@@ -71,8 +71,8 @@ def convert_gguf(path: Path, out: Path) -> None:
     )
 
 
-def read_gguf_config(path: Path) -> tuple[dict[str, object], bool]:
-    """The config.json that `convert_gguf` would write, and whether the file has a chat template; reads no tensor.
+def read_gguf_config(path: Path) -> tuple[dict[str, object], str | None]:
+    """The config.json that `convert_gguf` would write, and the file's chat template; reads no tensor.
 
     Raises:
         DataError: TG0310, as `convert_gguf`.
@@ -84,7 +84,7 @@ def read_gguf_config(path: Path) -> tuple[dict[str, object], bool]:
             config = _config(metadata, {}, tied="output.weight" not in file.tensors)
         except KeyError as error:
             raise DataError(f"the GGUF lacks {error}", code="TG0310", where=str(path)) from None
-        return config, bool(metadata.get("tokenizer.chat_template"))
+        return config, metadata.get("tokenizer.chat_template") or None
 
 
 def _check_architecture(metadata: Mapping[str, Any], path: Path) -> None:

@@ -339,6 +339,6 @@ def _write_stop_tokens(whole: ModelRef, trained: TrainedRef) -> None:
     settings = whole.root / "generation_config.json"
     present = orjson.loads(settings.read_bytes()) if settings.is_file() else {}
     write_json(settings, {**present, "eos_token_id": stops[0] if len(stops) == 1 else stops, "do_sample": False})
-    template = training_template(codec.tokenizer)
+    template = training_template(codec)
     if template is not None:
         (whole.root / "chat_template.jinja").write_text(template, encoding="utf-8")

@@ -87,9 +87,10 @@ class LoadedModel:
                 model.to("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.eval()
         self._special, self._control = _controls(self._tokenizer, self._template() if self._is_chat else "")
+        self._opening, end = self._turn_form() if self._is_chat else ("", None)
         configured = getattr(model.generation_config, "eos_token_id", None)
-        stops = {*(configured if isinstance(configured, list) else [configured]), self._tokenizer.eos_token_id}
-        self._stops = sorted((stops | ({self._end_of_turn()} if self._is_chat else set())) - {None})
+        stops = {*(configured if isinstance(configured, list) else [configured]), self._tokenizer.eos_token_id, end}
+        self._stops = sorted(each for each in stops if each is not None)
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
         """The reply to each ticket, in order.
@@ -169,13 +170,18 @@ class LoadedModel:
         )
 
     def _encoded(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
-        return list(self._tokenizer.encode(self._text(turns, generation=True), add_special_tokens=False))
+        text = self._text(turns, generation=True) + self._opening
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def _end_of_turn(self) -> int:
-        question = [{"role": "user", "content": "x"}]
-        before = self._text(question, generation=True) + "y"
-        whole = self._text([*question, {"role": "assistant", "content": "y"}], generation=False)
-        return int(self._tokenizer.encode(whole[len(before) :], add_special_tokens=False)[0])
+    def _turn_form(self) -> tuple[str, int]:
+        """What the template writes before an answer, and the token that ends it."""
+        question, answer = {"role": "user", "content": "x"}, {"role": "assistant", "content": "Zanswerq"}
+        before = self._text([question], generation=True)
+        whole = self._text([question, answer], generation=False)
+        opening, _, after = whole[len(before) :].partition(answer["content"])
+        if not after:  # only the next turn writes the token
+            after = self._text([question, answer, question], generation=False).partition(answer["content"])[2]
+        return opening, int(self._tokenizer.encode(after, add_special_tokens=False)[0])
 
     def _plain(self, text: str) -> str:
         """Break up control texts: `<|im_end|>` becomes `< |im_end|>`, which cannot end a turn."""

@@ -21,7 +21,7 @@ from schemas.release import ServingSpec
 from tasks.model.adapter import CONFIG
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_base import RECORD
-from tasks.model.chat_codec import training_template
+from tasks.model.chat_codec import ChatCodec, training_template
 from tasks.model.model_cache import link_files
 from tasks.model.model_uri import HubUri, parse_model_uri
 from tasks.release.bundle import STORE_FILES
@@ -125,7 +125,8 @@ def _write_server(modules: Sequence[Module], out: Path) -> None:
         check_servable(serving, each.source.bundle.root) for serving, each in zip(servings, modules, strict=True)
     )
     chats = any(serving.trained.format == "instruction" for serving in servings)
-    template = training_template(load_tokenizer(modules[0].source.model)) if chats else None
+    model = modules[0].source.model
+    template = training_template(ChatCodec.of(load_tokenizer(model), "instruction")) if chats else None
     for module in modules:
         (out / module.folder).mkdir(parents=True)
         _copy_bundle(module.source, out / module.folder)

@@ -20,7 +20,8 @@ from schemas.errors import ConfigError, DataError, StorageError, TrainingError, 
 from schemas.training import TrainSpec
 from tasks.model.adapter import check_targets, check_whole_rows
 from tasks.model.base_model import check_not_quantized, local_place, read_config, sizes_in
-from tasks.model.chat_codec import ChatCodec, no_template_error
+from tasks.model.chat_base import TOKENIZER_CONFIG, own_template
+from tasks.model.chat_codec import ChatCodec, no_template_error, read_turn_form
 from tasks.model.chat_format import check_max_length
 from tasks.model.convert import read_gguf_config
 from tasks.model.generate import check_room, read_items
@@ -29,7 +30,7 @@ from tasks.model.model_uri import FileUri, HubUri, parse_model_uri
 from tasks.step import as_step
 from tasks.train.model_shapes import FAST_TYPES, not_fast_error
 
-TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class FoundBase:
     """Fields of config.json."""
     matrices: frozenset[str]
     """Names of its weights with two axes, without `.weight`; empty if they are not known."""
-    has_template: bool
-    """Whether it has a chat template of its own."""
+    template: str | None
+    """Its own chat template."""
 
     @property
     def tokenizer(self) -> Path | None:
@@ -78,8 +79,8 @@ def find_base(uri: str, *, allow_download: bool, root: Path, cache: Path) -> Fou
     if isinstance(source, FileUri):
         place = local_place(source, root)
         if place.is_file():
-            config, has_template = read_gguf_config(place)
-            return FoundBase(place, config, frozenset(), has_template)
+            config, template = read_gguf_config(place)
+            return FoundBase(place, config, frozenset(), template)
         usable_files(place)
         return _read_folder(place)
     found = find_cached(source, cache)
@@ -89,13 +90,7 @@ def find_base(uri: str, *, allow_download: bool, root: Path, cache: Path) -> Fou
 
 
 def _read_folder(folder: Path) -> FoundBase:
-    has_template = (folder / TEMPLATE).is_file()
-    if not has_template and (file := folder / TOKENIZER_CONFIG).is_file():
-        try:
-            has_template = bool(orjson.loads(file.read_bytes()).get("chat_template"))
-        except (ValueError, AttributeError):
-            raise StorageError("the file is not a JSON object", code="TG0542", where=str(file)) from None
-    return FoundBase(folder, read_config(folder / "config.json"), _matrices(folder), has_template)
+    return FoundBase(folder, read_config(folder / "config.json"), _matrices(folder), own_template(folder))
 
 
 def _matrices(folder: Path) -> frozenset[str]:
@@ -141,8 +136,11 @@ def _checks(
     if train.validation_items:
         longest = train.validation_max_new_tokens
         yield lambda: _check_answer(longest, context, where="train.validation_max_new_tokens", code="TG0411")
-    if train.format == "instruction" and not base.has_template and chat is None:
-        yield lambda: _raise(no_template_error())
+    if train.format == "instruction":
+        if base.template is None and (chat is None or chat.text is None):
+            yield lambda: _raise(no_template_error())
+        elif base.tokenizer is not None:
+            yield lambda: _check_turn(base, chat)
     if chat is not None:
         yield lambda: _check_chat(base, train, chat)
     if train.method != "full":
@@ -173,6 +171,36 @@ def _check_answer(n_tokens: int, context: int, *, where: str, code: str) -> None
             f"an answer of {n_tokens} tokens leaves no room for a prompt in the model's context of {context}",
             code=code, where=where, hint=f"set {where} to less than {context}",
         )  # fmt: skip
+
+
+def _check_turn(base: FoundBase, chat: ChatTemplate | None) -> None:
+    """Check that the template writes an answer after its own prompt, and ends it."""
+    tokenizer = _TokenizerFiles(base, chat)
+    read_turn_form(tokenizer, tokenizer.special_ids)
+
+
+class _TokenizerFiles:
+    """What filling a chat template needs of a tokenizer, from its files: transformers' class would import torch."""
+
+    def __init__(self, base: FoundBase, chat: ChatTemplate | None) -> None:
+        from tokenizers import AddedToken, Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(base.tokenizer))
+        if chat is not None:
+            self._tokenizer.add_special_tokens([AddedToken(token, special=True) for token in chat.tokens])
+        self.chat_template = base.template if chat is None else chat.written(base.template or "")
+        file = base.where / TOKENIZER_CONFIG
+        settings = orjson.loads(file.read_bytes()) if file.is_file() else {}
+        named = {name: value for name, value in settings.items() if name.endswith("_token")}
+        texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in named.items()}
+        self.special_tokens_map = {name: text for name, text in texts.items() if isinstance(text, str)}
+        flagged = {number for number, each in self._tokenizer.get_added_tokens_decoder().items() if each.special}
+        named_ids = {self._tokenizer.token_to_id(text) for text in self.special_tokens_map.values()}
+        self.special_ids = flagged | {number for number in named_ids if number is not None}
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        found: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        return found
 
 
 def _check_chat(base: FoundBase, train: TrainSpec, chat: ChatTemplate) -> None:

@@ -42,7 +42,7 @@ WRITTEN = {
 
 def _fetched(base: Path, out: Path, declared: str = "chatml", added: tuple[str, ...] = ()) -> ModelRef:
     out.mkdir()
-    chat = resolve_template(declared, added, root=base)
+    chat = resolve_template(declared, added, options={}, root=base)
     model = fetch_base_model(uri=f"file:{base}", allow_download=False, root=base, cache=out, chat=chat, out=out)
     return model.model_copy(update={"digest": seal(out)})
 
@@ -187,7 +187,7 @@ def test_what_cannot_work_is_refused_with_a_reason(chat_model: ModelRef, tmp_pat
     (tmp_path / "bad.jinja").write_text("{% for m in messages %}")
     for declared, what in (("missing.jinja", "No such file"), ("bad.jinja", "not a Jinja template")):
         with pytest.raises(ConfigError, match=what):
-            resolve_template(declared, (), root=tmp_path)
+            resolve_template(declared, (), options={}, root=tmp_path)
     renamed = tmp_path / "renamed"
     renamed.mkdir()
     for path in tiny_base.iterdir():
