@@ -14,10 +14,11 @@ from flows.finetune import Tuned
 from flows.gate_checks import PROMPTING, CheckAdder, Checked
 from flows.graph.graph import Graph
 from flows.model_steps import ArmHandles, ModelSteps, metric_inputs
-from flows.prepare import PROMPTING_ARMS, Prepared, PromptingArm
+from flows.prepare import PROMPTING_ARMS, Prepared, PromptingArm, classifier_of
 from flows.registry.state import RegistryState
 from flows.workspace.ray_cluster import answering_of
 from schemas.artifacts import (
+    DatasetRef,
     EvalSet,
     GateDecision,
     InterimAnswers,
@@ -33,6 +34,7 @@ from schemas.evaluation import Arm, DecodingSpec, EndpointSpec, EvaluateSpec
 from schemas.gates import GatesSpec
 from schemas.metrics import RIGHT
 from schemas.pipeline import PipelineSpec
+from tasks.assess.baselines import score_classifier
 from tasks.assess.diagnosis import PastFacts
 from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.evidence import BASELINE_ARMS
@@ -75,6 +77,8 @@ def assess(
             seen = adder.candidate(tuned)
         if spec.evaluate.labels is not None:
             adder.labelled(_labelled_arms(spec, arms))
+        if "tfidf" in prepared.classifiers:
+            _classifier_of_examples(graph, spec, splits=splits, items=items, dataset=tuned.dataset)
         checks = CheckAdder(graph, spec, context, splits, prepared, tuned, arms).add_all()
         with graph.staying():  # it reads the ledger
             decision = graph.named("gate").expand(
@@ -97,6 +101,28 @@ def assess(
             )
             graph.effect(show_verdict, decision=decision)
     return Assessed(items, arms, checks, decision)
+
+
+def _classifier_of_examples(
+    graph: Graph, spec: PipelineSpec, *, splits: Splits, items: EvalSet, dataset: DatasetRef
+) -> None:
+    """Add the classifier that learns from the candidate's examples alone, for a comparison at equal examples.
+
+    It is shown and no rule compares with it: a classifier in service would learn from all tickets.
+    """
+    with graph.unless(_learned_all, splits, dataset):
+        graph.named("scores", "tfidf_examples").add(
+            score_classifier,
+            items=items,
+            splits=splits,
+            classifier=classifier_of(spec, "tfidf_examples"),
+            dataset=dataset,
+        )
+
+
+def _learned_all(splits: Splits, dataset: DatasetRef) -> str | None:
+    same = dataset.n_train >= splits.n_train
+    return "the candidate learned from all train tickets, as tfidf did" if same else None
 
 
 def _labelled_arms(spec: PipelineSpec, arms: ArmHandles) -> tuple[str, ...]:

@@ -30,8 +30,9 @@ from schemas.choice import LOSS
 from schemas.comparison import declared_comparison
 from schemas.evaluation import Arm, EvaluateSpec
 from schemas.pipeline import PipelineSpec
+from schemas.template import template_columns
 from schemas.training import Format, PromptSpec, TrainSpec
-from tasks.assess.baselines import score_classifier
+from tasks.assess.baselines import ClassifierSpec, score_classifier
 from tasks.assess.clusters import check_clusters
 from tasks.assess.items import select_items
 from tasks.assess.metric_check import METRIC_CHECK, check_metrics, own_metrics, try_metrics
@@ -142,9 +143,7 @@ def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: 
                     score_classifier,
                     items=items,
                     splits=splits,
-                    arm=classifier,
-                    field=spec.evaluate.routing_field or "",
-                    seed=spec.evaluate.seed,
+                    classifier=classifier_of(spec, classifier),
                 )
         if own := own_metrics(spec.evaluate):
             named = graph.named("metrics", **metric_inputs(own))
@@ -176,6 +175,19 @@ def prompting_arms(spec: PipelineSpec, registry_state: RegistryState) -> tuple[P
     gates = spec.gates
     replaces = gates.compare.off is None and gates.if_missing == "baseline" and registry_state.champion is None
     return declared or (("zero_shot",) if replaces and spec.evaluate.endpoint is None else ())
+
+
+def classifier_of(spec: PipelineSpec, arm: Literal["majority", "tfidf", "tfidf_examples"]) -> ClassifierSpec:
+    """Return what a classifier predicts; where answers have the routing field, it also answers."""
+    evaluate, answer = spec.evaluate, spec.train.prompt.answer
+    field = evaluate.routing_field or ""
+    return ClassifierSpec(
+        arm=arm,
+        field=field,
+        seed=evaluate.seed,
+        answer=answer if field in template_columns(answer) else "",
+        pattern=evaluate.fields,
+    )
 
 
 def _items(

@@ -23,6 +23,8 @@ from schemas.verdicts import EvidenceUse, Finding, InterimUse, Verdict
 
 ModelArm = Literal["tuned", "champion", "anchor"]
 """Arms that a trained model answers."""
+ScoredArm = ModelArm | Arm | Literal["tfidf_examples"]
+"""tfidf_examples is the classifier tfidf, taught with the candidate's examples alone. No rule compares with it."""
 
 
 class Artifact(Frozen):
@@ -293,10 +295,12 @@ class Scores(Artifact):
     """`scores.parquet`: item_id, metric, value (float; 0/1 for right and wrong). `slices.parquet`: item_id,
     slice (`column=value`). `means`: metric -> mean over items."""
 
-    arm: ModelArm | Arm
+    arm: ScoredArm
     n_items: int
     n_replies_cut: int | None = None
     """As of the `Predictions`."""
+    n_examples: int | None = None
+    """Train tickets that a classifier learned from; null for other arms."""
     means: dict[str, float]
 
 
@@ -335,6 +339,9 @@ class GateDecision(Artifact):
     """How often these items and this candidate have been judged."""
     remark: str = ""
     """What explains the verdict and is in no rule, such as replies that are cut; `reason` ends with it."""
+    cheaper: str = ""
+    """A sentence about an arm that costs less, is better at what is trained, and is compared by no rule; `reason` ends
+    with it."""
     interim: InterimUse | None = None
     """How many of the planned items were answered; null without `gates.interim`."""
     diagnosis: Diagnosis | None = None

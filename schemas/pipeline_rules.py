@@ -311,3 +311,29 @@ def prompt_advice(train: TrainSpec, evaluate: EvaluateSpec) -> list[str]:
         for column in dict.fromkeys(shown)
         if column in wanted
     ]
+
+
+def classifier_advice(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> list[str]:
+    """A label that is learned and that no rule compares with the classifiers, which may be as good at it.
+
+    Args:
+        gates: As judged, with the comparison that is added.
+
+    >>> from schemas.gates import GateRule
+    >>> from schemas.training import PromptSpec
+    >>> train = TrainSpec(base_model="file:m", prompt=PromptSpec(user="{body}", answer="[{category}] {reply}"))
+    >>> rule = GateRule(metric="chrf", change_threshold=ChangeThreshold())
+    >>> classifier_advice(train, EvaluateSpec(), GatesSpec(rules=(rule,)))[0][:65]
+    'answers have {category}, and no rule compares exact or field_cate'
+    """
+    field = evaluate.routing_field
+    if field is None or "tfidf" not in evaluate.arms or field not in template_columns(train.prompt.answer):
+        return []
+    compared = {rule.metric for rule in gates.judged_rules if rule.change_threshold and rule.slice is None}
+    if compared & {"exact", f"field_{field}"}:
+        return []
+    rule = f"{{metric: field_{field}, change_threshold: {{against: best_baseline}}}}"
+    return [
+        f"answers have {{{field}}}, and no rule compares exact or field_{field}: tfidf, which needs no language model, "
+        f"may be better at it; add {rule} to gates.rules"
+    ]

@@ -81,9 +81,16 @@ class ArmLine(Frozen):
     """The mean of each metric of one arm on the held-out items."""
 
     arm: str
-    """`tuned` is the candidate; others are champion, zero_shot, few_shot, tfidf and so on."""
+    """`tuned` is the candidate; others are champion, zero_shot, few_shot, tfidf, tfidf_examples and so on."""
     n_items: int
+    n_examples: int | None = None
+    """Tickets that it learned from, or that its prompts show; null if that is no longer known."""
     means: dict[str, float | None]
+
+    @property
+    def name(self) -> str:
+        """As people read it."""
+        return "candidate" if self.arm == "tuned" else self.arm.replace("_", " ")
 
 
 class StepLine(Frozen):

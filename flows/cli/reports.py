@@ -14,7 +14,8 @@ from flows.cli.options import CONFIG, RUN_COLUMNS, Config, Items, RunArgument, c
 from flows.cli.output import Result, TextTable, write_file
 from flows.ledger.open import open_ledger
 from flows.records.timings import memory_sentence, read_timings
-from flows.run.console import gate_table
+from flows.run.console import arms_table, gate_table
+from flows.views.arms import arm_lines
 from flows.views.report import gather, report_folder, write_report
 from flows.views.run_reader import Recorded
 from flows.views.selection_report import choice_json, choice_of, choice_row
@@ -33,6 +34,7 @@ def show(run_id: RunArgument, config: Config = CONFIG) -> Result:
     row, steps, decision = recorded.row, recorded.steps, recorded.decision()
     chosen = choice_of(ledger, recorded.store, row.run_id)
     memory = read_timings(settings, "train", recorded.keys["train"]) if "train" in recorded.keys else {}
+    arms = () if decision is None else arm_lines(recorded)
     tick, mark = ledger.tick_of(row.run_id), ledger.mark_of(row.run_id)
 
     def text() -> Iterator[Any]:
@@ -51,6 +53,8 @@ def show(run_id: RunArgument, config: Config = CONFIG) -> Result:
         if decision is not None:
             yield ""
             yield gate_table(decision)
+            yield ""
+            yield arms_table(arms, decision)
 
     columns = (*RUN_COLUMNS, "as_of", "mlflow_run_id", "prefect_run_id")
     data = {
@@ -58,6 +62,7 @@ def show(run_id: RunArgument, config: Config = CONFIG) -> Result:
         "set": list(row.given),
         "steps": [asdict(step) for step in steps],
         "findings": [] if decision is None else [finding.model_dump() for finding in decision.findings],
+        "arms": [each.model_dump() for each in arms],
         "diagnosis": decision and decision.diagnosis and decision.diagnosis.model_dump(),
         "choice": None if chosen is None else choice_json(*chosen),
         **memory,

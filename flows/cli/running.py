@@ -29,8 +29,10 @@ from flows.run.console import NoteHandler, Screen, print_decision, print_verdict
 from flows.run.live_curves import LiveCurves
 from flows.run.open_run import open_run
 from flows.schedule.ticks import skip_without_lock, tick_wait_s
+from flows.views.arms import arm_lines
 from flows.views.failed_curation import failed_curation
 from flows.views.report import report_folder
+from flows.views.run_reader import Recorded
 from flows.workspace.servers import client_environment, ensure_prefect, ensure_users_prefect
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, DataError, ServiceError
@@ -176,8 +178,9 @@ def run_pipeline(
     finally:
         screen.close()
         logging.getLogger("tunegate").removeHandler(notes)
+    arms = () if decision is None else arm_lines(Recorded(settings, outcome.run_id))
     if decision is not None:
-        print_decision(console, decision)
+        print_decision(console, decision, arms)
     champion = f"champion: version {outcome.champion}" if outcome.champion else "champion: none"
     details = [
         f"{champion}   run: {outcome.run_id}   {time.monotonic() - begun:.0f} s",
@@ -193,7 +196,8 @@ def run_pipeline(
         synchronise(open_ledger(settings), settings)
     pending = len(open_ledger(settings).pending_projections())
     code = outcome.exit_code or (7 if pending and require_mlflow else 0)
-    own = {"as_of": request.as_of, "set": request.given, "exit_code": code, "mlflow_pending": pending}
+    shown = [each.model_dump() for each in arms]
+    own = {"arms": shown, "as_of": request.as_of, "set": request.given, "exit_code": code, "mlflow_pending": pending}
     return Result({**outcome.model_dump(), **own}, exit_code=code)
 
 

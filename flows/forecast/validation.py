@@ -13,6 +13,8 @@ from typing import NamedTuple
 from flows.context.ingest import landed_folder, source_fault
 from flows.curation_steps import declaration_advice
 from flows.effects.needed_columns import is_empty, needed_columns, no_ticket_has
+from flows.forecast.gate_power import last_decision
+from flows.ledger.open import open_ledger, open_store
 from flows.prepare import PROMPTING_ARMS
 from flows.privacy.keys import load_forgotten
 from flows.run.faults import Declared, base_model_faults, declared_faults
@@ -22,7 +24,7 @@ from schemas.comparison import with_comparison
 from schemas.errors import DataError, TunegateError
 from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
-from schemas.pipeline_rules import prompt_advice, training_advice
+from schemas.pipeline_rules import classifier_advice, prompt_advice, training_advice
 from schemas.schedule import schedule_advice
 from schemas.source import SourceSpec
 from tasks.assess.limits import gate_warnings
@@ -75,13 +77,19 @@ def advice_on(spec: Declared, settings: Settings, *, root: Path, n_items: int | 
     if spec.train is not None and spec.evaluate is not None:
         advice += prompt_advice(spec.train, spec.evaluate)
     if spec.gates is not None and spec.evaluate is not None:
+        gates = with_comparison(spec.gates, spec.evaluate)
+        if spec.train is not None:
+            advice += classifier_advice(spec.train, spec.evaluate, gates)
         advice += gate_warnings(
-            with_comparison(spec.gates, spec.evaluate),
+            gates,
             traits=traits_by_name(spec.evaluate.traits()),
             n_items=spec.evaluate.max_items if n_items is None else n_items,
         )
     if settings.ledger_url is None and isinstance(spec, PipelineSpec):
         advice += schedule_advice(spec.schedule)
+        with suppress(TunegateError):  # a ledger that is not to be believed stops what uses it, and not this check
+            last = last_decision(open_ledger(settings), open_store(settings), spec.name)
+            advice += [f"at the last verdict {last.cheaper}"] if last is not None and last.cheaper else []
     return advice
 
 

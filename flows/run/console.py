@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,8 +17,10 @@ from rich.table import Table
 from flows.context.listener import Listener
 from flows.graph.execute import NodeOutcome
 from flows.graph.graph import Node
+from flows.views.arms import arm_rows
 from flows.views.phrases import describe, describe_progress, gate_row
 from schemas.artifacts import GateDecision
+from schemas.report import ArmLine
 
 PLAIN_EVERY_S = 15.0
 NAME_WIDTH = 20
@@ -124,11 +126,25 @@ def gate_table(decision: GateDecision) -> Table:
     return table
 
 
-def print_decision(console: Console, decision: GateDecision) -> None:
-    """Print the gate's table and, for every rule not met, its reason; rules with the same reason share a line."""
+def arms_table(arms: Sequence[ArmLine], decision: GateDecision) -> Table:
+    """Return the arms as a table: the examples that each learned from or was shown, and its scores."""
+    rows = arm_rows(arms, decision)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="left" if name == "arm" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    return table
+
+
+def print_decision(console: Console, decision: GateDecision, arms: Sequence[ArmLine] = ()) -> None:
+    """Print the tables of gate and arms and, for every rule not met, its reason, once for rules that share it."""
     console.print()
     console.print(gate_table(decision))
     console.print()
+    if arms:
+        console.print(arms_table(arms, decision))
+        console.print()
     rules: dict[tuple[str, str], list[str]] = {}
     for finding in decision.findings:
         if finding.verdict != "PROMOTE":
@@ -138,6 +154,8 @@ def print_decision(console: Console, decision: GateDecision) -> None:
         console.print(f"  {kind:<7} {'; '.join(dict.fromkeys(names))}: {reason}", highlight=False, markup=False)
     if decision.remark:
         console.print(f"  note    {decision.remark}", highlight=False, markup=False)
+    if decision.cheaper:
+        console.print(f"  warning {decision.cheaper}", highlight=False, markup=False)
     if used := decision.evidence_used():
         console.print(f"  {used}", highlight=False, markup=False)
     console.print()

@@ -14,6 +14,7 @@ from flows.context.run_context import RunContext
 from flows.graph.draw import as_mermaid
 from flows.records.run_picture import read_picture
 from flows.records.timings import memory_sentence, read_timings
+from flows.views.arms import arm_lines
 from flows.views.costs import costs_of
 from flows.views.diff_champion import changes_since, compare_starts, start_of
 from flows.views.labelling import labelling_of
@@ -37,7 +38,6 @@ from schemas.curation_card import CardNumbers, LabelBalance
 from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
 from schemas.report import (
-    ArmLine,
     CitedPassage,
     CorpusFacts,
     Curve,
@@ -53,7 +53,8 @@ from tasks.curate.cards.label_balance import count_balance
 from tasks.curate.warehouse_query import removed_examples
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
-from tasks.release.reports.read import cut_replies, encoded_ids, read_curves, token_lengths
+from tasks.release.reports.read import cut_replies, read_curves, token_lengths
+from tasks.tickets.encoded import encoded_ids
 
 T = TypeVar("T")
 CITED_PASSAGES = 20
@@ -112,7 +113,7 @@ def gather(
         n_items=decision.n_items if decision else 0,
         n_items_quarantined=items.n_quarantined if items else 0,
         findings=decision.findings if decision else (),
-        arms=_arms(recorded),
+        arms=arm_lines(recorded),
         funnel=_funnel(recorded.card_numbers()),
         removed=_removed(recorded),
         training=_training(recorded, dataset),
@@ -162,16 +163,6 @@ def report_folder(home: Path, run_id: str) -> Path:
 def page_without_text(home: Path, run_id: str) -> Path:
     """Return the page that leaves this machine: it goes to MLflow."""
     return report_folder(home, run_id) / "report-without-text.html"
-
-
-def _arms(recorded: Recorded) -> tuple[ArmLine, ...]:
-    found = []
-    for name in recorded.keys:
-        scores = recorded.scores(name.removeprefix("scores_")) if name.startswith("scores_") else None
-        if scores is not None and name == f"scores_{scores.arm}":  # others belong to trainings of a selection
-            means = {metric: value if value == value else None for metric, value in scores.means.items()}
-            found.append(ArmLine(arm=scores.arm, n_items=scores.n_items, means=means))
-    return tuple(sorted(found, key=lambda arm: (arm.arm != "tuned", arm.arm != "champion", arm.arm)))
 
 
 def _funnel(numbers: CardNumbers | None) -> tuple[FunnelLine, ...]:

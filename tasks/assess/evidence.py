@@ -74,6 +74,11 @@ class ArmScores:
         """Whether the arm was scored by the metric."""
         return metric in self._metrics
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that the arm was scored by."""
+        return tuple(self._metrics)
+
     def traits(self, metric: str) -> MetricTraits:
         """The traits of the metric."""
         return traits_of(metric, self._known)

@@ -62,6 +62,7 @@ from schemas.gates import GatesSpec, PowerSpec
 from schemas.metrics import MetricTraits, traits_by_name, traits_of
 from schemas.spec import Spec
 from schemas.verdicts import PARTS, EvidenceUse, Finding, InterimLook, InterimUse, UsedBudget, Verdict
+from tasks.assess.cheaper import find_cheaper
 from tasks.assess.check import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle, testable
 from tasks.assess.decision import STOPPED, remark_on_length, summarise, write_decision
@@ -183,6 +184,7 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
     findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))
     verdict = worst(finding.verdict for finding in findings if finding.decides)
     remark = remark_on_length(judged.candidate, verdict)
+    cheaper = "" if verdict == "ERROR" else find_cheaper(arms, findings, confidence=gates.confidence, without=extra)
     diagnosis = None
     if judged.champion is not None:
         now, *then = (ArmScores(scores, traits) for scores in (judged.champion, *judged.past))
@@ -190,7 +192,7 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
     decision = GateDecision(
         root=out,
         verdict=verdict,
-        reason=summarise(findings, verdict, use, remark=remark, diagnosis=diagnosis),
+        reason=" ".join(filter(None, (summarise(findings, verdict, use, remark=remark, diagnosis=diagnosis), cheaper))),
         findings=findings,
         n_items=n_items,
         champion_version=context.champion_version,
@@ -198,6 +200,7 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
         anchor_version=context.anchor_version,
         use=use,
         remark=remark,
+        cheaper=cheaper,
         interim=looked,
         diagnosis=diagnosis,
     )
@@ -416,7 +419,12 @@ def _finding(assessed: Assessment, settled: dict[int, Verdict], *, n_tests: int)
         )  # fmt: skip
     verdict, reason = _settled(judgement, settled.get(id(judgement), judgement.verdict), n_tests)
     if assessed.short and verdict in ("PROMOTE", "HOLD"):
-        verdict, reason = "HOLD", assessed.reason
+        # With too few items the figures come first: a rule that is far from met is not nearly there.
+        worth = judgement.if_not_blocked if judgement.verdict == "BLOCK" else judgement.reason.partition(", but ")[0]
+        verdict = "HOLD"
+        reason = (
+            f"{worth.partition('; ')[0].removesuffix('.')}; {assessed.reason}" if assessed.missing else assessed.reason
+        )
     more = max(judgement.more_items or 0, assessed.missing) or judgement.more_items
     return Finding(
         rule=assessed.rule,

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tasks.assess.metrics  # noqa: F401  registers the kinds of metrics
-from schemas.artifacts import EvalSet, ModelArm, Predictions, Scores
+from schemas.artifacts import EvalSet, ModelArm, Predictions, ScoredArm, Scores
 from schemas.errors import GateError
 from schemas.evaluation import Arm, EvaluateSpec
 from tasks.assess.fields import MAX_SCORED_CHARS, FieldPattern, score_whole
@@ -81,7 +81,7 @@ def write_scores(
     *,
     metrics: Sequence[str],
     slices: Sequence[tuple[str, str]],
-    arm: ModelArm | Arm,
+    arm: ScoredArm,
     out: Path,
     extra: frozenset[str] = frozenset(),
 ) -> Scores:

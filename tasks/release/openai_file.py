@@ -18,12 +18,12 @@ from schemas.errors import StorageError
 from schemas.training import Format, LossOn, PromptSpec
 from tasks.model.chat_codec import supervised_turns
 from tasks.release.export_format import Exported, export_format, gone
-from tasks.release.reports.read import encoded_ids
 from tasks.release.serve import read_serving
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.shapes import detect_shape
 from tasks.sources.readers.turns import read_turns
 from tasks.storage.files import verify
+from tasks.tickets.encoded import encoded_ids
 from tasks.tickets.prompts import conversation_for, render_text
 
 SPLITS = ("train", "validation")

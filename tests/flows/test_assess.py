@@ -152,4 +152,5 @@ def test_every_training_waits_for_all_that_can_fail_without_it(
         assert checks <= above, checks - above
     answers = [node for node in graph.of_stage("assess") if node.folder == "answers"]
     assert {node.name for node in answers} >= {"answers · tuned", "answers · zero_shot", "answers · champion"}
-    assert not {node.folder for node in graph.of_stage("assess")} & {"items", "prompts", "classifier", "suite"}
+    after = (node for node in graph.of_stage("assess") if node.name != "scores · tfidf_examples")  # which cannot fail
+    assert not {node.folder for node in after} & {"items", "prompts", "classifier", "suite"}

@@ -4,16 +4,14 @@ Called by `flows/views/report.py`.
 """
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.artifacts import DatasetRef
 from schemas.report import Curve
+from tasks.tickets.encoded import read_encoded
 
 N_BINS = 16
 PERCENTILE = 90
@@ -42,7 +40,7 @@ def read_curves(path: Path) -> tuple[Curve, ...]:
 def token_lengths(folder: Path) -> tuple[tuple[str, int], ...]:
     """Number of examples by range of tokens, in an encoded split (a folder of Arrow files)."""
     lengths: list[int] = []
-    for batch in _batches(folder):
+    for batch in read_encoded(folder):
         lengths += pc.list_value_length(batch.column("input_ids")).to_pylist()
     if not lengths:
         return ()
@@ -54,15 +52,10 @@ def token_lengths(folder: Path) -> tuple[tuple[str, int], ...]:
     return tuple((f"{place * width}-{(place + 1) * width - 1}", n) for place, n in enumerate(counts) if place >= first)
 
 
-def encoded_ids(folder: Path) -> list[str]:
-    """Ticket ids of an encoded split."""
-    return [name for batch in _batches(folder) for name in batch.column("ticket_id").to_pylist()]
-
-
 def reply_tokens(folder: Path) -> list[int]:
     """Tokens of the last answer of each example of an encoded split, its end included."""
     found = []
-    for batch in _batches(folder):
+    for batch in read_encoded(folder):
         for mask in batch.column("loss_mask").to_pylist():
             answer = mask[::-1]
             start = answer.index(1) if 1 in answer else len(answer)
@@ -88,10 +81,3 @@ def cut_replies(dataset: DatasetRef, *, max_new_tokens: int) -> str | None:
         f"evaluate.max_new_tokens {max_new_tokens} cuts {share:.0%} of the replies: their 90th percentile is {usual} "
         "tokens, and an answer of this length is never finished"
     )
-
-
-def _batches(folder: Path) -> Iterator[Any]:
-    """The record batches of a folder of Arrow files."""
-    for path in sorted(folder.glob("*.arrow")):
-        with pa.memory_map(str(path)) as source:
-            yield from pa.ipc.open_stream(source)

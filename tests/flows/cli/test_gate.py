@@ -1,6 +1,7 @@
 """`tunegate gate explain`: the verdict's reasons, with ticket text only on stdout."""
 
 import html
+import re
 
 from tests.support.workplace import Workplace
 
@@ -50,7 +51,14 @@ def test_a_verdict_is_explained_down_to_the_items_with_text_only_on_stdout(workp
     shown = workplace.run("report", run_id[:12], "--items", "5", "--out", "shown.html")
     assert shown.returncode == 0, shown.stderr
     assert question in (workplace.folder / "shown.html").read_text()
-    assert {arm["arm"] for arm in result["arms"]} == {"tuned", "zero_shot", "majority", "tfidf"}
+    # Each arm with the tickets that it learned from: a classifier of all of them is shown next to one of the same few.
+    examples = {arm["arm"]: arm["n_examples"] for arm in result["arms"]}
+    n_all, n_same = examples.pop("tfidf"), examples.pop("tfidf_examples")
+    assert n_all == examples.pop("majority") > 32 >= n_same > 24  # those that have a label
+    assert examples == {"tuned": 32, "zero_shot": 0}
+    assert workplace.json("show", run_id)["arms"] == result["arms"]
+    table = workplace.run("show", run_id).stdout.partition("examples")[2]
+    assert re.search(rf"candidate +32 .*\n(.*\n)*tfidf +{n_all} .*\ntfidf examples +{n_same} ", table)
     assert result["funnel"][0]["step"] == "extract"
     assert {curve["name"] for curve in result["curves"]} >= {"loss", "learning_rate"}
     assert sum(n for _, n in result["token_lengths"]) == 32

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from flows.forecast.gate_power import gate_power, refuse_weak_gate
+from flows.forecast.validation import advice_on
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
-from schemas.artifacts import RowCounts, Splits
+from flows.workspace.settings import load_settings
+from schemas.artifacts import GateDecision, RowCounts, Splits
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from tests.support.specs import pipeline_spec
@@ -43,6 +45,25 @@ def test_enough_items_or_items_that_are_not_known_yet_say_nothing(tmp_path: Path
     # evaluate.max_items (400) bounds what is answered, however many tickets the test split has
     [row] = gate_power(strict, splits=splits(tmp_path, 9000), ledger=ledger, store=store)
     assert row.at_hand == 400
+
+
+def test_a_cheaper_arm_of_the_last_verdict_is_repeated_before_the_next_run(tmp_path: Path) -> None:
+    def decide(out: Path) -> GateDecision:
+        (out / "decision.md").write_text("# HOLD\n")
+        cheaper = "tfidf, which needs no language model, is better at field_category"
+        return GateDecision(
+            root=out, verdict="HOLD", reason="", findings=(), n_items=3, champion_version=None, cheaper=cheaper
+        )
+
+    settings = load_settings(tmp_path / "pipelines.yaml", environ={"TUNEGATE_HOME": str(tmp_path / "home")})
+    before = advice_on(spec(), settings, root=tmp_path)
+    assert not settings.home.exists()
+    ledger = Ledger(settings.home)
+    ledger.start_run("run-1", pipeline=spec().name, model_name="replies", config_json="{}")
+    ledger.record_step("run-1", "gate", Store(settings.home).obtain("gate", "0" * 64, GateDecision, decide))
+    assert advice_on(spec(), settings, root=tmp_path) == [
+        *before, "at the last verdict tfidf, which needs no language model, is better at field_category"
+    ]  # fmt: skip
 
 
 def test_strict_power_stops_a_run_before_it_trains_and_plan_says_why(empty_workplace: Workplace) -> None:

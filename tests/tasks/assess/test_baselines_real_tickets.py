@@ -11,7 +11,7 @@ import pytest
 
 from schemas.artifacts import Splits
 from schemas.training import PromptSpec
-from tasks.assess.baselines import score_classifier
+from tasks.assess.baselines import ClassifierSpec, score_classifier
 from tasks.assess.items import select_items
 from tasks.assess.prompts import build_prompts
 
@@ -41,14 +41,8 @@ def test_a_classifier_routes_real_requests_far_better_than_the_majority(bitext: 
     items = select_items(splits=bitext, max_items=400, seed=0, answer="{reply}", out=new_folder())
     means = {}
     for arm in ("majority", "tfidf"):
-        scores = score_classifier(
-            items=items,
-            splits=bitext,
-            arm=arm,
-            field="category",
-            seed=0,
-            out=new_folder(),  # type: ignore[arg-type]
-        )
+        spec = ClassifierSpec(arm=arm, field="category", seed=0)  # type: ignore[arg-type]
+        scores = score_classifier(items=items, splits=bitext, classifier=spec, out=new_folder())
         means[arm] = scores.means["field_category"]
     assert means["majority"] < 0.35
     assert means["tfidf"] > 0.9
