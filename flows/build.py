@@ -75,6 +75,7 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
             "fingerprint": context.fingerprint,
             "articles": context.articles,
             **({} if context.as_of is None else {"as_of": context.as_of}),
+            **({"limits_examples": True} if context.limits_examples else {}),
             "files": {node.id: dict(node.reads) for node in nodes if node.reads},
             "feedback": context.registry_state.feedback_digest,
             "code": code_of(nodes),

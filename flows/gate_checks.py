@@ -25,6 +25,7 @@ from schemas.spec import Spec
 from tasks.assess.check import declared_checks
 from tasks.assess.contamination import check_contamination
 from tasks.assess.economics import find_gpu
+from tasks.assess.few_examples import FEW_EXAMPLES, count_few
 from tasks.assess.llm_judge import judge_answers, labels_digest
 from tasks.assess.metric_check import METRIC_CHECK
 from tasks.assess.suite import score_suite
@@ -81,6 +82,13 @@ class CheckAdder:
             self._forgetting(gates.forgetting)
         if self.prepared.metric_check is not None:
             self.found.evidence[METRIC_CHECK] = self.prepared.metric_check
+        if self.context.limits_examples and self.spec.evaluate.routing_field is not None:
+            self.found.evidence[FEW_EXAMPLES] = self.graph.named(FEW_EXAMPLES).add(
+                count_few,
+                splits=self.splits,
+                dataset=self.tuned.dataset,
+                field=self.spec.evaluate.routing_field,
+            )
         for check in declared_checks(gates):
             if check.measure is not None:
                 self._measure(check.name, check.measure, check.declared(gates))

@@ -2,7 +2,8 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -13,9 +14,12 @@ from flows.cli.options import CONFIG, Config, Given, Json
 from flows.cli.output import Result, note, render, talk, warn, write_file
 from flows.cli.running import run_pipeline
 from flows.context.request import RunRequest
+from flows.forecast.plan import view_plan
+from flows.views.arms import compare_examples
 from schemas.curation_steps import RedactStep
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, TunegateError
 from schemas.load import load_file
+from schemas.report import ArmLine
 from schemas.tables import TicketColumn
 from tasks.start.pipeline_yaml import write_pipeline
 from tasks.start.propose import Proposal, propose_pipeline
@@ -77,25 +81,41 @@ def try_(
     """Go from a file of tickets to a first verdict in minutes.
 
     Writes pipelines.yaml as init does, and runs it once with few examples and items. No rule or limit is changed: HOLD
-    is the usual answer, with the number of items that would decide.
+    is the usual answer, with the number of items that would decide. Which verdicts can be reached is said before the
+    training.
     """
     # Killed and started again, it continues where it was.
     named = _named(body=body, reply=reply, category=label, created_at=time, ticket_id=id_)
     proposal = write_proposal(file, config, named=named, again=True)
-    budget = small_budget(proposal)
+    budget = small_budget(proposal, given or ())
     if not as_json:  # before the minutes that the run takes
         render(Result(None, _proposal_text(proposal, config)), as_json=False)
     note(f"{budget.summary}; gate and limits are those of {config}")
+    note(budget.outlook)
     request = RunRequest(given=(*budget.settings, *(given or ())))
     result = run_pipeline(proposal.name, config, request, server="yours")
-    render(result, as_json=as_json)
+    if result.data is None:  # cancelled
+        return result.exit_code
+    arms = tuple(ArmLine.model_validate(each) for each in result.data["arms"])
+    compared = " ".join(filter(None, (compare_examples(arms, proposal.metric), _whole_run(proposal.name, config))))
+    render(replace(result, data={**result.data, "reachable": budget.verdicts, "compared": compared}), as_json=as_json)
     talk().print(
-        f"\nThis was a small try. Look at the report above, review {config}, then:\n"
+        f"\nThis was a small try. {compared}\nLook at the report above, review {config}, then:\n"
         f"  tunegate plan {proposal.name}   what a run without the small budget takes\n"
         f"  tunegate run {proposal.name}    make it",
-        markup=False,
+        markup=False, soft_wrap=True,
     )  # fmt: skip
     return result.exit_code
+
+
+def _whole_run(name: str, config: Path) -> str:
+    """How long a run without the small budget takes, as `tunegate plan` says it."""
+    with suppress(TunegateError):
+        minutes = view_plan(name, config).figures["minutes"]
+        if minutes is not None:
+            about = "a minute" if minutes < 1.5 else f"{minutes:,.0f} minutes"
+            return f"A whole run takes about {about}: `tunegate run {name}`."
+    return f"`tunegate run {name}` trains on all."
 
 
 def _named(**columns: str | None) -> dict[TicketColumn, str]:

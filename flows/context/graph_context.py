@@ -54,6 +54,8 @@ class GraphContext:
     """Of all trainings of the run together."""
     as_of: str | None = None
     """Only tickets created by the end of this day, UTC, `2026-05-31`; None for all."""
+    limits_examples: bool = False
+    """The number of examples is set for this run alone (`RunRequest.limits_examples`)."""
     labels: Mapping[str, bool] = field(default_factory=dict)
     """Labelled answer -> whether people accept it (`flows/context/labels.py`)."""
     place: ClusterPlace | None = None

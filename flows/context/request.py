@@ -42,6 +42,11 @@ class RunRequest(BaseModel):
         """The scheduled time as in the ledger; empty if there is none."""
         return "" if self.due is None else self.due.astimezone(UTC).isoformat(timespec="seconds")
 
+    @property
+    def limits_examples(self) -> bool:
+        """Whether the number of examples is set for this run alone, as by `tunegate try`."""
+        return any(each.partition("=")[0] == "train.max_examples" for each in self.given)
+
     def reaches(self, stage: Stage) -> bool:
         """Return whether the run includes the stage."""
         return STAGES.index(stage) <= STAGES.index(self.until)

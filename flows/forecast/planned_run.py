@@ -11,6 +11,7 @@ from flows.context.as_of import check_as_of, check_ingested, end_of
 from flows.context.graph_context import GraphContext, context_of
 from flows.context.ingest import landed_folder
 from flows.context.previous_run import find_previous_run
+from flows.context.request import RunRequest
 from flows.graph.budget import budget_of
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode, plan
@@ -94,6 +95,7 @@ def plan_pipeline(pipeline: str, config: Path, *, as_of: str | None = None, give
         spec, settings, root=config.resolve().parent, registry_state=registry_state, previous_run=previous_run,
         as_of=as_of,
     )  # fmt: skip
+    context = replace(context, limits_examples=RunRequest(given=given).limits_examples)
     declared, context, _ = build_run(spec, context, ledger)
     run = Run(declared.graph, store, budget=budget_of(settings))
     nodes = tuple(_in_words(this) for this in plan(run, _last_keys(ledger, spec.name)))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -166,6 +166,7 @@ def _opened(context: RunContext) -> OpenRun:
     graph_context = context_of(
         spec, settings, root=context.root, registry_state=context.registry_state, previous_run=previous_run, as_of=as_of
     )
+    graph_context = replace(graph_context, limits_examples=context.request.limits_examples)
     pipeline, graph_context, context.input_digest = build_run(spec, graph_context, context.ledger)
     context.labels_digest = graph_context.labels_digest
     context.code_digest = digest_of(code_of(pipeline.graph.nodes.values()))

@@ -68,6 +68,7 @@ from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle, testable
 from tasks.assess.decision import STOPPED, remark_on_length, summarise, write_decision
 from tasks.assess.diagnosis import PastFacts, diagnose
 from tasks.assess.evidence import Arms, ArmScores
+from tasks.assess.few_examples import hold_blocked
 from tasks.assess.forgetting import assess_forgetting, divergence_finding
 from tasks.assess.interim import HARM_AT_STOP, stops
 from tasks.assess.items import extra_items
@@ -181,7 +182,8 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
         *stop_findings(looked, gates),
         *uncompared_findings(gates, n_items=n_items),
     )
-    findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))
+    held = hold_blocked(unordered, judged.checks)
+    findings = tuple(sorted(held, key=lambda finding: PARTS.index(finding.part)))
     verdict = worst(finding.verdict for finding in findings if finding.decides)
     remark = remark_on_length(judged.candidate, verdict)
     cheaper = "" if verdict == "ERROR" else find_cheaper(arms, findings, confidence=gates.confidence, without=extra)

@@ -168,6 +168,23 @@ def test_a_baseline_rule_without_a_prompting_arm_is_an_error(judge: Judge) -> No
     assert (decision.verdict, decision.best_baseline) == ("ERROR", None)
 
 
+def test_with_too_few_items_the_figures_come_before_the_number_that_is_missing(judge: Judge) -> None:
+    """Ten items from the least number, a rule can still be far from met."""
+    candidate, prompted = _pair(28, 2, 6, 4)
+    decision = judge([BASELINE], candidate, zero_shot=prompted)
+    assert decision.verdict == "HOLD"
+    assert decision.findings[0].reason == (
+        "exact is 0.750 against 0.850 of best_baseline (zero_shot) on 40 items: worse by 0.100; the held-out set has "
+        "40 items and gates.min_items is 50; 10 more are needed before this rule can be met."
+    )
+    better, prompted = _pair(20, 15, 1, 4)
+    reason = judge([BASELINE], better, zero_shot=prompted).findings[0].reason
+    assert reason.startswith(
+        "exact is 0.875 against 0.525 of best_baseline (zero_shot) on 40 items: better by 0.350, at "
+    )
+    assert reason.endswith("10 more are needed before this rule can be met.")
+
+
 def test_a_classifier_is_a_baseline_for_the_field_that_it_predicts_alone(
     make_scores: MakeScores, new_folder: Callable[[], Path]
 ) -> None:

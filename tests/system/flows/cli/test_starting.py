@@ -1,6 +1,7 @@
 """`tunegate try FILE`: from a file nobody has described to a verdict and its report, with no limit lowered."""
 
 import json
+import re
 
 from flows.views.report import report_folder
 from schemas.load import load_file
@@ -27,6 +28,18 @@ def test_a_file_reaches_a_verdict_that_says_how_many_items_are_needed(bare_workp
     assert outcome["verdict"] == "HOLD"
     assert "are needed" in outcome["reason"]
     assert "train.max_examples=16" in outcome["set"]
+    # Before the training it says what it can reach, and at the end how the arms compare at equal examples.
+    assert "this try can end in HOLD or BLOCK: PROMOTE needs 50 items and this has 1" in done.stderr
+    assert outcome["reachable"] == ["HOLD", "BLOCK"]
+    examples = {arm["arm"]: arm["n_examples"] for arm in outcome["arms"]}
+    assert (examples["tuned"], examples["tfidf_examples"]) == (16, 16)
+    assert examples["tfidf"] > 100
+    said = (
+        rf"With 16 examples field_category is 0\.\d+, against \d\.\d+ of TF-IDF; TF-IDF with all {examples['tfidf']}: "
+    )
+    assert re.match(said, outcome["compared"])
+    assert re.search(r"A whole run takes about .* `tunegate run tickets`\.$", outcome["compared"])
+    assert outcome["compared"] in done.stderr
     assert not (workplace.home / "prefect").exists()
     assert (report_folder(workplace.home, outcome["run_id"]) / "report.html").is_file()
     assert "tunegate run tickets" in done.stderr
