@@ -20,6 +20,7 @@ from flows.cli.options import CONFIG, Config, Items, Json, Metric, RunArgument, 
 from flows.cli.output import Result, TextLine, note, render
 from flows.context.labels import add_votes, read_votes
 from flows.records.timings import read_timings
+from flows.views.given_labels import given_labels
 from flows.views.labelling import Labelling, labelling_of
 from flows.views.report import report_folder
 from flows.views.run_reader import Recorded, shown_finding
@@ -49,9 +50,12 @@ def explain(run_id: RunArgument, metric: Metric = None, items: Items = 5, config
     figures = read_timings(recorded.settings, "latency", recorded.keys["latency"]) if "latency" in recorded.keys else {}
     finding = shown_finding(decision, metric)
     worst: tuple[WorstItem, ...] = ()
+    same = ""
     if items and finding is not None:
         try:
             worst = recorded.worst(decision, finding, items)
+            labels = given_labels(recorded)
+            same = "" if labels is None else labels.in_items([item.item_id for item in worst])
         except TunegateError as error:
             note(f"the items are not shown: {error.message}")
 
@@ -61,7 +65,7 @@ def explain(run_id: RunArgument, metric: Metric = None, items: Items = 5, config
             measured = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
             yield f"\nmeasured, outside the decision: {measured}"
         if finding is not None:
-            yield from _worst_text(worst, finding)
+            yield from _worst_text(worst, finding, same)
 
     data = {
         "run_id": row.run_id,
@@ -70,6 +74,7 @@ def explain(run_id: RunArgument, metric: Metric = None, items: Items = 5, config
         "findings": [each.model_dump() for each in decision.findings],
         "measured": figures,
         "shown": {"metric": finding and finding.metric, "slice": finding and finding.slice},
+        "same_label": same,
         "worst_items": [asdict(item) for item in worst],
     }
     return Result(data, text())
@@ -99,9 +104,9 @@ def _findings_text(run_id: str, decision: GateDecision) -> Iterator[TextLine]:
         )
 
 
-def _worst_text(worst: tuple[WorstItem, ...], finding: Finding) -> Iterator[Any]:
+def _worst_text(worst: tuple[WorstItem, ...], finding: Finding, same: str) -> Iterator[Any]:
     where = f" in {finding.slice}" if finding.slice else ""
-    yield f"\nworst items by {finding.metric}{where}: {len(worst)}"
+    yield f"\nworst items by {finding.metric}{where}: {len(worst)}{f'; {same}' if same else ''}"
     for item in worst:
         against = "" if item.reference is None else f" against {item.reference:.3f}"
         yield f"\n{item.item_id}  {item.candidate:.3f}{against}  {', '.join(item.slices)}"

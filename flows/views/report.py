@@ -17,6 +17,7 @@ from flows.records.timings import memory_sentence, read_timings
 from flows.views.arms import arm_lines
 from flows.views.costs import costs_of
 from flows.views.diff_champion import changes_since, compare_starts, start_of
+from flows.views.given_labels import given_labels
 from flows.views.labelling import labelling_of
 from flows.views.run_reader import Recorded, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
@@ -223,6 +224,9 @@ def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
         yield f"{1 - finished:.1%} of the candidate's answers were cut at evaluate.max_new_tokens {limit}"
     if dataset is not None and (warning := cut_replies(dataset, max_new_tokens=limit)):
         yield warning
+    given = _if_readable(lambda: given_labels(recorded))
+    if given is not None and given.note:
+        yield given.note
     numbers = recorded.card_numbers()
     if numbers is not None and numbers.replies is not None and numbers.replies.warning:
         yield numbers.replies.warning
