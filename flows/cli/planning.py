@@ -15,6 +15,7 @@ from flows.forecast.plan import PlanView, view_plan
 from flows.forecast.planned_run import plan_pipeline
 from flows.forecast.validation import DataFindings, address_fault, advice_by_pipeline, check_data, faults_of
 from flows.graph.draw import as_mermaid, as_text, picture_of_plan
+from flows.graph.plan import NEVER_RAN
 from flows.ledger.open import open_ledger
 from flows.records.run_picture import read_picture
 from flows.run.faults import Declared
@@ -88,13 +89,17 @@ def _plan_text(view: PlanView) -> Iterator[Any]:
     for remark in (view.source, view.start):
         if remark is not None:
             note(remark)
-    yield TextTable(view.rows, ("step", "state", "seconds", "result", "why"))
+    # What no run has made says so once, below: in a first plan that is every step.
+    rows = [{**row, "why": "" if row["why"] == NEVER_RAN else row["why"]} for row in view.rows]
+    yield TextTable(rows, ("step", "state", "seconds", "result", "why"))
     yield ""
+    n_run = sum(row["state"] == "run" for row in view.rows)
     for name, value in view.figures.items():
         shown = "not known yet" if value is None else f"{value:,}" if isinstance(value, int) else value
         yield f"{name.replace('_', ' '):<24} {shown}"
     for cause, steps in view.causes.items():
-        yield f"{'runs for: ' + cause:<24} {', '.join(steps)}"
+        named = f"all {len(steps)} steps that run" if len(steps) == n_run > 1 else ", ".join(steps)
+        yield f"{'runs for: ' + cause:<24} {named}"
     for stage, where in view.places.items():
         yield f"{stage} runs on {where}"
     yield f"stages run one after the other; within one, steps run side by side on {_resources(view)}\n"

@@ -14,7 +14,7 @@ from flows.context.previous_run import find_previous_run
 from flows.context.request import RunRequest
 from flows.graph.budget import budget_of
 from flows.graph.execute import Run
-from flows.graph.plan import PlannedNode, plan
+from flows.graph.plan import NEVER_RAN, PlannedNode, plan
 from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger, open_store
 from flows.registry.state import RegistryState, registry_state_of
@@ -132,7 +132,7 @@ def causes_of(this: PlannedNode) -> tuple[str, ...]:
 
 
 def _cause(reason: str) -> str:
-    if reason in DIGESTS.values() or reason in ("never ran", "in every run"):
+    if reason in DIGESTS.values() or reason in (NEVER_RAN, "in every run"):
         return reason
     for start, cause in CAUSES.items():
         if reason.startswith(start):

@@ -11,6 +11,8 @@ from flows.graph.store import Damage
 from schemas.artifacts import Artifact
 
 State = Literal["reused", "run", "maybe", "left out"]
+NEVER_RAN = "never ran"
+"""Reason of a node that no run has made."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _closest(earlier: Sequence[KeyParts], parts: KeyParts, unknown: frozenset[st
     Empty only if nothing but the unknown inputs may differ.
     """
     if not earlier:
-        return ("never ran",)
+        return (NEVER_RAN,)
     # Another function has other parameters, code and libraries, of which none has changed.
     name = parts.function.rpartition(".")[2]
     alike = [old for old in earlier if old.function.rpartition(".")[2] == name]

@@ -38,7 +38,9 @@ def describe(artifact: Artifact) -> str:
     """
     match artifact:
         case TicketTable():
-            return _rows(artifact.rows)
+            suspects = artifact.notes.get("label_suspects")
+            doubted = "" if suspects is None else f", {counted(suspects, 'label')} of {artifact.rows.n_in:,} in doubt"
+            return f"{_rows(artifact.rows)}{doubted}"
         case Splits():
             sizes = f"train {artifact.n_train:,}  validation {artifact.n_validation:,}  test {artifact.n_test:,}"
             faulty = f", {artifact.rows.n_quarantined:,} quarantined" if artifact.rows.n_quarantined else ""

@@ -1,5 +1,6 @@
 """`tunegate plan` shows what a run needs from its machine, and why a step would run again."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,11 @@ def test_a_plan_before_curation_knows_rows_tokens_and_minutes(empty_workplace: W
     assert {rule["at_hand"] for rule in plan["gates"]} == {12}
     assert "a probe of this processor" in plan["minutes_from"]
     assert not list((empty_workplace.home / "store").glob("*/*"))
+    # Of a first plan every step is new: the text says so once.
+    shown = empty_workplace.run("plan", "small").stdout
+    assert shown.count("never ran") == 1
+    assert re.search(r"runs for: never ran +all \d+ steps that run", shown)
+    assert sum(step["why"] == "never ran" for step in plan["steps"]) > 10
     # It names what the source lacks, and ends where it cannot be read, as a run would.
     empty_workplace.declare(
         lambda document: document["pipelines"]["small"]["train"].update(prompt={"user": "{rating}"})
