@@ -14,10 +14,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from schemas.errors import ConfigError
 from schemas.release import ServingSpec
+from schemas.template import PASSAGES, template_columns
 from tasks.model.adapter import CONFIG
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_base import RECORD
@@ -35,6 +37,39 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 ADAPTER = "adapter"
 CARD = "README.md"
 TEMPLATE = "chat_template.jinja"
+EXAMPLE = {"subject": "My parcel", "body": "Where is it?"}
+CHAT = Template("""\
+    turns = [{"role": role, "content": prompt[role].format_map(ticket)} for role in ("system", "user") if prompt[role]]
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)$opening
+    inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")""")
+COMPLETION = """\
+    inputs = tokenizer(prompt["user"].format_map(ticket), return_tensors="pt")"""
+CODE = Template("""
+## Answer a ticket
+
+${passages}```python
+import json
+from collections import defaultdict
+
+$imports
+
+model = $loader.from_pretrained(".")  # this folder
+tokenizer = AutoTokenizer.from_pretrained($tokenizer)
+with open("serving.json") as file:
+    serving = json.load(file)
+
+
+def answer(**columns):
+    prompt, ticket = serving["prompt"], defaultdict(str, columns)
+$prompt
+    longest = serving["decoding"]["max_new_tokens"]
+    found = model.generate(**inputs, do_sample=False, max_new_tokens=longest, eos_token_id=$end)
+    return tokenizer.decode(found[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+print(answer($example))
+```
+$moved""")
 
 
 @export_format("peft")
@@ -45,40 +80,57 @@ def write_peft(source: Exported, out: Path) -> dict[str, float]:
     Its files are hard links where the file system has them.
     """
     _copy_bundle(source, out)
-    if source.trained.method == "full":
-        return {}
-    uri = parse_model_uri(source.model.uri)
-    if isinstance(uri, HubUri):
-        place = {"base_model_name_or_path": uri.repo, "revision": uri.revision}
-    else:
-        (out / BASE).mkdir()
-        link_files(source.model.root, out / BASE)
-        (out / BASE / "artifact.json").unlink(missing_ok=True)  # the store's own
-        place = {"base_model_name_or_path": str((source.target or out) / BASE)}
-    config = json.loads((out / CONFIG).read_bytes())
-    (out / CONFIG).unlink()
-    write_json(out / CONFIG, config | place)
+    place: dict[str, str] = {}
+    if source.trained.method != "full":
+        uri = parse_model_uri(source.model.uri)
+        if isinstance(uri, HubUri):
+            place = {"base_model_name_or_path": uri.repo, "revision": uri.revision}
+        else:
+            (out / BASE).mkdir()
+            link_files(source.model.root, out / BASE)
+            (out / BASE / "artifact.json").unlink(missing_ok=True)  # the store's own
+            place = {"base_model_name_or_path": str(((source.target or out) / BASE).resolve())}
+        config = json.loads((out / CONFIG).read_bytes())
+        (out / CONFIG).unlink()
+        write_json(out / CONFIG, config | place)
     with (out / CARD).open("a", encoding="utf-8") as card:
-        card.write(_how_to_load(place, own_tokenizer=(out / RECORD).is_file()))
+        card.write(_how_to_answer(source, out, place))
     return {}
 
 
-def _how_to_load(place: Mapping[str, str], *, own_tokenizer: bool) -> str:
-    base = place["base_model_name_or_path"]
-    revision = f", revision={place['revision']!r}" if "revision" in place else ""
-    tokenizer = '"."' if own_tokenizer else f"{base!r}{revision}"
-    moved = "" if revision else f"\nIf you move this folder, correct `base_model_name_or_path` in `{CONFIG}`.\n"
-    return f"""
-## Load it
+def _how_to_answer(source: Exported, out: Path, place: Mapping[str, str]) -> str:
+    """The lines that load the model and answer a ticket with the prompt that the gate judged.
 
-```python
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
-
-model = AutoPeftModelForCausalLM.from_pretrained(".")  # this folder
-tokenizer = AutoTokenizer.from_pretrained({tokenizer})
-```
-{moved}"""
+    Args:
+        place: Where PEFT finds the base; empty for a whole model.
+    """
+    base, revision = place.get("base_model_name_or_path"), place.get("revision")
+    own_tokenizer = base is None or (out / RECORD).is_file()
+    at = f", revision={revision!r}" if revision else ""
+    moved = "" if base is None or revision else f"\nIf you move this folder, correct `{CONFIG}` and the path above.\n"
+    package, loader = ("transformers", "AutoModelForCausalLM") if base is None else ("peft", "AutoPeftModelForCausalLM")
+    serving = read_serving(source.bundle.root)
+    codec = ChatCodec.of(
+        load_tokenizer(source.model.model_copy(update={"root": out}) if own_tokenizer else source.model),
+        serving.trained.format,
+    )
+    opening = f" + {codec.turn.opening!r}" if codec.turn.opening else ""
+    columns = template_columns(serving.prompt.user)
+    example = ", ".join(f"{name}={EXAMPLE.get(name, '...')!r}" for name in columns if name != PASSAGES)
+    found = "Its prompts show passages of articles: only tunegate finds them. Here they are empty.\n\n"
+    imports = [f"from {package} import {loader}", "from transformers import AutoTokenizer"]
+    if base is None:
+        imports = [f"from transformers import {loader}, AutoTokenizer"]
+    return CODE.substitute(
+        imports="\n".join(imports),
+        loader=loader,
+        tokenizer='"."' if own_tokenizer else f"{base!r}{at}",
+        prompt=CHAT.substitute(opening=opening) if serving.trained.format == "instruction" else COMPLETION,
+        end=codec.end_id,
+        example=example,
+        passages=found if PASSAGES in columns else "",
+        moved=moved,
+    )
 
 
 @export_format("vllm")

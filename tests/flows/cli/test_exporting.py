@@ -13,7 +13,10 @@ from flows.cli.app import app
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.forget import LearnedVersion
+from tasks.model.base_model import load_tokenizer
+from tasks.model.chat_codec import ChatCodec
 from tasks.storage.files import MANIFEST, seal, sha256_file, verify
+from tasks.tickets.prompts import messages_for
 from tests.support.candidates import TICKETS, Candidates
 from tests.support.workplace import small_document
 
@@ -81,6 +84,7 @@ def test_peft_exports_the_registered_files_with_the_digests_of_their_inputs(
     assert settings == {name: value for name, value in registered.items() if name != "base_model_name_or_path"}
     card = (done["out"] / "README.md").read_text()
     assert f'AutoTokenizer.from_pretrained("{base}")' in card.replace("'", '"')
+    assert base.resolve() == base
     assert f"base_model: {champion.model.uri.split('#')[0]}\nlibrary_name: peft\n" in card
     assert "Verdict of the gate: **PROMOTE**. because" in card
     assert "names of people in the training texts: only `redact.names` replaces them" in card
@@ -98,6 +102,30 @@ def test_peft_exports_the_registered_files_with_the_digests_of_their_inputs(
     assert exported["verdict_sha256"] == champion.verdict_digest
     assert exported["run_sha256"] == "inputs-2"
     assert "was never promoted" not in done["stderr"]
+
+
+def test_the_lines_of_an_exports_readme_answer_a_ticket_with_the_judged_prompt(
+    candidates: Candidates, export: Export, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done, champion = export("small@champion", "peft"), candidates.ledger.champion("small")
+    assert champion is not None
+    monkeypatch.chdir(done["out"])
+    code = (done["out"] / "README.md").read_text().split("```")[1].removeprefix("python\n")
+    scope: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), scope)  # noqa: S102  as a reader would run it
+    printed = capsys.readouterr().out
+    asked: list[list[int]] = []
+    generate = scope["model"].generate
+
+    def recorded(**options: Any) -> Any:
+        asked.append(options["input_ids"][0].tolist())
+        return generate(**options)
+
+    monkeypatch.setattr(scope["model"], "generate", recorded)
+    assert scope["answer"](subject="My parcel", body="Where is it?") == printed.removesuffix("\n")
+    row = {"subject": "My parcel", "body": "Where is it?"}
+    codec = ChatCodec.of(load_tokenizer(champion.model), champion.trained.format)
+    assert asked == [codec.prompt_ids(messages_for(champion.prompt, row))]
 
 
 def test_verify_accepts_a_signed_export_and_refuses_a_changed_one(
