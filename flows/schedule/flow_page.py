@@ -12,6 +12,7 @@ import httpx
 from prefect import tags
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
+from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
@@ -22,8 +23,8 @@ from flows.graph.prefect_runner import give_up
 from flows.run.open_run import OpenRun
 from flows.views.phrases import describe, describe_progress
 
-EVERY_S = 30.0
-"""Seconds between two lines about the progress of one node."""
+EVERY_S = 15.0
+"""Seconds between two lines about the progress of one node; its last one is always written."""
 
 
 class FlowPage(Listener):
@@ -41,9 +42,12 @@ class FlowPage(Listener):
         self._last[node.name] = time.monotonic()
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        if time.monotonic() - self._last.get(node.name, 0.0) >= EVERY_S:
+        if done == total or time.monotonic() - self._last.get(node.name, 0.0) >= EVERY_S:
             self._last[node.name] = time.monotonic()
-            self._log.info("%s: %s", node.name, describe_progress(done, total, unit, figures))
+            line = describe_progress(done, total, unit, figures)
+            self._log.info("%s: %s", node.name, line)
+            if TaskRunContext.get() is not None:  # the page of the stage shows what its tasks log
+                get_run_logger().info(line)
 
     def ended(self, node: Node, outcome: NodeOutcome) -> None:
         if node.kind == "effect":

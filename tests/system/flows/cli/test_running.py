@@ -247,6 +247,11 @@ def test_prefect_shows_the_flow_its_sub_flows_and_tasks(
     wait_for(lambda: "PROMOTE: " in logged())
     assert "encode: 32 examples" in logged()
 
+    # Its stage shows how a training gets on, too: the line is one of the task.
+    assert workplace.run("run", "small", "--set", "train.max_steps=2", "--until", "finetune").returncode == 0
+    steps = {"logs": {"task_run_id": {"is_null_": False}}, "sort": "TIMESTAMP_DESC", "limit": 200}
+    wait_for(lambda: any(each["message"].startswith("2/2 steps") for each in prefect_server.ask("/logs/filter", steps)))
+
 
 @pytest.mark.usefixtures("fresh_worker")
 def test_no_ticket_text_and_no_secret_reaches_the_screen_the_ledger_or_mlflow(empty_workplace: ForkedWorkplace) -> None:
