@@ -27,7 +27,8 @@ MAX_MARGIN = 0.05
 LEAST_ITEMS = 50
 """Held-out items without which the comparison that is added is not met, whatever `gates.min_items` is."""
 MIN_GAIN = 0.01
-"""Measured gain of mode refresh, a point for shares: it cuts promoted regressions of more than a point to a fifth."""
+"""Least measured gain of mode refresh, a point for shares; one standard error of the gain if that is more. With few
+items a wide margin tolerates every candidate, and the gain alone decides: a point of 248 items is three of them."""
 SliceColumn = Literal["product", "channel", "category", "priority"]
 
 
@@ -45,7 +46,8 @@ class ChangeThreshold(Spec):
     margin: float = Field(default=0.0, ge=0)
     """Largest tolerated loss in the metric's unit; for refresh and no_worse."""
     min_gain: float | None = Field(default=None, ge=0)
-    """For refresh: least measured gain in the metric's unit; null is 0.01. With 0 any measured gain is enough."""
+    """For refresh: least measured gain in the metric's unit. Null is 0.01 or one standard error of the gain, whichever
+    is more. With 0 any measured gain is enough."""
 
     @model_validator(mode="after")
     def _margin_fits_mode(self) -> ChangeThreshold:
@@ -58,11 +60,9 @@ class ChangeThreshold(Spec):
         return self
 
     @property
-    def least_gain(self) -> float:
-        """The gain that must be measured, 0 for other modes than refresh."""
-        if self.mode != "refresh":
-            return 0.0
-        return MIN_GAIN if self.min_gain is None else self.min_gain
+    def least_gain(self) -> float | None:
+        """The gain that must be measured; None is 0.01 or one standard error, whichever is more."""
+        return self.min_gain if self.mode == "refresh" else 0.0
 
 
 class GateRule(Spec):

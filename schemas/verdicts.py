@@ -124,6 +124,46 @@ class InterimUse(Frozen):
         )
 
 
+class Passes(Frozen):
+    """What a comparison does: how often it passes candidates of a given true gain."""
+
+    gains: tuple[float, ...]
+    """True gains over the reference in the metric's unit; below 0 is worse."""
+    chances: tuple[float, ...]
+    """Chance of each to meet the comparison, 0-1."""
+    basis: str
+    """Number of items, and how much the two models differ on them, in words."""
+    in_points: bool = True
+    """The metric is a share: a hundredth is a point."""
+
+    def sentence(self) -> str:
+        """The same as a sentence, without its end.
+
+        >>> Passes(gains=(0.0, -0.02, 0.03), chances=(0.061, 0.0042, 0.8312), basis="n").sentence()
+        'This gate passes an equal model in 6 %, one 2 points worse in 0.4 %, one 3 points better in 83 % (n)'
+        """
+        pairs = zip(self.gains, self.chances, strict=True)
+        passed = ", ".join(f"{self._model(gain)} in {_percent(chance)}" for gain, chance in pairs)
+        return f"This gate passes {passed} ({self.basis})"
+
+    def _model(self, gain: float) -> str:
+        if not gain:
+            return "an equal model"
+        size = counted(round(100 * abs(gain)), "point") if self.in_points else f"{abs(gain):g}"
+        return f"one {size} {'better' if gain > 0 else 'worse'}"
+
+
+def _percent(share: float) -> str:
+    """A share in percent, with a digit that says something.
+
+    >>> [_percent(share) for share in (0.0, 0.0042, 0.8312, 0.9996)]
+    ['under 0.1 %', '0.4 %', '83 %', 'over 99.9 %']
+    """
+    if share < 0.001:
+        return "under 0.1 %"
+    return "over 99.9 %" if share > 0.999 else f"{100 * share:.{1 if share < 0.01 or share >= 0.99 else 0}f} %"
+
+
 class Finding(Frozen):
     """The outcome of one rule or check, with its evidence."""
 
@@ -165,6 +205,8 @@ class Finding(Frozen):
     """What the finding is about."""
     decides: bool = True
     """False if it is only reported, such as a slice in which too few items differ to show anything."""
+    passes: Passes | None = None
+    """Of a comparison over all items: what it does with so many items, and as many differences as were seen."""
 
     @property
     def is_check(self) -> bool:

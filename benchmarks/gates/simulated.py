@@ -17,7 +17,6 @@ from scipy.optimize import brentq
 from scipy.stats import binom, multivariate_normal, norm
 
 from benchmarks.measure import table
-from schemas.gates import MIN_GAIN
 from tasks.assess.contract import (
     PROMOTE,
     RuleOutcome,
@@ -102,11 +101,12 @@ class Tables:
 @cache
 def shared_part(accuracy: float, discordance: float) -> float:
     """Correlation of the latent variables for which two models of this accuracy disagree this often."""
-    return float(brentq(lambda rho: 2 * (accuracy - _both(accuracy, accuracy, rho)) - discordance, 0.01, 0.9999))
+    return float(brentq(lambda rho: 2 * (accuracy - both_right(accuracy, accuracy, rho)) - discordance, 0.01, 0.9999))
 
 
 @cache
-def _both(first: float, second: float, rho: float) -> float:
+def both_right(first: float, second: float, rho: float) -> float:
+    """Share of items that models of these accuracies both get right."""
     thresholds = [float(norm.ppf(first)), float(norm.ppf(second))]
     return float(multivariate_normal.cdf(thresholds, mean=[0.0, 0.0], cov=[[1.0, rho], [rho, 1.0]]))
 
@@ -116,7 +116,7 @@ def draw(generator: np.random.Generator, reps: int, n_items: int, deltas: tuple[
     rho, n = shared_part(ACCURACY, DISCORDANCE), n_items // len(deltas)
     cells = []
     for delta in deltas:
-        both = _both(ACCURACY + delta, ACCURACY, rho)
+        both = both_right(ACCURACY + delta, ACCURACY, rho)
         shares = [both, ACCURACY + delta - both, ACCURACY - both]
         cells.append(generator.multinomial(n, [*shares, 1 - sum(shares)], size=reps))
     table = np.stack(cells, axis=1)
@@ -141,7 +141,7 @@ def champion_rule(gained: Counts, lost: Counts, n: int, *, mode: str) -> RuleOut
     """The rule against the champion, `improve` or `refresh`."""
     if mode == "improve":
         return change_outcome(gained, lost, n, margin=0.0, alpha=ALPHA)
-    return change_outcome(gained, lost, n, margin=MARGIN, alpha=ALPHA, min_gain=MIN_GAIN)
+    return change_outcome(gained, lost, n, margin=MARGIN, alpha=ALPHA, min_gain=None)
 
 
 def our_gate(tables: Tables, *, mode: str) -> Bools:

@@ -104,6 +104,8 @@ def _plan_text(view: PlanView) -> Iterator[Any]:
         yield f"{stage} runs on {where}"
     yield f"stages run one after the other; within one, steps run side by side on {_resources(view)}\n"
     yield TextTable([_power_row(row) for row in view.power], ("gate", "needs", "has", "shows", "what"))
+    if (does := next((row for row in view.power if row.passes), None)) is not None and does.passes is not None:
+        yield does.passes.sentence()
     if view.interim is not None:
         yield view.interim.sentence()
     if view.calls:

@@ -21,6 +21,7 @@ from flows.views.arms import arm_rows
 from flows.views.phrases import describe, describe_progress, gate_row
 from schemas.artifacts import GateDecision
 from schemas.report import ArmLine
+from tasks.assess.decision import describe_passes
 
 PLAIN_EVERY_S = 15.0
 NAME_WIDTH = 20
@@ -156,6 +157,9 @@ def print_decision(console: Console, decision: GateDecision, arms: Sequence[ArmL
         console.print(f"  note    {decision.remark}", highlight=False, markup=False)
     if decision.cheaper:
         console.print(f"  warning {decision.cheaper}", highlight=False, markup=False)
+    does = describe_passes(decision.findings, decision.verdict)
+    if does and decision.verdict != "PROMOTE":  # whose one sentence has it
+        console.print(f"  {does}", highlight=False, markup=False)
     if used := decision.evidence_used():
         console.print(f"  {used}", highlight=False, markup=False)
     console.print()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from schemas.gates import MIN_GAIN
 from tasks.assess.compare import CONTINUITY, tango_z, z_value
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class RuleOutcome:
 
 
 def change_outcome(
-    gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, *, margin: float, alpha: float, min_gain: float = 0.0
+    gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, *, margin: float, alpha: float, min_gain: float | None = 0.0
 ) -> RuleOutcome:
     """A paired comparison of right and wrong answers: improve with margin 0, refresh with a larger one.
 
@@ -46,13 +47,26 @@ def change_outcome(
     Args:
         gained: Items that only the candidate got right.
         lost: Items that only the reference got right.
-        min_gain: Least difference of the shares that was measured.
+        min_gain: Least difference of the shares that was measured; None as in `least_gain`.
     """
     sure = tango_z(gained, lost, n_items, -margin, continuity=CONTINUITY) > z_value(1 - alpha)
-    gain = np.asarray(gained, np.float64) - np.asarray(lost, np.float64)
+    won, worse, n = (np.asarray(each, np.float64) for each in (gained, lost, n_items))
     # A thousandth of an item, so that 10 of 1,000 are a gain of 0.01 whatever the rounding.
-    enough = (gain > 0) & (gain >= np.asarray(min_gain) * np.asarray(n_items, np.float64) - 1e-3)
+    enough = (won > worse) & (won - worse >= least_gain(np.sqrt(won + worse) / n, min_gain) * n - 1e-3)
     return RuleOutcome(sure & enough, _p_below(gained, lost, n_items, 0.0))
+
+
+def least_gain(error: ArrayLike, min_gain: float | None) -> Floats:
+    """The gain that must be measured: a fixed one, or `MIN_GAIN` or one standard error, whichever is more.
+
+    >>> least_gain([0.02, 0.004], None).tolist(), least_gain([0.02, 0.004], 0.03).tolist()
+    ([0.02, 0.01], [0.03, 0.03])
+
+    Args:
+        error: Standard error of the gain.
+    """
+    one = np.asarray(error, np.float64)
+    return np.maximum(MIN_GAIN, one) if min_gain is None else np.full_like(one, min_gain)
 
 
 def anchor_outcome(

@@ -78,7 +78,9 @@ def summarise(
         diagnosis: What it finds in data and labels comes first, and last where the rules are met: more items like
             those that are wrong decide nothing.
     """
-    text = _of_rules(findings, verdict, use, remark=remark)
+    text = " ".join(
+        filter(None, [_of_rules(findings, verdict, use, remark=remark), describe_passes(findings, verdict)])
+    )
     causes = "; ".join(diagnosis.causes()) if diagnosis is not None else ""
     if diagnosis is None or not causes:
         return text
@@ -94,7 +96,8 @@ def _of_rules(findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | 
     unjudged = f" {counted(small, 'slice that lost is', 'slices that lost are')} too small to be judged." * bool(small)
     n_checks = sum(finding.is_check for finding in deciding)
     if verdict == "PROMOTE":
-        return f"{_met(len(deciding) - n_checks, n_checks)}.{unjudged}"
+        compared = next((f": {finding.reason.removesuffix('.')}" for finding in deciding if finding.passes), "")
+        return f"{_met(len(deciding) - n_checks, n_checks)}{compared}.{unjudged}"
     # Where a run stopped, that is the reason: the others judge only a part of the items.
     first = next((finding for finding in decisive if finding.metric == STOPPED), decisive[0])
     if verdict == "UNCOMPARED":
@@ -108,6 +111,12 @@ def _of_rules(findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | 
         looks = _looks_left(use) if first.more_items else ""
     last = f"{looks}{unjudged}" + (f" {remark}" if remark else "")
     return f"{len(decisive)} of {all_of_them} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{last}"
+
+
+def describe_passes(findings: Sequence[Finding], verdict: Verdict) -> str:
+    """Say how often the first comparison passes good and bad candidates; empty without one."""
+    passes = next((finding.passes for finding in findings if finding.decides and finding.passes), None)
+    return f"{passes.sentence()}." if passes is not None and verdict != "ERROR" else ""
 
 
 def _met(n_rules: int, n_checks: int) -> str:

@@ -449,6 +449,7 @@ def _finding(assessed: Assessment, settled: dict[int, Verdict], *, n_tests: int)
         part=assessed.part,
         decides=assessed.decides,
         more_items=more if verdict == "HOLD" else None,
+        passes=assessed.passes,
     )
 
 

@@ -46,8 +46,8 @@ class Aim:
     """Tolerated loss; 0 for improve."""
     effect: float = 0.0
     """True difference of the planned candidate, in the direction where more is better."""
-    min_gain: float = 0.0
-    """Gain that must be measured."""
+    min_gain: float | None = 0.0
+    """Gain that must be measured; None as in `contract.least_gain`."""
 
     @property
     def gains(self) -> bool:
@@ -55,7 +55,7 @@ class Aim:
         return self.kind in ("improve", "refresh")
 
 
-def aim_of(kind: Kind, *, margin: float, alpha: float, effect: float, min_gain: float = 0.0) -> Aim:
+def aim_of(kind: Kind, *, margin: float, alpha: float, effect: float, min_gain: float | None = 0.0) -> Aim:
     """Return the aim of a rule: the planned gain, or no difference where none is needed to be met."""
     return Aim(kind, alpha, margin, 0.0 if kind == "anchor" else effect, min_gain)
 
@@ -89,7 +89,8 @@ def change_chances(
         at_end = np.maximum(differing + rest * share, 1.0)
         needed = z_value(1 - aim.alpha) * np.sqrt(at_end) - aim.margin * n_planned + CONTINUITY
         if aim.gains:  # half an item less than the fewest that are enough
-            needed = np.maximum(needed, max(aim.min_gain * n_planned, 1.0) - 0.5)
+            least = contract.least_gain(np.sqrt(at_end) / n_planned, aim.min_gain) * n_planned
+            needed = np.maximum(needed, np.maximum(least, 1.0) - 0.5)
         return _above(gain + rest * effect - needed, rest * (share - effect**2))
 
     nothing = np.zeros_like(won)
@@ -107,7 +108,7 @@ def mean_chance(total: ArrayLike, n_items: ArrayLike, n_planned: int, *, sd: Arr
     rest = n_planned - n
     needed = z_value(1 - aim.alpha) * spread * n_planned**0.5 - aim.margin * n_planned
     if aim.gains:
-        needed = np.maximum(needed, aim.min_gain * n_planned)
+        needed = np.maximum(needed, contract.least_gain(spread / n_planned**0.5, aim.min_gain) * n_planned)
     return _above(value + rest * aim.effect - needed, rest * spread**2)
 
 
@@ -182,7 +183,7 @@ class PairedRule:
     """Right answers of the reference (runs, items), in the order of answering."""
     kind: Kind = "improve"
     margin: float = 0.0
-    min_gain: float = 0.0
+    min_gain: float | None = 0.0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from schemas.gates import PowerSpec
 from schemas.metrics import MetricTraits
 from schemas.verdicts import Verdict
 from tasks.assess.compare import tango_interval
-from tasks.assess.contract import least_p, sign_p
+from tasks.assess.contract import least_gain, least_p, sign_p
 from tasks.assess.power import gain_items_needed, items_needed, share_items_needed
 from tasks.assess.weigh import Kind, method_of, settled, shortage_of, weigh_change, weigh_value
 
@@ -86,8 +86,8 @@ class ChangeTest:
     """None is `improve` without a margin and `refresh` with one."""
     sign_tested: bool = False
     """With too few items to bound a mean, a sign test may still show that the candidate is worse."""
-    min_gain: float = 0.0
-    """Least gain that must be measured."""
+    min_gain: float | None = 0.0
+    """Least gain that must be measured; None as in `contract.least_gain`."""
     planned: PowerSpec = NO_PLAN
     """The gain for which a HOLD says how many items are missing."""
 
@@ -170,13 +170,21 @@ def judge_change(candidate: Floats, reference: Floats, test: ChangeTest, *, clus
     verdict: Verdict = "HOLD"
     more: int | None = None
     if met and not harmed:
-        verdict, reason = "PROMOTE", f"{worth}: {_by(gain)}, {_met(kind, lower, upper, margin, level)}"
+        interval = _interval(lower, upper, traits, level)
+        verdict, reason = "PROMOTE", f"{worth}: {_by(gain)} {_met(kind, interval, margin)}"
     elif harmed:
         verdict, reason = "BLOCK", f"{worse}; only a better candidate can pass"
     else:
         needed, what = _change_items_needed(test, kind, gains, evidence.sd, clusters)
         more = None if needed is None else max(0, needed - n)
-        reason = f"{worth}: {_by(gain)}, but {_short_of(lower, upper, gain, test, kind, level)}; {_advice(more, what)}"
+        least = float(least_gain(evidence.sd / n**0.5, test.min_gain))
+        measured = kind == "refresh" and lower > -(margin or 0.0) and 0 < gain < least
+        short = (
+            f"a gain of {least:.3g} must be measured"
+            if measured
+            else f"not decided: {_interval(lower, upper, traits, level)}"
+        )
+        reason = f"{worth}: {_by(gain)}, but {short}; {_advice(more, what)}"
     first, last = (lower, upper) if sign > 0 else (-upper, -lower)
     countable = not traits.continuous and clusters is None
     return replace(
@@ -245,26 +253,21 @@ def _advice(more: int | None, what: str) -> str:
     return f"about {more:,} more items would decide if {what} (gates.power)"
 
 
-def _short_of(lower: float, upper: float, gain: float, test: ChangeTest, kind: Kind, level: str) -> str:
-    """What is missing: the bound, or only the measured gain."""
-    if kind == "refresh" and lower > -(test.margin or 0.0) and 0 < gain < test.min_gain:
-        return f"a gain of {test.min_gain:g} must be measured"
-    return f"{level} anything from {lower:+.3f} to {upper:+.3f} fits"
+def _interval(lower: float, upper: float, traits: MetricTraits, level: str) -> str:
+    """The gains that fit what was seen: in points if the metric is a share."""
+    if traits.limits == (0.0, 1.0):
+        return f"{100 * lower:+.1f} to {100 * upper:+.1f} points fits {level}"
+    return f"{lower:+.3f} to {upper:+.3f} fits {level}"
 
 
-def _met(kind: Kind, lower: float, upper: float, margin: float | None, level: str) -> str:
+def _met(kind: Kind, interval: str, margin: float | None) -> str:
     if kind == "guard":
-        return f"and not shown to be worse {level} ({lower:+.3f} to {upper:+.3f} fits)"
-    needed = "more than 0 is needed" if margin is None else f"a loss of {margin:g} is tolerated"
-    return f"{_sure(lower)} {level}, and {needed}"
+        return f"and not shown to be worse ({interval})"
+    return f"({interval}), and {'more than 0 is needed' if margin is None else f'a loss of {margin:g} is tolerated'}"
 
 
 def _by(gain: float) -> str:
     return f"better by {gain:.3f}" if gain > 0 else f"worse by {-gain:.3f}" if gain < 0 else "no better on average"
-
-
-def _sure(lower: float) -> str:
-    return f"at least {lower:.3f}" if lower > 0 else f"worse by at most {-lower:.3f}"
 
 
 def _finite(bound: float) -> float | None:

@@ -107,8 +107,8 @@ def _fault_of_range(rule: GateRule, traits: MetricTraits) -> str | None:
     if change is not None:
         if lowest is None or highest is None:
             return None
-        if change.least_gain > highest - lowest:
-            return f"cannot be met: {_range(traits)}, and its min_gain is {change.least_gain:g}"
+        if (change.min_gain or 0.0) > highest - lowest:
+            return f"cannot be met: {_range(traits)}, and its min_gain is {change.min_gain:g}"
         if change.mode == "improve" or change.margin < highest - lowest:
             return None
         return f"tolerates any loss, since {_range(traits)}: its margin decides nothing"

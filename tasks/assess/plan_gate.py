@@ -12,11 +12,12 @@ from schemas.artifacts import GateDecision
 from schemas.checks import ForgettingSpec
 from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
 from schemas.metrics import RIGHT, MetricTraits, traits_of
-from schemas.verdicts import Finding
+from schemas.verdicts import Finding, Passes
 from tasks.assess.compare import z_value
 from tasks.assess.decision import describe_rule
 from tasks.assess.interim import BatchedRuns, PairedRule, aim_of, change_chances, run_in_batches
 from tasks.assess.looks import last_levels
+from tasks.assess.pass_chance import Comparison, passes_of
 from tasks.assess.power import (
     ASSUMED_DISCORDANCE,
     gain_items_needed,
@@ -60,6 +61,8 @@ class RulePower:
     """Smallest effect that the available items show with the wanted power; None if there is none, or it is unknown."""
     what: str
     """The effect to find, and the assumptions."""
+    passes: Passes | None = None
+    """Of a comparison: what it does with the available items."""
 
     @property
     def underpowered(self) -> bool:
@@ -214,7 +217,11 @@ def _change_power(
     if traits.continuous:
         needed = None if needed is None else max(needed, MIN_CONTINUOUS_ITEMS)
         smallest = smallest if n_items is not None and n_items >= MIN_CONTINUOUS_ITEMS else None
-    return RulePower(describe_rule(rule), _at_least_min(needed, gates), n_items, smallest, f"{what}; {source}")
+    passes = None
+    if n_items and (not traits.continuous or n_items >= MIN_CONTINUOUS_ITEMS):
+        compared = Comparison(change, n_items, variance, paired and gates.cluster_by is None, 1 - level["confidence"])
+        passes = passes_of(compared, traits)
+    return RulePower(describe_rule(rule), _at_least_min(needed, gates), n_items, smallest, f"{what}; {source}", passes)
 
 
 def _value_power(rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items: int | None) -> RulePower:

@@ -5,9 +5,11 @@ Knows nothing of rules or files. Used by `tasks/assess/judge.py` after a verdict
 
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 
+from schemas.gates import MIN_GAIN
 from tasks.assess.compare import z_value
 
 ASSUMED_DISCORDANCE = 0.1
@@ -57,7 +59,7 @@ def gain_items_needed(
     variance: float,
     paired: bool,
     margin: float = 0.0,
-    min_gain: float = 0.0,
+    min_gain: float | None = 0.0,
     confidence: float = 0.95,
     power: float = 0.8,
 ) -> int | None:
@@ -71,16 +73,21 @@ def gain_items_needed(
     Args:
         variance: Of one item's difference; the discordance if `paired`.
         paired: The difference is of right and wrong answers, so that the gain is a part of the discordance.
-        margin: 0 for improve, as is `min_gain`.
+        margin: 0 for improve.
+        min_gain: None is `MIN_GAIN` or one standard error, whichever is more.
     """
     if not effect > 0:
         return None
     null = max(variance, effect) if paired else variance
     true = math.sqrt(null - effect**2 if paired else null)
     shown = items_needed(effect + margin, sd_null=math.sqrt(null), sd_true=true, confidence=confidence, power=power)
-    # Measuring a gain is the test of confidence 0.5.
-    measured = items_needed(effect - min_gain, sd_null=0.0, sd_true=true, confidence=0.5, power=power)
-    return None if shown is None or measured is None else max(shown, measured)
+    # Measuring a gain is the test of confidence 0.5; one of a standard error, of that which one error has.
+    least = MIN_GAIN if min_gain is None else min_gain
+    needed = [shown, items_needed(effect - least, sd_null=0.0, sd_true=true, confidence=0.5, power=power)]
+    if min_gain is None:
+        one = NormalDist().cdf(1.0)
+        needed.append(items_needed(effect, sd_null=math.sqrt(null), sd_true=true, confidence=one, power=power))
+    return None if None in needed else max(each for each in needed if each is not None)
 
 
 def smallest_gain(
@@ -89,7 +96,7 @@ def smallest_gain(
     variance: float,
     paired: bool,
     margin: float = 0.0,
-    min_gain: float = 0.0,
+    min_gain: float | None = 0.0,
     confidence: float = 0.95,
     power: float = 0.8,
 ) -> float | None:

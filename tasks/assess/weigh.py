@@ -95,7 +95,7 @@ def weigh_change(
     margin: float,
     alpha: float,
     clusters: Clusters,
-    min_gain: float = 0.0,
+    min_gain: float | None = 0.0,
 ) -> Evidence:
     """Evaluate gains over a reference, item by item, in the direction where more is better."""
     n, confidence = len(gains), 1 - alpha
@@ -122,7 +122,7 @@ def weigh_change(
         return exact or _nothing(gains)
     bounds = estimate.bounds(confidence=confidence)
     harm_limit = -margin if kind == "anchor" else 0.0
-    gained = estimate.mean > 0 and estimate.mean >= min_gain
+    gained = estimate.mean > 0 and estimate.mean >= float(contract.least_gain(estimate.error, min_gain))
     met = kind == "guard" or (bounds.lower > -margin and (kind == "anchor" or gained))
     return _cautious(exact, _evidence(estimate, bounds, met, harm_limit, n))
 

@@ -12,7 +12,7 @@ from flows.graph.graph import Graph
 from flows.run import console
 from flows.run.console import Screen, print_decision
 from schemas.artifacts import Artifact, GateDecision
-from schemas.verdicts import Finding
+from schemas.verdicts import Finding, Passes
 from tasks.step import as_step
 
 
@@ -29,8 +29,9 @@ def finding(rule: str, **fields: Any) -> Finding:
 
 def test_each_reason_is_printed_once_with_the_rules_that_it_is_for() -> None:
     reason = "the held-out set has 40 items and gates.min_items is 50; 10 more are needed."
+    passes = Passes(gains=(0.0,), chances=(0.05,), basis="40 items")
     findings = (
-        finding("exact improves on few_shot", reason=reason),
+        finding("exact improves on few_shot", reason=reason, passes=passes),
         finding("exact improves on few_shot", reason=reason),
         finding("format at least 0.9", metric="format", reason=reason),
         finding("no leak", verdict="PROMOTE", reason="none"),
@@ -45,6 +46,7 @@ def test_each_reason_is_printed_once_with_the_rules_that_it_is_for() -> None:
     assert reasons == [
         f"  HOLD    exact improves on few_shot; format at least 0.9: {reason}",
         "  note    no slice is worse: too small.",
+        "  This gate passes an equal model in 5 % (40 items).",
     ]
 
 

@@ -155,7 +155,7 @@ def test_where_the_rules_are_met_it_comes_last(
         context=GateContext(champion_version="3"),
     )
     assert found.verdict == "PROMOTE"
-    assert found.reason.startswith("1 rule is met.")
+    assert found.reason.startswith("1 rule is met: exact is 0.900 against 0.500")
     assert "The labels of week47.csv disagree" in found.reason
 
 

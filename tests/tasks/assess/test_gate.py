@@ -84,8 +84,9 @@ Judge = Callable[..., GateDecision]
     ("gained", "lost", "improve", "refresh"),
     [
         (30, 5, "PROMOTE", "PROMOTE"),
-        (14, 10, "HOLD", "PROMOTE"),  # better by 0.01 on average, at most 0.05 worse at the confidence
-        (13, 10, "HOLD", "HOLD"),  # better by less than min_gain
+        (16, 10, "HOLD", "PROMOTE"),  # better by more than one standard error, at most 0.05 worse at the confidence
+        (14, 10, "HOLD", "HOLD"),  # better by 0.01, but by less than one standard error
+        (4, 1, "HOLD", "HOLD"),  # by more than one, but less than 0.01
         (10, 13, "HOLD", "HOLD"),  # at most 0.05 worse at the confidence, but not better: never
         (10, 10, "HOLD", "HOLD"),
         (5, 30, "BLOCK", "BLOCK"),
@@ -152,7 +153,7 @@ def test_without_a_champion_the_rule_asks_to_improve_on_the_best_prompting_arm(j
 
 
 def test_without_a_champion_being_within_the_margin_of_the_baseline_is_not_enough(judge: Judge) -> None:
-    candidate, baseline = _pair(300, 14, 10, 76)
+    candidate, baseline = _pair(300, 16, 10, 74)
     assert judge([REFRESH], candidate, baseline).verdict == "PROMOTE"
     assert judge([REFRESH], candidate, zero_shot=baseline).verdict == "HOLD"
 
@@ -180,7 +181,7 @@ def test_with_too_few_items_the_figures_come_before_the_number_that_is_missing(j
     better, prompted = _pair(20, 15, 1, 4)
     reason = judge([BASELINE], better, zero_shot=prompted).findings[0].reason
     assert reason.startswith(
-        "exact is 0.875 against 0.525 of best_baseline (zero_shot) on 40 items: better by 0.350, at "
+        "exact is 0.875 against 0.525 of best_baseline (zero_shot) on 40 items: better by 0.350 (+"
     )
     assert reason.endswith("10 more are needed before this rule can be met.")
 

@@ -54,7 +54,7 @@ def test_a_rule_that_cannot_decide_is_named(rule: dict[str, Any], n_items: int, 
 
 def test_rules_are_compared_by_the_values_they_have_by_default() -> None:
     change = {"mode": "refresh", "margin": 0.05}
-    stated = {"metric": "exact", "change_threshold": {**change, "min_gain": 0.01}}
+    stated = {"metric": "exact", "change_threshold": {**change, "against": "champion"}}
     [found] = warnings([{"metric": "exact", "change_threshold": change}, stated])
     assert found.startswith("gates.rules[1] is the same test as gates.rules[0]")
     other = {"metric": "exact", "change_threshold": {**change, "min_gain": 0.02}}

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, InterimSpec, PowerSpec, SliceGuard
 from schemas.metrics import traits_by_name
 from tasks.assess.compare import estimate_mean
 from tasks.assess.contract import anchor_outcome, change_outcome, share_outcome
+from tasks.assess.pass_chance import Comparison, pass_chances
 from tasks.assess.plan_gate import Disagreement, RulePower, plan_gate, plan_interim
 from tasks.assess.power import (
     margin_items_needed,
@@ -109,9 +111,42 @@ def plan(rules: list[GateRule], n_items: int | None, **gates: object) -> tuple[R
 def test_a_plan_says_what_is_needed_there_and_shown() -> None:
     improve, refresh, value = plan([IMPROVE, REFRESH, GateRule(metric="format", value_threshold=0.98)], 400)
     assert (improve.needed, improve.at_hand, improve.underpowered) == (246, 400, False)
-    assert (refresh.needed, refresh.underpowered) == (126, False)  # the loss of 0.02, if the gain is 0.05
+    assert (refresh.needed, refresh.underpowered) == (135, False)  # a gain of an error, if the true one is 0.05
     assert "10 % of the items right in one model alone (discordance, assumed)" in refresh.what
     assert (value.needed, value.smallest) == (149, pytest.approx(0.0138, abs=0.002))
+
+
+def test_a_plan_says_what_a_comparison_passes_with_the_items_that_are_there() -> None:
+    improve, refresh, value = plan([IMPROVE, REFRESH, GateRule(metric="format", value_threshold=0.98)], 1000)
+    assert improve.passes is not None
+    assert improve.passes.sentence() == (
+        "This gate passes an equal model in 5 %, one 2 points worse in under 0.1 %, one 3 points better in 91 % (1,000 "
+        "items, 10 % of them right in one model alone)"
+    )
+    assert refresh.passes is not None
+    assert refresh.passes.chances[2] > improve.passes.chances[2]
+    assert value.passes is None
+    few, *_ = plan([GateRule(metric="chrf", change_threshold=ChangeThreshold())], 100)
+    assert few.passes is None  # too few items to bound its mean
+
+
+@pytest.mark.parametrize("n", [40, 248])
+@pytest.mark.parametrize("change", [
+    ChangeThreshold(), ChangeThreshold(mode="refresh", margin=0.02), ChangeThreshold(mode="no_worse", margin=0.05),
+])  # fmt: skip
+def test_chances_to_pass_are_those_of_the_contract_summed_over_every_outcome(n: int, change: ChangeThreshold) -> None:
+    won, lost = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
+    met = (
+        anchor_outcome(won, lost, n, margin=change.margin, alpha=0.05).met
+        if change.mode == "no_worse"
+        else change_outcome(won, lost, n, margin=change.margin, alpha=0.05, min_gain=change.least_gain).met
+    )
+    rule = Comparison(change, n, 0.1, paired=True, alpha=0.05)
+    for gain in (-0.02, 0.0, 0.03):
+        p_won, p_lost = (0.1 + gain) / 2, (0.1 - gain) / 2
+        p = binom.pmf(won, n, p_won) * binom.pmf(lost, np.maximum(n - won, 0), p_lost / (1 - p_won))
+        expected = float(np.where(met & (won + lost <= n), p, 0.0).sum())
+        assert pass_chances(rule, (gain,))[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_before_curation_no_gate_is_called_underpowered() -> None:
