@@ -7,9 +7,11 @@ only if that is declared.
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
+from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -111,6 +113,9 @@ class CorpusSpec(SearchSpec):
         return SearchSpec(n_passages=self.n_passages, embeddings=self.embeddings)
 
 
+ANSWERING_ARMS = 2
+"""Arms of `answer_minutes`: candidate and champion, which a gate always compares. The others are declared or not, and
+the base model's answers to the same prompts are reused."""
 Arm = Literal["zero_shot", "few_shot", "retrieval", "rag", "endpoint", "majority", "tfidf"]
 
 
@@ -139,8 +144,15 @@ class DecodingSpec(Spec):
 class EvaluateSpec(Spec):
     """`evaluate`: the held-out items, the arms that answer them, and how answers are scored."""
 
+    answer_minutes: float | None = Field(default=None, gt=0)
+    """Minutes that two arms, candidate and champion, may need for their answers: with `answers_per_minute` it decides
+    how many held-out items there are. Null leaves that to `max_items`."""
+    answers_per_minute: float | None = Field(default=None, gt=0)
+    """Answers of one arm in a minute. Declared and not measured by each run, so that the items do not change with the
+    load of the machine: `init` estimates it, `tunegate plan` says what was measured."""
     max_items: int = Field(default=400, ge=1)
-    """Held-out items that each arm answers; tickets with equal prompts are one."""
+    """Held-out items that each arm answers; tickets with equal prompts are one. With `answer_minutes` no more than two
+    arms answer in that time, and by default as many."""
     choose: Literal["hash", "newest"] = "hash"
     """Which held-out tickets to use. hash: by their ids, the same in every run. newest: the latest, so that the gate
     judges the present; if the mix of tickets drifts, old ones favour the old champion. Without times both draw by
@@ -188,6 +200,20 @@ class EvaluateSpec(Spec):
     one on which `right` may have a `value_threshold`."""
     seed: int = Field(default=0, ge=0)
     """Of the choice of items and few-shot examples."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _items_for_minutes(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("answer_minutes") is None:
+            return data
+        minutes, pace = data["answer_minutes"], data.get("answers_per_minute")
+        if pace is None:
+            raise ValueError("`answer_minutes` needs `answers_per_minute`; `tunegate plan` says what was measured")
+        if not all(isinstance(each, int | float) and 0 < each < math.inf for each in (minutes, pace)):
+            return data  # the fields say what is wrong
+        n_items = max(1, int(minutes * pace / ANSWERING_ARMS))
+        given = data.get("max_items", n_items)
+        return {**data, "max_items": min(n_items, given) if isinstance(given, int) else given}
 
     @model_validator(mode="after")
     def _random_part_is_labelled(self) -> EvaluateSpec:

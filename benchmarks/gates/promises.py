@@ -21,7 +21,7 @@ from benchmarks.gates.draws import TAILS
 from benchmarks.gates.judge_calls import calls_for_identical_answers
 from benchmarks.gates.simulated import ACCURACY, ALPHA, DISCORDANCE, MARGIN, champion_rule, guarded, shared_part
 from benchmarks.measure import table
-from schemas.gates import MIN_GAIN, GateRule, GatesSpec, LooksSpec
+from schemas.gates import GateRule, GatesSpec, LooksSpec
 from schemas.metrics import traits_of
 from schemas.verdicts import UsedBudget
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, change_outcome, settle  # fmt: skip
@@ -38,8 +38,9 @@ AT_MOST: Mapping[str, float] = {
     "labels_share_d20": 0.30, "labels_changed": 0, "slice2_pass": 0.07, "many_slices_block": 0.05,
     "best_of_4_block": 0.05, "refresh_equal": 0.20, "refresh_year": 0.20, "looks3_items": 730, "tails_pass": 0.065,
     "collapse_not_blocked": 0, "judge_calls_identical": 0,
+    "defaults_regressions_year": 0.20, "defaults_printed_off": 0.03, "defaults_final_loss": 0.01,
 }  # fmt: skip
-AT_LEAST: Mapping[str, float] = {"p_plus3": 0.8, "refresh_plus3": 0.95}
+AT_LEAST: Mapping[str, float] = {"p_plus3": 0.8, "refresh_plus3": 0.95, "defaults_plus3": 0.8}
 ABOUT: Mapping[str, str] = {
     "p_minus3": "`improve`, n=1000: promoted if 3 points worse",
     "p_equal": "`improve`, n=1000: promoted if equal",
@@ -62,6 +63,12 @@ ABOUT: Mapping[str, str] = {
     "tails_pass": "continuous scores with a heavy tail, truly at the limit: met",
     "collapse_not_blocked": "3 % right, 89 % before, 100 customers: not blocked, of seven splits of the error rate",
     "judge_calls_identical": "calls of a judge for 100 pairs of identical answers",
+    "defaults_regressions_year": "gate of `init`: regressions of more than a point promoted in a year, worst of five "
+    "worlds and 100, 248, 500 and 1,000 fresh items",
+    "defaults_plus3": "gate of `init`: promoted if 3 points better, 500 and 1,000 items, exact",
+    "defaults_printed_off": "gate of `init`: distance of that share from what a plan prints, 100 to 1,000 items",
+    "defaults_final_loss": "gate of `init`: the champion's accuracy after a year below that with the gate before, "
+    "500 and 1,000 items, worst of five worlds",
 }
 ITEMS_YEAR: Mapping[str, float] = {"independent": 0.50, "rot": 0.65, "decay": 0.65, "equal": 0.70}
 """Items answered in a year with stops, as a share of those without, at most."""
@@ -234,7 +241,7 @@ def refresh_share(delta: float, n: int = 1000) -> float:
     """Probability that `refresh` promotes, exactly."""
 
     def decide(n: int, gained: NDArray[np.float64], lost: NDArray[np.float64]) -> NDArray[np.int64]:
-        outcome = change_outcome(gained, lost, n, margin=MARGIN, alpha=ALPHA, min_gain=MIN_GAIN)
+        outcome = change_outcome(gained, lost, n, margin=MARGIN, alpha=ALPHA, min_gain=None)
         return np.where(outcome.met, PROMOTE, HOLD)
 
     return round(exact_law((n,), DISCORDANCE, delta, decide).promoted, 4)
@@ -288,7 +295,7 @@ def promoted_by_stopping(generator: np.random.Generator, runs: int) -> int:
         candidate, champion, first = latent(generator, [ACCURACY + deltas, *[np.full(runs // 2, ACCURACY)] * 2], n)
         rules = [PairedRule(champion)]
         if mode == "refresh":
-            rules = [PairedRule(champion, "refresh", MARGIN, MIN_GAIN), PairedRule(first, "anchor", MARGIN)]
+            rules = [PairedRule(champion, "refresh", MARGIN, None), PairedRule(first, "anchor", MARGIN)]
         with_, without = (
             run_in_batches(candidate, rules, looks=_ends(n), effect=EFFECT, discordance=DISCORDANCE, stop_below=below)
             for below in (STOP_BELOW, 0.0)
@@ -332,7 +339,7 @@ def year(world: str, *, mode: str, reps: int, seed: int, n: int = 1000, weeks: i
         ours, theirs, earliest = latent(generator, [true, champion, first], n)
         rules = [PairedRule(theirs)]
         if mode == "refresh":
-            rules = [PairedRule(theirs, "refresh", MARGIN, MIN_GAIN), PairedRule(earliest, "anchor", MARGIN)]
+            rules = [PairedRule(theirs, "refresh", MARGIN, None), PairedRule(earliest, "anchor", MARGIN)]
         runs = run_in_batches(ours, rules, looks=_ends(n), effect=EFFECT, discordance=DISCORDANCE)
         promoted = runs.codes == PROMOTE
         asked += float(runs.n_items.mean()) / n / weeks

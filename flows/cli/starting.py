@@ -146,7 +146,8 @@ def write_proposal(
     target = config.absolute()
     if target.exists() and not (force or again):
         raise _is_there(config, "--force replaces it, --config OTHER.yaml writes elsewhere")
-    proposal = propose_pipeline(source, name=name, root=target.parent, named=named)
+    pace = _pace_in(target) if again and target.exists() else None
+    proposal = propose_pipeline(source, name=name, root=target.parent, named=named, pace=pace)
     text = write_pipeline(proposal)
     with tempfile.TemporaryDirectory(prefix="tunegate-init-") as aside:
         path = Path(aside) / target.name
@@ -158,6 +159,14 @@ def write_proposal(
         raise _is_there(config, "--config OTHER.yaml writes elsewhere; `tunegate run NAME` runs what it declares")
     write_file(target, text.encode(), replace=True)
     return proposal
+
+
+def _pace_in(path: Path) -> float | None:
+    """The answers per minute that the file declares: another probe would find others, and it would seem edited."""
+    with suppress(TunegateError):
+        for pipeline in load_file(path).pipelines.values():
+            return pipeline.evaluate.answers_per_minute
+    return None
 
 
 def _is_there(config: Path, hint: str) -> ConfigError:
@@ -177,7 +186,7 @@ def proposal_json(proposal: Proposal, config: Path) -> dict[str, object]:
         "steps": [asdict(step) for step in proposal.tickets.steps],
         "warnings": list(proposal.warnings),
         "sizes": {**asdict(sizes), "gate_works": sizes.gate_works},
-        "gate": [{**asdict(power), "underpowered": power.underpowered} for _, power in proposal.gate],
+        "gate": [{**asdict(power), "underpowered": power.underpowered} for power in proposal.gate.power],
     }  # fmt: skip
 
 

@@ -18,21 +18,23 @@ from flows.registry.state import StartingPoint, training_size
 from flows.views.advice import dims_of
 from schemas.artifacts import DatasetRef, ModelRef, Predictions, Splits, TrainedRef
 from schemas.errors import ConfigError
+from schemas.evaluation import ANSWERING_ARMS
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
-from tasks.start.probe import flops_per_second, has_gpu
+from tasks.start.probe import ANSWERING_EFFICIENCY, answering_work, flops_per_second, has_gpu
 from tasks.start.source_size import SourceSize
 from tasks.train.model_shapes import ModelDims
 
-DECODING = 4
-"""How many times the seconds of a prompt's token a new token takes: it is computed in small batches."""
 TRAINING_EFFICIENCY = 0.5
-ANSWERING_EFFICIENCY = 0.33
-"""Share of the probe's speed that trainings and answers reach on a CPU: SmolLM2-135M in float32 on two AVX2 cores."""
+"""Share of the probe's speed that trainings reach on a CPU: SmolLM2-135M in float32 on two AVX2 cores."""
 NODE_S = 1.0
 """Any other step that was never timed."""
 ROW_S = 2e-5
 """Of a step of curation, for each row, on top."""
+CANDIDATE = "answers_tuned"
+"""Step of the candidate's answers."""
+FAR = 1.5
+"""Factor between the declared and the measured pace of answers from which on a plan says so."""
 PAST = 50
 """Steps to look at for one that fits."""
 
@@ -154,6 +156,32 @@ def pace_of(
     return Pace(seconds, _origin(probed, heavy))
 
 
+def measured_answers(model: ModelRef | None, *, ledger: Ledger, store: Store) -> float | None:
+    """Answers per minute of the newest candidate of this base model that answered here; None if none did."""
+    if model is None:
+        return None
+    for step in ledger.newest_made(CANDIDATE, limit=PAST):
+        parts, found = store.parts("answers", step.key), store.whole("answers", step.key, Predictions)
+        if parts is None or found is None or parts.inputs.get("model") != model.digest or step.seconds <= 0:
+            continue
+        return 60 * found.n_items / step.seconds
+    return None
+
+
+def answers_advice(spec: PipelineSpec, measured: float | None) -> str | None:
+    """Return a sentence if `evaluate.answers_per_minute` is far from what was measured."""
+    evaluate = spec.evaluate
+    declared, minutes = evaluate.answers_per_minute, evaluate.answer_minutes
+    if measured is None or declared is None or minutes is None or 1 / FAR < measured / declared < FAR:
+        return None
+    needed = ANSWERING_ARMS * evaluate.max_items / measured
+    return (
+        f"evaluate.answers_per_minute is {declared:g}, and the last candidate answered {measured:.2g} in a minute: "
+        f"{evaluate.max_items:,} items take candidate and champion about {needed:.2g} minutes, and answer_minutes is "
+        f"{minutes:g}; `answers_per_minute: {measured:.2g}` gives other items from the next run on"
+    )
+
+
 def training_work(train: TrainSpec, n_tokens: int, *, n_parameters: int, n_layers: int) -> float:
     """Floating-point operations of a training on this many tokens of examples.
 
@@ -177,7 +205,7 @@ def _steps(train: TrainSpec, n_tokens: int) -> float:
 
 
 def _answering_work(n_items: int, n_new: int, size: Size, n_parameters: int) -> float:
-    return 2 * n_parameters * (n_items * max(1.0, size.prompt_tokens) + DECODING * n_new)
+    return answering_work(n_items, n_new, prompt_tokens=size.prompt_tokens, n_parameters=n_parameters)
 
 
 def _measured(

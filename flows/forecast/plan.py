@@ -13,7 +13,7 @@ from flows.context.ingest import ingested_summary
 from flows.finetune import Tuned
 from flows.forecast.calls import Calls, planned_calls
 from flows.forecast.gate_power import gate_power, interim_plan
-from flows.forecast.pace import Pace, Size, pace_of, size_of
+from flows.forecast.pace import Pace, Size, answers_advice, measured_answers, pace_of, size_of
 from flows.forecast.planned_run import PlannedRun, causes_of, plan_pipeline
 from flows.forecast.training_budget import optimiser_steps, over_budget, training_seconds
 from flows.forecast.validation import advice_on, missing_columns, prompt_findings, read_source, time_advice
@@ -101,6 +101,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
         if nodes is None
         else pace_of(spec, nodes, size=size, model=model, ledger=found.ledger, store=found.run.store, root=root)
     )
+    per_minute = measured_answers(model, ledger=found.ledger, store=found.run.store)
     return PlanView(
         spec=spec,
         champion=champion.version if champion is not None else None,
@@ -108,7 +109,8 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
             _row(this, (pace.seconds if pace else found.seconds).get(this.node.name), tried.get(this.id, ""))
             for this in planned
         ],
-        figures=_figures(found, planned, size, pace, memory),
+        figures=_figures(found, planned, size, pace, memory)
+        | {"answers_per_minute": per_minute and float(f"{per_minute:.2g}")},
         causes=_causes(planned),
         power=gate_power(
             spec, splits=splits, ledger=found.ledger, store=found.run.store, n_estimated=size.n_test if size else None
@@ -127,7 +129,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
                 n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test),
             ),
             *missing,
-            *filter(None, [describe_champion(spec, found.registry_state)]),
+            *filter(None, [describe_champion(spec, found.registry_state), answers_advice(spec, per_minute)]),
             *_budget_advice(found, planned),
             *_limits(found),
         ],

@@ -17,7 +17,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from schemas.yaml_text import resolve
-from tasks.start.propose import Proposal
+from tasks.start.probe import has_gpu
+from tasks.start.propose import ANSWER_MINUTES, Proposal
 from tasks.start.roles import percent
 
 WIDTH = 116
@@ -42,6 +43,9 @@ def write_pipeline(proposal: Proposal) -> str:
         warnings=proposal.warnings,
         csv_form=profile.csv.model_dump(exclude_defaults=True),
         faulty_percent=proposal.faulty_percent,
+        answer_minutes=ANSWER_MINUTES,
+        has_gpu=has_gpu(),
+        zip=zip,
         stops=proposal.stops,
         undated=proposal.undated,
         fail_above=min(1.0, math.ceil(150 * share) / 100),

@@ -17,8 +17,9 @@ from pathlib import Path
 from schemas.curation import SplitSpec, TableSpec
 from schemas.curation_card import FEW
 from schemas.errors import ConfigError
+from schemas.evaluation import ANSWERING_ARMS
 from schemas.gates import MAX_MARGIN, ChangeThreshold, GateRule, GatesSpec, PowerSpec
-from schemas.metrics import traits_by_name
+from schemas.metrics import traits_by_name, traits_of
 from schemas.source import FilesSource
 from schemas.tables import TicketColumn
 from tasks.assess.plan_gate import RulePower, plan_gate
@@ -27,6 +28,7 @@ from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
 from tasks.sources.readers.shapes import detect_shape, shape_keys
+from tasks.start.champion_rule import choose_comparison
 from tasks.start.doubts import JOIN_MESSAGES, label_doubts, rows_are_messages, unread_replies
 from tasks.start.file_profile import (
     ColumnFacts,
@@ -39,6 +41,7 @@ from tasks.start.file_profile import (
     wrapped_rows,
 )
 from tasks.start.held_out import PLACING, Parts, estimate_parts, read_placing
+from tasks.start.probe import answers_per_minute
 from tasks.start.roles import KNOWN, Role, Roles, assign_roles, percent, plain_form, text_columns, time_format
 from tasks.start.tickets import Tickets, read_tickets
 
@@ -60,6 +63,16 @@ _DATED = 0.95
 """Share of the rows with a time from which on a row without one is faulty."""
 _CHARS_PER_TOKEN = 3.0
 """Of the embedded model on English. Few texts have fewer, so few examples are too long."""
+ANSWER_MINUTES = 15
+"""`evaluate.answer_minutes`: a verdict that takes longer than a break is not waited for."""
+BASE_PARAMETERS = 134.5e6
+"""Of the base model in the template."""
+_USUAL_CHARS = 4.0
+"""Of a token of English: a mean, where `_CHARS_PER_TOKEN` is a limit."""
+_PROMPT_TOKENS = 50
+"""Of the system message and the chat format."""
+_LABEL_TOKENS = 8
+"""Of a label in brackets and the end of the answer."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +85,13 @@ class Sizes:
     validation_fraction: float
     n_held_out: int
     max_items: int
+    """Held-out tickets that an arm answers: all, or as many as two arms answer in `ANSWER_MINUTES`."""
+    answers_per_minute: float
     max_examples: int
     max_length: int
     max_new_tokens: int
     smallest_loss: float
-    """Smallest loss that the held-out tickets can show; at least the margin of the gate."""
+    """Smallest loss that the held-out tickets can show."""
     n_dropped: int
     """Tickets that the split drops, of customers or threads on both sides of the cut."""
     n_least: int
@@ -91,7 +106,11 @@ class Sizes:
     def summary(self) -> str:
         """What the gate can show, in a sentence."""
         if self.gate_works:
-            return f"{self.n_held_out:,} held-out tickets can show a loss of {self.smallest_loss:g}"
+            answered = "all" if self.max_items == self.n_held_out else f"{self.max_items:,}"
+            return (
+                f"{answered} of {self.n_held_out:,} held-out tickets are answered by candidate and champion in "
+                f"{ANSWER_MINUTES} minutes or less, and can show a loss of {self.smallest_loss:g}"
+            )
         share = self.n_held_out / self.n_tickets if self.n_dropped else _FRACTIONS[-1]
         wanted = math.ceil(self.n_least / share)
         lost = f" ({self.n_dropped:,} are dropped, of customers on both sides of the cut)" if self.n_dropped else ""
@@ -99,6 +118,15 @@ class Sizes:
             f"too little data for a gate: about {self.n_held_out:,} held-out tickets{lost}, and below {self.n_least:,} "
             f"every verdict is HOLD; about {wanted:,} usable tickets are needed, there are {self.n_tickets:,}"
         )
+
+
+@dataclass(frozen=True)
+class ProposedGate:
+    """The rules of a proposed gate, and what each needs."""
+
+    confidence: float
+    rules: tuple[GateRule, ...]
+    power: tuple[RulePower, ...]
 
 
 @dataclass(frozen=True)
@@ -116,7 +144,7 @@ class Proposal:
     table: TableSpec
     """What a valid ticket is."""
     sizes: Sizes
-    gate: tuple[tuple[GateRule, RulePower], ...]
+    gate: ProposedGate
     has_reply: bool
     routing: Role | None
     """The column whose value an answer starts with; None for no column."""
@@ -124,7 +152,7 @@ class Proposal:
     @property
     def metric(self) -> str:
         """The metric that the gate decides by."""
-        return self.gate[0][0].metric
+        return self.gate.rules[0].metric
 
     @property
     def needs_key(self) -> bool:
@@ -204,7 +232,12 @@ def _cannot_teach(proposal: Proposal) -> Iterator[str]:
 
 
 def propose_pipeline(
-    path: Path, *, name: str | None, root: Path, named: Mapping[TicketColumn, str] | None = None
+    path: Path,
+    *,
+    name: str | None,
+    root: Path,
+    named: Mapping[TicketColumn, str] | None = None,
+    pace: float | None = None,
 ) -> Proposal:
     """Profile the file and propose a pipeline.
 
@@ -213,6 +246,7 @@ def propose_pipeline(
         name: Name of the pipeline; None derives it from the file's name.
         root: Folder of the future pipelines.yaml.
         named: Ticket column -> column or path in the file that the user names.
+        pace: Answers of one arm per minute; None measures the processor.
 
     Raises:
         ConfigError: TG0130, the file has no known format; TG0167, no column is the customer's text, there is nothing to
@@ -273,6 +307,7 @@ def propose_pipeline(
         continuous=routing is None,
         example_chars=tickets.example_chars,
         reply_chars=tickets.reply_chars,
+        answers_per_minute=pace or _answers_per_minute(tickets, has_reply=has_reply),
         parts=lambda fraction: (
             _nothing_dropped(fraction)
             if placing is None
@@ -429,17 +464,19 @@ def choose_sizes(
     continuous: bool,
     example_chars: int,
     reply_chars: int,
+    answers_per_minute: float,
     parts: Callable[[float], Parts] = _nothing_dropped,
 ) -> Sizes:
     """Sizes for this number of tickets.
 
-    The held-out share grows from a fifth to three tenths while it is too small for the margin of the gate. If that is
-    not enough, the smallest loss that the items can show is found in steps of 0.01.
+    The held-out share grows from a fifth to three tenths while it is too small to show a loss of `MAX_MARGIN`. The
+    smallest loss that the items can show is found in steps of 0.01.
 
     Args:
         continuous: The metric can have any value per item, not just 0 or 1.
         example_chars: 95th percentile of the examples' lengths, characters.
         reply_chars: 95th percentile of the replies' lengths, characters.
+        answers_per_minute: Of one arm.
         parts: The parts that a split with this held-out share makes.
     """
     n_least = MIN_CONTINUOUS_ITEMS if continuous else MIN_ITEMS
@@ -448,9 +485,9 @@ def choose_sizes(
     best = next((each for each in tried if each[1].held_out * n_tickets >= needed), None)
     fraction, split = best or (_FRACTIONS[-1], parts(_FRACTIONS[-1]))
     n_held_out = max(1, round(split.held_out * n_tickets))
-    n_items = min(n_held_out, needed)
+    n_items = min(n_held_out, max(1, int(ANSWER_MINUTES * answers_per_minute / ANSWERING_ARMS)))
     n_train = max(1, round(split.train * n_tickets))
-    losses = (hundredths / 100 for hundredths in range(round(100 * MAX_MARGIN), 100))
+    losses = (hundredths / 100 for hundredths in range(1, 100))
     return Sizes(
         n_tickets=n_tickets,
         test_fraction=fraction,
@@ -458,6 +495,7 @@ def choose_sizes(
         n_held_out=n_held_out,
         n_dropped=round(split.dropped * n_tickets),
         max_items=n_items,
+        answers_per_minute=answers_per_minute,
         max_examples=min(n_train, MAX_EXAMPLES),
         max_length=_rounded(example_chars / _CHARS_PER_TOKEN + 96, step=64, low=256, high=2048),
         max_new_tokens=_rounded(reply_chars / _CHARS_PER_TOKEN + 16, step=16, low=16, high=256),
@@ -466,21 +504,33 @@ def choose_sizes(
     )
 
 
-def gate_of(metric: str, sizes: Sizes) -> tuple[tuple[GateRule, RulePower], ...]:
+def gate_of(metric: str, sizes: Sizes) -> ProposedGate:
     """The rules of the gate, each with the number of items that it needs, as in `tunegate plan`.
 
-    No worse than the champion, better than the best prompt, and a minimum for a 0-or-1 metric of the answer's form.
+    Compared with the champion as this many items allow, better than the best prompt, and a minimum for a 0-or-1 metric
+    of the answer's form.
     """
-    no_worse = ChangeThreshold(against="champion", mode="refresh", margin=MAX_MARGIN)
+    continuous = traits_of(metric, traits_by_name()).continuous
+    change, confidence = choose_comparison(sizes.max_items, continuous=continuous)
     better = ChangeThreshold(against="best_baseline", mode="improve")
     rules = (
-        GateRule(metric=metric, change_threshold=no_worse),
+        GateRule(metric=metric, change_threshold=change),
         GateRule(metric=metric, change_threshold=better),
         GateRule(metric="finished" if metric == "chrf" else "format", value_threshold=0.9),
     )
-    gates = GatesSpec(rules=rules, confidence=_CONFIDENCE, min_items=MIN_ITEMS)
-    power = plan_gate(gates, traits=traits_by_name(), n_items=sizes.max_items, seen={})
-    return tuple(zip(rules, power, strict=True))
+    gates = GatesSpec(rules=rules, confidence=confidence, min_items=MIN_ITEMS)
+    return ProposedGate(confidence, rules, plan_gate(gates, traits=traits_by_name(), n_items=sizes.max_items, seen={}))
+
+
+def _answers_per_minute(tickets: Tickets, *, has_reply: bool) -> float:
+    """Answers of one arm of the proposed base model in a minute."""
+    replies = tickets.reply_lengths if has_reply else ()
+    reply_chars = sum(replies) / max(1, len(replies))
+    return answers_per_minute(
+        prompt_tokens=_PROMPT_TOKENS + max(0.0, tickets.mean_chars - reply_chars) / _USUAL_CHARS,
+        new_tokens=_LABEL_TOKENS + reply_chars / _USUAL_CHARS,
+        n_parameters=BASE_PARAMETERS,
+    )
 
 
 def _items_for(margin: float, continuous: bool) -> int:

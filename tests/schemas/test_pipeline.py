@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from schemas.evaluation import EvaluateSpec
 from schemas.spec import UnfitError
 from tests.support.specs import pipeline_spec
 
@@ -69,6 +70,24 @@ def test_a_completion_has_no_system_message() -> None:
     train = {"base_model": "m", "format": "completion", "prompt": {"system": "be kind"}}
     assert faults(train=train) == [("format completion has no system message", ("train", "prompt", "system"))]
     assert pipeline_spec(train={**train, "prompt": {}})
+
+
+@pytest.mark.parametrize(("settings", "n_items"), [
+    ({}, 400), ({"answer_minutes": 15, "answers_per_minute": 110}, 825), ({"max_items": 900}, 900),
+    ({"answer_minutes": 15, "answers_per_minute": 110, "max_items": 40}, 40),
+    ({"answer_minutes": 15, "answers_per_minute": 110, "max_items": 2000}, 825),
+    ({"answer_minutes": 0.1, "answers_per_minute": 1}, 1),
+])  # fmt: skip
+def test_minutes_and_pace_decide_how_many_items_two_arms_answer(settings: dict[str, float], n_items: int) -> None:
+    evaluate = EvaluateSpec.model_validate(settings)
+    assert evaluate.max_items == n_items
+    assert EvaluateSpec.model_validate(evaluate.model_dump()) == evaluate
+
+
+@pytest.mark.parametrize(("pace", "fault"), [(None, "needs `answers_per_minute`"), (-1, "greater than 0")])
+def test_minutes_need_a_pace(pace: float | None, fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        EvaluateSpec.model_validate({"answer_minutes": 15, "answers_per_minute": pace})
 
 
 def test_contradictions_are_told_together() -> None:

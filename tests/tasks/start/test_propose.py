@@ -30,6 +30,7 @@ from tasks.start.roles import KNOWN, plain_form
 from tests.support.synced import extract
 from tests.tasks.start.conftest import Row, WriteCsv, ticket
 
+ANSWERS_PER_MINUTE = 100.0
 MAPPED = {
     "ticket_id": "Ticket ID", "created_at": "Created", "customer_id": "Requester", "subject": "Title",
     "body": "Message", "reply": "Agent Reply", "category": "Issue Type",
@@ -287,18 +288,21 @@ def test_held_out_tickets_are_those_that_the_split_leaves(
 
 def test_sizes_follow_from_the_power_of_the_gate() -> None:
     def sizes(n: int, *, continuous: bool = False) -> Any:
-        return choose_sizes(n, continuous=continuous, example_chars=900, reply_chars=300)
+        return choose_sizes(
+            n, continuous=continuous, example_chars=900, reply_chars=300, answers_per_minute=ANSWERS_PER_MINUTE
+        )
 
     many, some, few = sizes(5000), sizes(900), sizes(300)
-    assert (many.test_fraction, many.max_items, many.smallest_loss) == (0.2, 248, 0.05)
-    assert (some.test_fraction, some.smallest_loss) == (0.3, 0.05)
+    assert (many.test_fraction, many.n_held_out, many.max_items, many.smallest_loss) == (0.2, 1000, 750, 0.03)
+    assert (some.test_fraction, some.max_items, some.smallest_loss) == (0.3, 270, 0.05)
     assert (few.test_fraction, few.n_held_out) == (0.3, 90)
     assert 0.05 < few.smallest_loss <= 0.1
-    for each in (many, some, few):
-        (rule, refresh), *_ = gate_of("field_category", each)
-        assert rule.change_threshold is not None
-        assert rule.change_threshold.margin == 0.05  # with a larger one the comparison of gates.compare would be added
-        assert not refresh.underpowered
+    changes = [gate_of("field_category", each).rules[0].change_threshold for each in (many, some, few)]
+    assert [(each.mode, each.margin) for each in changes if each] == [
+        ("refresh", 0.0065), ("refresh", 0.0035), ("improve", 0.0),
+    ]  # fmt: skip
+    assert [gate_of("field_category", each).confidence for each in (many, some, few)] == [0.95, 0.95, 0.97]
+    assert not gate_of("field_category", many).power[0].underpowered
     assert not sizes(1000, continuous=True).gate_works
     assert sizes(1100, continuous=True).gate_works
 

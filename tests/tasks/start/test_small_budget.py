@@ -89,7 +89,9 @@ def test_of_a_hundred_equal_candidates_at_most_five_pass_a_try(propose: Propose,
     """By the proposal's own rules, on as many items as a try has."""
     proposal = propose(400)
     n_items, dice = small_budget(proposal).n_items, np.random.default_rng(20261201)
-    gates = GatesSpec(rules=tuple(rule for rule, _ in proposal.gate), contamination=None, round_trip=None)
+    gates = GatesSpec(
+        rules=proposal.gate.rules, confidence=proposal.gate.confidence, contamination=None, round_trip=None
+    )
 
     def promoted(number: int) -> bool:
         hard = dice.beta(6, 1, n_items)  # how likely an item is right, for every arm
