@@ -16,6 +16,7 @@ from flows.prepare import prepare
 from flows.release import Released, release, release_as_of
 from schemas.pipeline import PipelineSpec
 from schemas.schedule import OPERATIONS
+from schemas.verdicts import NOTHING_JUDGED
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,20 @@ def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
 def build_run(spec: PipelineSpec, context: GraphContext, ledger: Ledger) -> tuple[PipelineGraph, GraphContext, str]:
     """Declare the graph of a run; return it with its context and the digest of its inputs.
 
-    The held-out items depend on what people saw before the first run of these inputs, which are known only then.
+    The held-out items depend on what people saw, and on what was judged, before the first run of these inputs, which
+    are known only then.
     """
     pipeline = build(spec, context)
     digest = input_digest(spec, pipeline.graph, context)
     before = context.as_of and end_of(context.as_of)
+    reuse, state = spec.gates.reuse, context.registry_state
     seen = ledger.seen_items(spec.name, digest, before=before)
-    if seen == context.registry_state.seen:
+    worn = NOTHING_JUDGED
+    if reuse is not None:
+        worn = ledger.judged_items(spec.name, digest, before=before, budget=reuse.budget)
+    if (seen, worn) == (state.seen, state.worn):
         return pipeline, context, digest
-    context = replace(context, registry_state=replace(context.registry_state, seen=seen))
+    context = replace(context, registry_state=replace(state, seen=seen, worn=worn))
     return build(spec, context), context, digest
 
 

@@ -212,6 +212,7 @@ def _items(
         stratify=evaluate.routing_field,
         prompts=tuple(prompts),
         seen=registry_state.seen,
+        judged=registry_state.worn,
         slices=() if guard is None else guard.by,
         top_up=0 if guard is None else guard.top_up,
     )

@@ -154,9 +154,10 @@ class EvaluateSpec(Spec):
     """Held-out items that each arm answers; tickets with equal prompts are one. With `answer_minutes` no more than two
     arms answer in that time, and by default as many."""
     choose: Literal["hash", "newest"] = "hash"
-    """Which held-out tickets to use. hash: by their ids, the same in every run. newest: the latest, so that the gate
-    judges the present; if the mix of tickets drifts, old ones favour the old champion. Without times both draw by
-    hash, with a share of each value of `routing_field`."""
+    """Which held-out tickets to use. hash: by their ids, the same in every run until they have judged nearly as many
+    candidates as `gates.reuse` allows. newest: the latest, so that the gate judges the present; if the mix of tickets
+    drifts, old ones favour the old champion. Without times both draw by hash, with a share of each value of
+    `routing_field`."""
     max_new_tokens: int = Field(default=160, ge=1)
     """Longest answer, in tokens."""
     batch_size: int = Field(default=32, ge=1)

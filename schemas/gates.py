@@ -148,7 +148,8 @@ class ReuseSpec(Spec):
     """`gates.reuse`: how many candidates of the registered model the same held-out items may judge."""
 
     budget: int = Field(default=20, ge=1)
-    """Candidates judged on one held-out set; further verdicts are HOLD until there are fresh items."""
+    """Candidates judged on one held-out set. Near its end, items that judged the most give way to those that judged the
+    fewest; without enough others there are fewer items, and below 50 further verdicts are HOLD."""
     spend: Literal["none", "split"] = "none"
     """split: each verdict has 1/budget of the error probability, so that all together keep `confidence`. none: each has
     all of it, and the budget only limits their number."""

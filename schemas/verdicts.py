@@ -51,6 +51,19 @@ class SeenItems(Frozen):
 NOTHING_SEEN = SeenItems()
 
 
+class JudgedItems(Frozen):
+    """Held-out items by how many candidates they have judged, once the budget of some nears its end."""
+
+    salt: str = ""
+    counts: tuple[tuple[str, int], ...] = ()
+    """`tasks.tickets.draw.item_hash` of each and its number of candidates, sorted."""
+    budget: int = 1
+    """`gates.reuse.budget`."""
+
+
+NOTHING_JUDGED = JudgedItems()
+
+
 class EvidenceUse(Frozen):
     """A verdict's number among those on the same candidate and on the same items."""
 

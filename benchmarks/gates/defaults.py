@@ -5,8 +5,10 @@ worlds, by the comparison that `tasks/start/champion_rule.py` chooses for the nu
 come from `tasks/assess/contract.py`. Simulated, seeded and vectorised over the years.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +17,14 @@ from scipy.stats import norm
 from benchmarks.gates.promises import exact_law
 from benchmarks.gates.simulated import ACCURACY, DISCORDANCE, Bools, both_right, shared_part
 from benchmarks.measure import table
+from flows.registry.state import RegistryState
+from schemas.artifacts import Artifact
 from schemas.gates import ChangeThreshold
 from tasks.assess.contract import HOLD, PROMOTE, anchor_outcome, change_outcome
 from tasks.assess.pass_chance import Comparison, pass_chances
+from tasks.assess.spare import most_judged, spare_items
 from tasks.start.champion_rule import choose_comparison
+from tasks.tickets.draw import hash_rank
 
 Floats = NDArray[np.float64]
 SIZES = (100, 248, 500, 1000)
@@ -110,6 +116,70 @@ def printed(n: int, rule: tuple[ChangeThreshold, float], gain: float) -> float:
     return pass_chances(Comparison(change, n, DISCORDANCE, paired=True, alpha=1 - confidence), (gain,))[0]
 
 
+GROWTHS = (0.02, 0.05, 0.1, 0.2)
+FIRST_ITEMS, WEEKS, UNUSED = 250, 104, 50
+
+
+@dataclass(frozen=True)
+class Reused:
+    """Two years on a test split that grows, with the budget of verdicts that one set has."""
+
+    frozen: int
+    """Weeks with HOLD for the budget although `UNUSED` items had judged nothing."""
+    held: int
+    """Weeks with HOLD for the budget at all."""
+    fewest: int
+    """Items of the week with the fewest."""
+    passed: float
+    """Share of the candidates promoted that are worse than the champion by just the margin."""
+
+
+def reuse(growth: float, most_items: int, *, years: int, budget: int = 20, seed: int = 7) -> Reused:
+    """Two years of weekly candidates; the split gets this share of its first size each week.
+
+    Items are chosen as a run chooses them (`tasks/assess/spare.py`), and counted as a run counts
+    (`flows/registry/state.py`). All candidates are truly at the margin, the worst that must be promoted in at most 5 %;
+    the champion's answers are those with which it was promoted, however often the items were used.
+    """
+    luck = np.random.default_rng([seed, round(1000 * growth), most_items])
+    ids, counts, sets, judged = [f"0-{n}" for n in range(FIRST_ITEMS)], Counter[str](), dict[str, frozenset[str]](), []
+    change, confidence = choose_comparison(min(most_items, FIRST_ITEMS), continuous=False)
+    rho, state = shared_part(ACCURACY, DISCORDANCE), RegistryState(held_out=lambda: sets)
+    n_all = FIRST_ITEMS + round(growth * FIRST_ITEMS) * WEEKS
+    shared = luck.standard_normal((years, n_all), np.float32) * np.float32(rho**0.5)
+
+    def answers(accuracy: Floats) -> Bools:
+        own = luck.standard_normal(shared.shape, np.float32) * np.float32((1 - rho) ** 0.5)
+        return np.asarray(shared + own < norm.ppf(accuracy)[:, None].astype(np.float32))
+
+    true = np.full(years, ACCURACY)
+    champion, frozen, held, fewest, passed = answers(true), 0, 0, most_items, 0.0
+    for week in range(WEEKS):
+        ids += [f"{week + 1}-{n}" for n in range(round(growth * FIRST_ITEMS))]
+        ranked = sorted(ids, key=lambda name: hash_rank(name, seed=0))
+        over = any(n > most_judged(budget) for n in counts.values())
+        chosen = (
+            spare_items(ranked, most_items, counts=counts, most=most_judged(budget)) if over else ranked[:most_items]
+        )
+        sets[f"s{week}"], candidate = frozenset(chosen), f"c{week}"
+        artifacts = (Artifact(root=Path(), digest=digest) for digest in (f"s{week}", candidate))
+        used = replace(state, judged=tuple(judged)).used_budget(*artifacts)
+        judged.append((f"s{week}", candidate))
+        is_held, n_unused = used.verdicts + 1 > budget, sum(counts[name] == 0 for name in ids)
+        counts.update(chosen)
+        frozen, held, fewest = frozen + (is_held and n_unused >= UNUSED), held + is_held, min(fewest, len(chosen))
+        worse = true - change.margin
+        ours, here = answers(worse), np.array(sorted(map(ids.index, chosen)))
+        won, lost = ((one & ~other)[:, here].sum(1) for one, other in ((ours, champion), (champion, ours)))
+        alpha, least = 1 - confidence, change.least_gain
+        met = change_outcome(won, lost, len(here), margin=change.margin, alpha=alpha, min_gain=least).met & (
+            not is_held
+        )
+        passed += float(met.mean()) / WEEKS
+        champion, true = np.where(met[:, None], ours, champion), np.where(met, worse, true)
+    return Reused(frozen, held, fewest, passed)
+
+
 def defaults(*, quick: bool) -> tuple[str, dict[str, object]]:
     """The tables and figures of the group."""
     years = 250 if quick else 2000
@@ -133,7 +203,25 @@ def defaults(*, quick: bool) -> tuple[str, dict[str, object]]:
     before = [f"before: {each}" for each in SHOWN_BEFORE]
     head = ["items", "comparison", "+3 promoted, %", "printed, %", *WORLDS, *before]
     body = f"Regressions of more than a point in a year, final accuracy in %; fresh items.\n\n{table(head, rows)}"
+    lasting = {
+        (growth, most): reuse(growth, most, years=40 if quick else 400) for growth in GROWTHS for most in (248, 825)
+    }
+    rows = [
+        [f"{100 * growth:g}", most, each.frozen, each.held, each.fewest, f"{100 * each.passed:.1f}"]
+        for (growth, most), each in lasting.items()
+    ]
+    head = [
+        "new tickets a week, %",
+        "items at most",
+        "frozen weeks",
+        "weeks held",
+        "fewest items",
+        "passed at margin, %",
+    ]
+    body += f"\n\nTwo years on a test split of {FIRST_ITEMS} tickets that grows.\n\n{table(head, rows)}"
     return body, {
+        "defaults_frozen_weeks": max(each.frozen for each in lasting.values()),
+        "defaults_reuse_pass": round(max(each.passed for each in lasting.values()), 4),
         "defaults_regressions_year": round(max(regressions.values()), 3),
         "defaults_plus3": round(min(powers[n] for n in (500, 1000)), 4),
         "defaults_printed_off": round(max(errors), 4),

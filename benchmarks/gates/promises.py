@@ -38,6 +38,7 @@ AT_MOST: Mapping[str, float] = {
     "labels_share_d20": 0.30, "labels_changed": 0, "slice2_pass": 0.07, "many_slices_block": 0.05,
     "best_of_4_block": 0.05, "refresh_equal": 0.20, "refresh_year": 0.20, "looks3_items": 730, "tails_pass": 0.065,
     "collapse_not_blocked": 0, "judge_calls_identical": 0,
+    "defaults_frozen_weeks": 0, "defaults_reuse_pass": 0.05,
     "defaults_regressions_year": 0.20, "defaults_printed_off": 0.03, "defaults_final_loss": 0.01,
 }  # fmt: skip
 AT_LEAST: Mapping[str, float] = {"p_plus3": 0.8, "refresh_plus3": 0.95, "defaults_plus3": 0.8}
@@ -63,6 +64,8 @@ ABOUT: Mapping[str, str] = {
     "tails_pass": "continuous scores with a heavy tail, truly at the limit: met",
     "collapse_not_blocked": "3 % right, 89 % before, 100 customers: not blocked, of seven splits of the error rate",
     "judge_calls_identical": "calls of a judge for 100 pairs of identical answers",
+    "defaults_frozen_weeks": "gate of `init`: weeks of two years with HOLD for the budget while 50 items are unused",
+    "defaults_reuse_pass": "gate of `init`: promoted at the margin, two years on items that are used again",
     "defaults_regressions_year": "gate of `init`: regressions of more than a point promoted in a year, worst of five "
     "worlds and 100, 248, 500 and 1,000 fresh items",
     "defaults_plus3": "gate of `init`: promoted if 3 points better, 500 and 1,000 items, exact",

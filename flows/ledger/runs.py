@@ -17,13 +17,23 @@ from flows.ledger.ticks import set_mark
 from flows.workspace.clock import now
 from schemas.artifacts import Artifact, RowCounts
 from schemas.errors import ConfigError, TunegateError
-from schemas.verdicts import NOTHING_SEEN, SeenItems, Verdict
+from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, SeenItems, Verdict
+from tasks.assess.spare import most_judged
 from tasks.storage.failpoint import reach
 from tasks.tickets.draw import item_hash
 
 TYPICAL_RUNS = 5
 _STEP = "run_id, step, key, state, digest, seconds, n_in, n_out, error"
 """Columns of a step, in the order of `StepRow`."""
+_FIRST_RUN = "SELECT min(seq) AS seq FROM runs WHERE (pipeline = ? AND input_digest = ?) OR started_at >= ?"
+"""The first run of these inputs, or from a moment on."""
+_VERDICTS = (
+    "SELECT items.digest AS held_out, train.digest AS model FROM runs"
+    " JOIN steps AS gate ON gate.run_id = runs.run_id AND gate.step = 'gate' AND gate.key <> ''"
+    " JOIN steps AS items ON items.run_id = runs.run_id AND items.step = 'items'"
+    " JOIN steps AS train ON train.run_id = runs.run_id AND train.step = 'train'"
+)
+"""Held-out set and trained model of every gate that has judged."""
 
 
 class SeenTickets(NamedTuple):
@@ -191,11 +201,36 @@ class Runs(LedgerBase):
             before: Only items that were shown before the first run from this moment on, UTC, ISO 8601.
         """
         with self.read() as db:
-            query = "SELECT min(seq) AS seq FROM runs WHERE (pipeline = ? AND input_digest = ?) OR started_at >= ?"
-            first = db.execute(query, (pipeline, input_digest, before)).fetchone()["seq"]
+            first = db.execute(_FIRST_RUN, (pipeline, input_digest, before)).fetchone()["seq"]
             query = "SELECT item FROM shown_items WHERE ? IS NULL OR run_seq < ? ORDER BY item"
             hashes = tuple(row["item"] for row in db.execute(query, (first, first)).fetchall())
             return SeenItems(salt=identity(db) or "", hashes=hashes) if hashes else NOTHING_SEEN
+
+    def judged_items(self, pipeline: str, input_digest: str, *, before: str | None = None, budget: int) -> JudgedItems:
+        """Return how many candidates each held-out item judged before the first run of the pipeline with these inputs.
+
+        Nothing as long as no item judged so many that sets of such items would be over the budget: what a step is
+        given is a part of its key. A run that repeats another one has its items, as with `seen_items`.
+
+        Args:
+            before: Only verdicts before the first run from this moment on, UTC, ISO 8601.
+            budget: Candidates that the same items may judge.
+        """
+        with self.read() as db:
+            first = db.execute(_FIRST_RUN, (pipeline, input_digest, before)).fetchone()["seq"]
+            rows = db.execute(f"{_VERDICTS} WHERE ? IS NULL OR runs.seq < ?", (first, first)).fetchall()
+            salt, pairs = identity(db) or "", [(row["held_out"], row["model"]) for row in rows]
+        most = most_judged(budget)
+        if len({model for _, model in pairs}) <= most:
+            return NOTHING_JUDGED
+        sets, judged = self.held_out_items(), dict[str, set[str]]()
+        for held_out, model in pairs:
+            for item in sets.get(held_out, ()):
+                judged.setdefault(item, set()).add(model)
+        counts = tuple(sorted((item, len(models)) for item, models in judged.items()))
+        if all(n <= most for _, n in counts):
+            return NOTHING_JUDGED
+        return JudgedItems(salt=salt, counts=counts, budget=budget)
 
     def runs_with(self, key: str) -> tuple[str, ...]:
         """Return the runs that made or reused the result of this key."""
@@ -276,12 +311,7 @@ class Runs(LedgerBase):
             before: Only runs that ended before this moment, UTC, ISO 8601.
         """
         rows = self._rows(
-            "SELECT items.digest AS held_out, train.digest AS model FROM runs"
-            " JOIN steps AS gate ON gate.run_id = runs.run_id AND gate.step = 'gate' AND gate.key <> ''"
-            " JOIN steps AS items ON items.run_id = runs.run_id AND items.step = 'items'"
-            " JOIN steps AS train ON train.run_id = runs.run_id AND train.step = 'train'"
-            " WHERE ? IS NULL OR runs.ended_at < ? ORDER BY runs.seq",
-            before, before,
+            f"{_VERDICTS} WHERE ? IS NULL OR runs.ended_at < ? ORDER BY runs.seq", before, before,
         )  # fmt: skip
         return tuple((row["held_out"], row["model"]) for row in rows)
 

@@ -21,7 +21,7 @@ from schemas.errors import ConfigError, StorageError
 from schemas.feedback import LiveQuality
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec, TrainSpec
-from schemas.verdicts import NOTHING_SEEN, SeenItems, UsedBudget
+from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, SeenItems, UsedBudget
 from tasks.model.continue_examples import count_examples, learned_ids
 from tasks.monitor.feedback import acceptance_of
 from tasks.tickets.draw import item_hash
@@ -52,6 +52,8 @@ class RegistryState:
     Called late, since this run's own set is recorded meanwhile."""
     seen: SeenItems = NOTHING_SEEN
     """Held-out items whose text people saw before the first run of these inputs; set once they are known."""
+    worn: JudgedItems = NOTHING_JUDGED
+    """Held-out items by how many candidates they judged before the first run of these inputs; as `seen`."""
     live: LiveQuality | None = None
     """What agents did with suggestions; None if `feedback` is not declared."""
     feedback_digest: str = ""

@@ -33,7 +33,7 @@ from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, ChampionRef, CheckResults, CurationCard, DatasetRef, Splits
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.pipeline import PipelineSpec
-from schemas.verdicts import NOTHING_SEEN, SeenItems
+from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, SeenItems
 from tasks.monitor.feedback import FeedbackState
 from tasks.sources.registry import fingerprint_source
 from tasks.storage.files import sha256_file, write_json
@@ -83,6 +83,7 @@ class Handover(BaseModel):
     feedback_digest: str
     as_of: str | None = None
     seen: SeenItems = NOTHING_SEEN
+    worn: JudgedItems = NOTHING_JUDGED
     labels: dict[str, bool] = {}
 
     @property
@@ -182,6 +183,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         feedback_digest="" if feedback is None else feedback.digest,
         as_of=context.request.as_of,
         seen=opened.graph_context.registry_state.seen,
+        worn=opened.graph_context.registry_state.worn,
         labels=dict(opened.graph_context.labels),
     )
     path = _place(root, context.run_id, stage)
@@ -422,7 +424,7 @@ def _registry_state(given: Handover, root: Path) -> RegistryState:
         learned = {**given.learned, "root": str(root / given.learned["root"])}
         start = StartingPoint(champion, DatasetRef.model_validate(learned))
     return RegistryState(
-        champion=champion, anchor=_arrived(given.anchor, root), start=start, seen=given.seen,
+        champion=champion, anchor=_arrived(given.anchor, root), start=start, seen=given.seen, worn=given.worn,
     )  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from schemas.artifacts import EvalSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.training import PromptSpec
-from schemas.verdicts import NOTHING_SEEN, SeenItems
+from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, SeenItems
+from tasks.assess.spare import most_judged, spare_items
 from tasks.curate.row_faults import Entry, FaultLimit
 from tasks.step import as_step
 from tasks.tickets.draw import draw_order, hash_rank, item_hash
@@ -42,6 +43,7 @@ def select_items(
     stratify: str | None = None,
     prompts: tuple[PromptSpec, ...] = (),
     seen: SeenItems = NOTHING_SEEN,
+    judged: JudgedItems = NOTHING_JUDGED,
     slices: tuple[str, ...] = (),
     top_up: int = 0,
     limit: FaultLimit | None = None,
@@ -60,6 +62,8 @@ def select_items(
         answer: Template of the reference answer; a ticket with its own conversation has its last turn instead.
         prompts: Of every arm that will answer.
         seen: Items whose text people saw; they are taken only after all others, if those are too few.
+        judged: Items that judged candidates before. So many of those that judged the most are exchanged that the
+            budget lasts; if no others are left, there are fewer items.
         slices: Ticket columns whose values are topped up.
         top_up: Further rows are taken, in the same order and beyond `max_items`, until each value of these columns has
             as many items or no row is left. They are marked in the column `only_for_slices`.
@@ -82,6 +86,13 @@ def select_items(
     shown = {name for name in ranked if item_hash(name, salt=seen.salt) in hashes} if hashes else set[str]()
     ranked.sort(key=lambda name: name in shown)  # stable: only what was seen moves
     texts = _Texts(answer, prompts)
+    if judged.counts:
+        known = dict(judged.counts)
+        counts = {name: known.get(item_hash(name, salt=judged.salt), 0) for name in ranked}
+        chosen = spare_items(ranked, max_items, counts=counts, most=most_judged(judged.budget))
+        taken, max_items = set(chosen), len(chosen)
+        # What replaces a faulty row has judged as few as there are.
+        ranked = chosen + sorted((name for name in ranked if name not in taken), key=counts.__getitem__)
     return _take_valid(
         splits.test, ranked, max_items, texts, limit=limit, out=out, shown=shown,
         more=_TopUp(slices, top_up) if top_up else None,

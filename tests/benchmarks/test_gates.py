@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.engines.gates import mlflow
 from benchmarks.gates.chart import panels
+from benchmarks.gates.defaults import PLUS3, found, printed, reuse
 from benchmarks.gates.draws import differences
 from benchmarks.gates.league import scored_slices
 from benchmarks.gates.promises import (
@@ -46,6 +47,7 @@ from schemas.gates import ChangeThreshold, GateRule, GatesSpec, SliceGuard
 from tasks.assess.contract import BLOCK, PROMOTE
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.interim import PairedRule, run_in_batches
+from tasks.start.champion_rule import choose_comparison
 from tasks.tickets.draw import look_ends
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
@@ -224,3 +226,18 @@ def test_slices_as_right_and_wrong_answers_have_their_counts() -> None:
     for part, sign in ((gained, 1), (lost, -1)):
         counts = [(change[:, trial.slices == each] == sign).sum(1) for each in (0, 1)]
         assert np.stack(counts, axis=1).tolist() == part.tolist()
+
+
+@pytest.mark.parametrize("growth", [0.02, 0.2])
+def test_two_years_on_a_growing_split_are_never_held_for_the_budget(growth: float) -> None:
+    lasted = reuse(growth, 248, years=4)
+    assert (lasted.frozen, lasted.held) == (0, 0)
+    assert lasted.fewest >= 180
+    assert lasted.passed <= 0.05
+
+
+@pytest.mark.parametrize("n", [100, 248, 500, 1000])
+def test_what_init_prints_is_what_its_gate_does(n: int) -> None:
+    rule = choose_comparison(n, continuous=False)
+    assert printed(n, rule, PLUS3) == pytest.approx(found(n, rule, PLUS3), abs=0.03)
+    assert n < 500 or found(n, rule, PLUS3) >= 0.8

@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -13,6 +14,7 @@ from flows.ledger.tables import VERSION
 from flows.ledger.ticks import set_mark
 from schemas.artifacts import Artifact, RowCounts, TicketTable
 from schemas.errors import ConfigError, DataError, StorageError
+from schemas.verdicts import NOTHING_JUDGED
 from tasks.tickets.draw import item_hash
 
 
@@ -222,6 +224,25 @@ def test_what_people_saw_counts_from_the_first_run_of_other_inputs(ledger):
     assert len(ledger.seen_items("support", "in-3").hashes) == 4
     assert ledger.held_out_items() == {}
     ledger.check()
+
+
+def test_items_are_counted_once_some_have_nearly_used_up_their_budget_and_repeats_have_the_same(ledger):
+    names = {"monday": ["T-1", "T-2"], "tuesday": ["T-2", "T-3"]}
+    for number, items in enumerate(["monday", "monday", "tuesday", "tuesday"]):
+        begin(ledger, f"r{number}", inputs=f"in-{number}")
+        ledger.record_held_out(items, names[items])
+        for step, digest in (("items", items), ("train", f"model-{number}"), ("gate", "g")):
+            obtained = Obtained(Artifact(root=Path("/x"), digest=digest), "k", reused=False, seconds=0.0)
+            ledger.record_step(f"r{number}", step, obtained)
+    assert ledger.judged_items("support", "in-9", budget=20) == NOTHING_JUDGED
+    judged = ledger.judged_items("support", "in-9", budget=5)
+
+    def counts(**by_name):
+        return {item_hash(name.replace("_", "-"), salt=judged.salt): n for name, n in by_name.items()}
+
+    assert (dict(judged.counts), judged.budget) == (counts(T_1=2, T_2=4, T_3=2), 5)
+    assert ledger.judged_items("support", "in-3", budget=5) == NOTHING_JUDGED  # before its first run there were three
+    assert dict(ledger.judged_items("support", "in-3", budget=4).counts) == counts(T_1=2, T_2=3, T_3=1)
 
 
 def test_what_people_saw_after_a_moment_does_not_count_for_it(ledger, monkeypatch):

@@ -14,7 +14,7 @@ from schemas.artifacts import Splits
 from schemas.errors import DataError
 from schemas.tables import TICKET_COLUMNS
 from schemas.training import PromptSpec
-from schemas.verdicts import SeenItems
+from schemas.verdicts import JudgedItems, SeenItems
 from tasks.assess import items
 from tasks.assess.items import EXTRA, extra_items, select_items
 from tasks.curate.rows import read_rows
@@ -75,6 +75,28 @@ def test_items_that_people_saw_are_taken_only_when_there_are_no_others(
     assert set(_chosen(first)) - set(_chosen(fresh)) == set(shown)  # the others stay
     select_items(splits=splits, max_items=10, seed=1, answer="{reply}", seen=seen, out=few)
     assert len(set(_chosen(few)) & set(shown)) == 1
+
+
+def test_items_give_way_once_they_have_judged_too_many_and_those_never_judged_come_first(
+    make_splits: MakeSplits, new_folder: NewFolder
+) -> None:
+    splits, first, next_, last = make_splits(test=_tickets(90)), new_folder(), new_folder(), new_folder()
+    select_items(splits=splits, max_items=60, seed=1, answer="{reply}", out=first)
+    used = _chosen(first)
+
+    def judged(n: int) -> JudgedItems:
+        counts = sorted((item_hash(item, salt="s"), n) for item in used)
+        return JudgedItems(salt="s", counts=tuple(counts), budget=20)
+
+    select_items(splits=splits, max_items=60, seed=1, answer="{reply}", judged=judged(18), out=next_)
+    assert _chosen(next_) == used  # the budget is not near: the answers are reused
+    chosen = select_items(splits=splits, max_items=60, seed=1, answer="{reply}", judged=judged(20), out=next_)
+    assert chosen.n_items == 60
+    assert len(set(_chosen(next_)) - set(used)) == 6  # a tenth: the mean is 18 of at most 18.05
+    few = select_items(splits=splits, max_items=90, seed=1, answer="{reply}", judged=judged(45), out=last)
+    assert (few.n_items, len(set(_chosen(last)) - set(used))) == (50, 30)  # all new and 20 old ones
+    select_items(splits=splits, max_items=60, seed=1, answer="{reply}", judged=judged(60), out=last)
+    assert _chosen(last) == used  # of new and old ones 42 would be left, with which every verdict is HOLD too
 
 
 def test_the_newest_are_chosen_where_the_gate_asks_about_the_present(make_splits: MakeSplits, tmp_path: Path) -> None:
