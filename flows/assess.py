@@ -18,6 +18,7 @@ from flows.prepare import PROMPTING_ARMS, Prepared, PromptingArm, classifier_of
 from flows.registry.state import RegistryState
 from flows.workspace.ray_cluster import answering_of
 from schemas.artifacts import (
+    CheckEvidence,
     DatasetRef,
     EvalSet,
     GateDecision,
@@ -39,7 +40,7 @@ from tasks.assess.diagnosis import PastFacts
 from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, JudgedArms, decide
-from tasks.assess.labels import LABELLED, add_right, slices_count
+from tasks.assess.labels import LABELLED, add_right, label_terms, slices_count
 from tasks.model.generate import AnsweredBefore, generate_answers
 from tasks.model.interim_answers import answer_until_futile, take_answers
 
@@ -62,7 +63,7 @@ def assess(
     with graph.stage("assess"):
         items = prepared.items
         arms = ArmHandles(prompts=dict(prepared.prompts), scores=dict(prepared.classifiers))
-        adder = _ArmAdder(graph, spec, context, items, arms)
+        adder = _ArmAdder(graph, spec, context, items, arms, prepared.reply_floor)
         for arm in PROMPTING_ARMS:
             if arm in prepared.prompts:
                 adder.answers(arm, tuned.model)
@@ -144,6 +145,7 @@ class _ArmAdder:
     context: GraphContext
     items: EvalSet
     arms: ArmHandles
+    reply_floor: CheckEvidence | None
 
     def answers(
         self,
@@ -167,7 +169,9 @@ class _ArmAdder:
     def _score(self, arm: ModelArm | Arm, answers: Predictions) -> None:
         self.arms.answers[arm] = answers
         steps = ModelSteps(self.graph, self.context)
-        self.arms.scores[arm] = steps.scores(arm, self.items, answers, self.spec.evaluate, arm=arm)
+        self.arms.scores[arm] = steps.scores(
+            arm, self.items, answers, self.spec.evaluate, arm=arm, floor=self.reply_floor
+        )
 
     def candidate(self, tuned: Tuned) -> InterimAnswers:
         """Add the candidate, which stops answering when it can hardly pass any more (`gates.interim`)."""
@@ -187,6 +191,7 @@ class _ArmAdder:
             baselines=tuple(scores[arm] for arm in BASELINE_ARMS if arm in scores),
             anchor=scores.get("anchor"),
             context=gate_context(spec, self.context.registry_state),
+            floor=self.reply_floor,
             answering=answering_of(self.context.place),
         )
         answers = self.graph.named("answers", "tuned").expand(
@@ -210,7 +215,7 @@ class _ArmAdder:
                 items=self.items,
                 mine=answers[arm],
                 others=tuple(answers[other] for other in names if other != arm),
-                evaluate=self.spec.evaluate,
+                evaluate=label_terms(self.spec.evaluate, self.spec.train.prompt.answer),
                 labels=self.context.labels,
                 with_slices=slices_count(self.spec.gates),
             )

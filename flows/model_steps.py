@@ -12,6 +12,7 @@ from flows.workspace.ray_cluster import answering_of, training_place
 from schemas.artifacts import (
     Artifact,
     ChampionRef,
+    CheckEvidence,
     DatasetRef,
     EvalSet,
     ModelArm,
@@ -98,11 +99,18 @@ class ModelSteps:
         )
 
     def scores(
-        self, name: str, items: EvalSet, answers: Predictions, evaluate: EvaluateSpec, *, arm: ModelArm | Arm
+        self,
+        name: str,
+        items: EvalSet,
+        answers: Predictions,
+        evaluate: EvaluateSpec,
+        *,
+        arm: ModelArm | Arm,
+        floor: CheckEvidence | None = None,
     ) -> Scores:
         """Add the declared metrics of each answer."""
         named = self.graph.named("scores", name, **metric_inputs(evaluate))
-        return named.add(score_answers, items=items, predictions=answers, evaluate=evaluate, arm=arm)
+        return named.add(score_answers, items=items, predictions=answers, evaluate=evaluate, arm=arm, floor=floor)
 
     def training(
         self,

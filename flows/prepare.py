@@ -29,6 +29,7 @@ from schemas.artifacts import (
 from schemas.choice import LOSS
 from schemas.comparison import declared_comparison
 from schemas.evaluation import Arm, EvaluateSpec
+from schemas.metrics import ReplyMetric
 from schemas.pipeline import PipelineSpec
 from schemas.template import template_columns
 from schemas.training import Format, PromptSpec, TrainSpec
@@ -37,6 +38,7 @@ from tasks.assess.clusters import check_clusters
 from tasks.assess.items import select_items
 from tasks.assess.metric_check import METRIC_CHECK, check_metrics, own_metrics, try_metrics
 from tasks.assess.prompts import build_prompts
+from tasks.assess.reply import set_reply_floor
 from tasks.assess.suite import build_suite
 from tasks.corpus.build import cite_as_served
 from tasks.model.base_model import check_same_tokenizer
@@ -67,6 +69,8 @@ class Prepared:
     """Of the metrics of the user's own that alone make the comparison; None if there are none."""
     labels: LabelSources
     """Labels by file and week; left out until there is a champion."""
+    reply_floor: CheckEvidence | None
+    """Of a metric `reply` without a floor of its own; None without such a metric."""
 
     @property
     def ends(self) -> tuple[Artifact, ...]:
@@ -166,6 +170,7 @@ def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: 
             tuple(checks),
             _metric_check(graph, spec, items),
             _label_sources(graph, spec, splits, context.registry_state),
+            _reply_floor(graph, spec, splits),
         )
 
 
@@ -253,6 +258,13 @@ def _metric_check(graph: Graph, spec: PipelineSpec, items: EvalSet) -> CheckEvid
     checked = EvaluateSpec(fields=evaluate.fields, metrics=metrics)
     named = graph.named(METRIC_CHECK, **metric_inputs(checked))
     return named.add(check_metrics, items=items, evaluate=checked)
+
+
+def _reply_floor(graph: Graph, spec: PipelineSpec, splits: Splits) -> CheckEvidence | None:
+    """Measure how near to a reference an answer must be to be a reply, where that is not declared."""
+    if not any(isinstance(metric, ReplyMetric) and metric.floor is None for metric in spec.evaluate.metrics):
+        return None
+    return graph.add(set_reply_floor, splits=splits, answer=spec.train.prompt.answer, fields=spec.evaluate.fields)
 
 
 def _label_sources(graph: Graph, spec: PipelineSpec, splits: Splits, registry_state: RegistryState) -> LabelSources:

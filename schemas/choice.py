@@ -237,8 +237,8 @@ def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec)
         at, metric = ("train", "ladder", "target", "metric"), choice.target.metric
     else:
         metric = choice.metric
-    if metric not in evaluate.scored_names():
-        yield Conflict(f"unknown metric {metric!r}", at=at, hint=closest(metric, evaluate.scored_names()))
+    if metric not in evaluate.validation_names():
+        yield Conflict(f"unknown metric {metric!r}", at=at, hint=closest(metric, evaluate.validation_names()))
     if split.validation_fraction == 0:
         yield Conflict(
             "trainings are compared on the validation split, but there is none",

@@ -16,7 +16,16 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.metrics import RIGHT, Metric, MetricTraits, Regex, is_regex, traits_by_name, traits_of
+from schemas.metrics import (
+    RIGHT,
+    Metric,
+    MetricTraits,
+    Regex,
+    ReplyMetric,
+    is_regex,
+    traits_by_name,
+    traits_of,
+)
 from schemas.names import closest
 from schemas.spec import Spec
 from schemas.tables import TicketColumn
@@ -286,3 +295,8 @@ class EvaluateSpec(Spec):
         style = ("style", *(f"style_{rule.name}" for rule in self.style)) if self.style else ()
         fields = (f"field_{name}" for name in self.field_names())
         return ("exact", "format", *fields, *style, "chrf", "finished", "heldout_loss", *self.declared_names())
+
+    def validation_names(self) -> tuple[str, ...]:
+        """Names of the metrics by which validation tickets may be judged: not `reply` if they set its floor."""
+        unset = {each.traits().name for each in self.metrics if isinstance(each, ReplyMetric) and each.floor is None}
+        return tuple(name for name in self.scored_names() if name not in unset)

@@ -5,12 +5,22 @@ Knows nothing of YAML and of `PipelineSpec`, which calls it.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from schemas.choice import choice_faults
+from schemas.choice import LOSS, choice_faults
 from schemas.comparison import compares_with_champion
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import ChangeThreshold, GatesSpec, SliceGuard
-from schemas.metrics import RANDOM_PART, RIGHT, traits_by_name, traits_of
+from schemas.metrics import (
+    RANDOM_PART,
+    RIGHT,
+    BleuMetric,
+    EntryPointMetric,
+    ReplyMetric,
+    RougeMetric,
+    SqlMetric,
+    traits_by_name,
+    traits_of,
+)
 from schemas.names import closest
 from schemas.spec import Conflict, Spec
 from schemas.template import template_columns
@@ -240,7 +250,7 @@ def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpe
                 at=("train", key),
                 hint="set split.validation_fraction, e.g. 0.05; training never uses the test split",
             )
-    known = evaluate.scored_names()
+    known = evaluate.validation_names()
     for index, name in enumerate(train.validation_metrics):
         if name not in known:
             yield Conflict(
@@ -337,3 +347,34 @@ def classifier_advice(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec
         f"answers have {{{field}}}, and no rule compares exact or field_{field}: tfidf, which needs no language model, "
         f"may be better at it; add {rule} to gates.rules"
     ]
+
+
+def unjudged_advice(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> list[str]:
+    """Columns that are trained and that no rule judges, in a sentence; none if a language model judges answers.
+
+    Args:
+        gates: As judged, with the comparison that is added.
+
+    >>> from schemas.gates import GateRule
+    >>> from schemas.training import PromptSpec
+    >>> train = TrainSpec(base_model="file:m", prompt=PromptSpec(user="{body}", answer="[{category}] {reply}"))
+    >>> evaluate = EvaluateSpec(fields=r"\\[(?P<category>\\w+)\\]")
+    >>> gates = GatesSpec(rules=(GateRule(metric="field_category", value_threshold=0.5),))
+    >>> unjudged_advice(train, evaluate, gates)[0].partition(",")[0]
+    'train.prompt.answer teaches {reply}'
+    """
+    fields, judged = evaluate.field_names(), set(gates.judged_metrics())
+    kinds = (BleuMetric, RougeMetric, ReplyMetric, SqlMetric, EntryPointMetric)
+    whole = {each.traits().name for each in evaluate.metrics if isinstance(each, kinds)} | {"chrf", LOSS, RIGHT}
+    if gates.judge is not None or judged & whole or (not fields and "exact" in judged):
+        return []
+    by_field = {name for name in fields if judged & {"exact", f"field_{name}", f"macro_f1_{name}"}}
+    missing = [column for column in template_columns(train.prompt.answer) if column not in by_field]
+    if not missing:
+        return []
+    listed = " and ".join(f"{{{column}}}" for column in missing)
+    column = missing[0]
+    remedy = f"make it a group of evaluate.fields, and declare a rule on field_{column}"
+    if "reply" in missing:
+        remedy = "declare {uses: reply} under evaluate.metrics, and a rule on reply or chrf"
+    return [f"train.prompt.answer teaches {listed}, which no rule judges, so that any text passes there: {remedy}"]

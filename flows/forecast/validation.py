@@ -24,7 +24,7 @@ from schemas.comparison import with_comparison
 from schemas.errors import DataError, TunegateError
 from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
-from schemas.pipeline_rules import classifier_advice, prompt_advice, training_advice
+from schemas.pipeline_rules import classifier_advice, prompt_advice, training_advice, unjudged_advice
 from schemas.schedule import schedule_advice
 from schemas.source import SourceSpec
 from tasks.assess.limits import gate_warnings
@@ -77,11 +77,12 @@ def advice_on(spec: Declared, settings: Settings, *, root: Path, n_items: int | 
     if spec.train is not None and spec.evaluate is not None:
         advice += prompt_advice(spec.train, spec.evaluate)
     if spec.gates is not None and spec.evaluate is not None:
-        gates = with_comparison(spec.gates, spec.evaluate)
+        judged = with_comparison(spec.gates, spec.evaluate)
         if spec.train is not None:
-            advice += classifier_advice(spec.train, spec.evaluate, gates)
+            advice += unjudged_advice(spec.train, spec.evaluate, judged)
+            advice += classifier_advice(spec.train, spec.evaluate, judged)
         advice += gate_warnings(
-            gates,
+            judged,
             traits=traits_by_name(spec.evaluate.traits()),
             n_items=spec.evaluate.max_items if n_items is None else n_items,
         )

@@ -25,7 +25,7 @@ from schemas.report import LabelFacts
 from tasks.assess.evidence import BASELINE_ARMS, Arms, ArmScores
 from tasks.assess.items import extra_items
 from tasks.assess.label_files import Sheet
-from tasks.assess.labels import LABELLED, AnswerKeys, Question, find_questions, read_answers, slices_count
+from tasks.assess.labels import LABELLED, AnswerKeys, Question, find_questions, label_terms, read_answers, slices_count
 from tasks.assess.llm_judge import kappa
 from tasks.assess.power import ASSUMED_DISCORDANCE
 from tasks.assess.questions import rules_without_labels
@@ -142,7 +142,7 @@ class Labelling:
 
     def _doubtful(self) -> list[str]:
         """Items whose reference answer people reject, or without need for it: all answers right, and none is it."""
-        keys, found = AnswerKeys(self.spec.evaluate), []
+        keys, found = AnswerKeys(label_terms(self.spec.evaluate, self.spec.train.prompt.answer)), []
         # Where no answer ever equals its reference, references are prose, and other words are right too.
         by_value = any((each.means.get("exact") or 0.0) > 0 for each in self._scores.values())
         for each in self.questions:
@@ -184,7 +184,8 @@ def labelling_of(recorded: Recorded) -> Labelling:
     table = pq.read_table(items.root / "items.parquet").to_pylist()
     rows = {row["item_id"]: row for row in table if row["item_id"] not in left_out}
     votes = read_votes(recorded.settings.home, recorded.row.pipeline)
-    return Labelling(recorded, spec, rows, find_questions(list(rows), answers, spec.evaluate), votes)
+    terms = label_terms(spec.evaluate, spec.train.prompt.answer)
+    return Labelling(recorded, spec, rows, find_questions(list(rows), answers, terms), votes)
 
 
 def planned_labels(spec: PipelineSpec, settings: Settings, n_items: int | None) -> dict[str, int | None]:

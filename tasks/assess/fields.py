@@ -28,6 +28,14 @@ class FieldPattern:
         values = {match.groupdict()[name] for match in self._pattern.finditer(text[:MAX_SCORED_CHARS])}
         return values.pop() if len(values) == 1 else None
 
+    def without(self, text: str) -> str:
+        """The text without what the pattern finds, stripped.
+
+        >>> FieldPattern(r"\\[(?P<category>[a-z]+)\\]").without("[billing] We are sorry.")
+        'We are sorry.'
+        """
+        return self._pattern.sub("", text[:MAX_SCORED_CHARS]).strip()
+
     def score(self, text: str, item: Mapping[str, object]) -> dict[str, float]:
         """0 or 1 for `exact`, `format` and `field_<name>`.
 

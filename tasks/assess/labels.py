@@ -22,6 +22,7 @@ from schemas.artifacts import EvalSet, Predictions, Scores
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec
 from schemas.metrics import RANDOM_PART, RIGHT
+from schemas.template import template_columns
 from tasks.assess.evidence import LABEL_IDS
 from tasks.assess.fields import FieldPattern, normalised
 from tasks.assess.items import extra_items
@@ -57,6 +58,22 @@ class Question:
     item_id: str
     answers: Mapping[str, str]
     """Id of the label -> answer, once per different answer."""
+
+
+def label_terms(evaluate: EvaluateSpec, answer: str) -> EvaluateSpec:
+    """Return the settings by which answers are compared: without `fields` if more than these is trained.
+
+    Equal fields do not make equal replies.
+
+    Args:
+        answer: Template of the trained answers.
+
+    >>> routing = EvaluateSpec(fields=r"\\[(?P<category>\\w+)\\]")
+    >>> [label_terms(routing, answer).fields is None for answer in ("[{category}]", "[{category}] {reply}")]
+    [False, True]
+    """
+    more = set(template_columns(answer)) - set(evaluate.field_names())
+    return evaluate.model_copy(update={"fields": None}) if more else evaluate
 
 
 class AnswerKeys:

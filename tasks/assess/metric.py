@@ -40,6 +40,10 @@ class Answers:
     """The pattern of `evaluate.fields`."""
     items_file: Path
     predictions_file: Path
+    cut: frozenset[str] = frozenset()
+    """Ids of the items whose answer was cut at its longest length."""
+    floor: float | None = None
+    """Least chrF of a reply, of the step `reply_floor`."""
 
 
 Together = Callable[[S, Answers], Mapping[str, float]]

@@ -6,6 +6,7 @@ compares the arms.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import tasks.assess.metrics  # noqa: F401  registers the kinds of metrics
-from schemas.artifacts import EvalSet, ModelArm, Predictions, ScoredArm, Scores
+from schemas.artifacts import CheckEvidence, EvalSet, ModelArm, Predictions, ScoredArm, Scores
 from schemas.errors import GateError
 from schemas.evaluation import Arm, EvaluateSpec
 from tasks.assess.fields import MAX_SCORED_CHARS, FieldPattern, score_whole
@@ -30,7 +31,13 @@ NO_VALUE = "(none)"
 
 @as_step("scores", libraries=("pyarrow", "sacrebleu"))
 def score_answers(
-    out: Path, *, items: EvalSet, predictions: Predictions, evaluate: EvaluateSpec, arm: ModelArm | Arm
+    out: Path,
+    *,
+    items: EvalSet,
+    predictions: Predictions,
+    evaluate: EvaluateSpec,
+    arm: ModelArm | Arm,
+    floor: CheckEvidence | None = None,
 ) -> Scores:
     """Write `scores.parquet` and `slices.parquet`; return the means over all items but those of `gates.slices.top_up`.
 
@@ -43,6 +50,9 @@ def score_answers(
     A value that is not finite becomes NaN, and its metric has no mean: a gate on it ends in ERROR.
 
     If the run stopped before the last item (`Predictions.n_planned`), only the answered items are scored.
+
+    Args:
+        floor: Of `set_reply_floor`; without it a metric `reply` that has no floor of its own has no value.
 
     Raises:
         GateError: TG0603, items and predictions do not have the same ids, once each.
@@ -59,10 +69,11 @@ def score_answers(
     score_item = _ItemScorer(evaluate)
     rows.sort(key=lambda row: str(row["item_id"]))
     extra = extra_items(items)
-    together = _score_together(rows, by_id, evaluate, items=items, predictions=predictions)
+    score_all = partial(_score_together, answers=by_id, evaluate=evaluate, items=items, predictions=predictions)
+    together = score_all(rows, floor=floor)
     if extra:  # a metric over all answers must not know them
         planned = [row for row in rows if str(row["item_id"]) not in extra]
-        together |= _score_together(planned, by_id, evaluate, items=items, predictions=predictions)
+        together |= score_all(planned, floor=floor)
     scored = [
         (str(item["item_id"]), score_item(item, by_id[item["item_id"]]) | together[str(item["item_id"])])
         for item in rows
@@ -129,11 +140,12 @@ class _ItemScorer:
 
 def _score_together(
     rows: Sequence[Mapping[str, Any]],
+    *,
     answers: Mapping[str, Mapping[str, Any]],
     evaluate: EvaluateSpec,
-    *,
     items: EvalSet,
     predictions: Predictions,
+    floor: CheckEvidence | None,
 ) -> dict[str, dict[str, float]]:
     """Item -> values of the metrics over all answers together."""
     given = Answers(
@@ -142,6 +154,8 @@ def _score_together(
         fields=FieldPattern(evaluate.fields) if evaluate.fields else None,
         items_file=items.root / "items.parquet",
         predictions_file=predictions.root / "predictions.parquet",
+        cut=frozenset(str(row["item_id"]) for row in rows if not answers[row["item_id"]]["finished"]),
+        floor=None if floor is None else floor.values["floor"],
     )
     found: dict[str, dict[str, float]] = {item: {} for item in given.texts}
     for metric in evaluate.metrics:

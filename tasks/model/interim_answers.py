@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from schemas.artifacts import EvalSet, InterimAnswers, ModelRef, Predictions, PromptSet, Scores, TrainedRef
+from schemas.artifacts import (
+    CheckEvidence,
+    EvalSet,
+    InterimAnswers,
+    ModelRef,
+    Predictions,
+    PromptSet,
+    Scores,
+    TrainedRef,
+)
 from schemas.evaluation import DecodingSpec, EvaluateSpec
 from schemas.gates import GatesSpec
 from schemas.verdicts import InterimLook, InterimUse
@@ -51,6 +60,7 @@ def answer_until_futile(
     baselines: tuple[Scores, ...],
     anchor: Scores | None = None,
     context: GateContext = NO_CONTEXT,
+    floor: CheckEvidence | None = None,
     scratch: Path = BY_RUNNER,
     answering: BatchAnswering = IN_THIS_PROCESS,
     progress: Progress = silent,
@@ -64,6 +74,7 @@ def answer_until_futile(
         evaluate: What the metrics of the rules need.
         gates: What the rules need: whatever else is in it makes a new key, so that all items are answered again.
         champion: Its scores on all items, as those of the other arms; None without a champion.
+        floor: As `score_answers`.
 
     Raises:
         DataError, TrainingError: as `generate_answers`.
@@ -79,7 +90,7 @@ def answer_until_futile(
         for answers in groups:
             if len(answers) not in due:
                 continue
-            scores = _score(answers, items, evaluate, scratch)
+            scores = _score(answers, items, evaluate, scratch, floor)
             arms = arms_of(
                 scores, champion=champion, anchor=anchor, baselines=baselines, context=context, as_candidate=True
             )
@@ -101,10 +112,14 @@ def take_answers(out: Path, *, seen: InterimAnswers) -> Predictions:
     return Predictions(root=out, n_items=use.n_items, n_new_tokens=seen.n_new_tokens, n_planned=use.n_planned)
 
 
-def _score(answers: Sequence[Answer], items: EvalSet, evaluate: EvaluateSpec, scratch: Path) -> Scores:
+def _score(
+    answers: Sequence[Answer], items: EvalSet, evaluate: EvaluateSpec, scratch: Path, floor: CheckEvidence | None
+) -> Scores:
     folder = scratch / f"look-{len(answers):06}"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "answers").mkdir(parents=True)
     (folder / "scores").mkdir()
     so_far = write_answers(answers, folder / "answers").model_copy(update={"n_planned": items.n_items})
-    return score_answers(folder / "scores", items=items, predictions=so_far, evaluate=evaluate, arm="tuned")
+    return score_answers(
+        folder / "scores", items=items, predictions=so_far, evaluate=evaluate, arm="tuned", floor=floor
+    )

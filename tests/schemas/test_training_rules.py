@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.pipeline_rules import training_advice
+from schemas.evaluation import EvaluateSpec
+from schemas.gates import GatesSpec
+from schemas.pipeline_rules import training_advice, unjudged_advice
 from schemas.spec import UnfitError
 from schemas.training import AdapterSpec, TrainSpec
 from tests.support.specs import pipeline_spec
@@ -96,3 +98,31 @@ def test_faults_stand_where_they_are_written(explain: Callable[[str], str]) -> N
     assert ":5:57" in told
     assert "usual, and this is more than 10 times off" in told
     assert "allow_unusual_learning_rate: true" in told
+
+
+@pytest.mark.parametrize(
+    ("answer", "rule", "more", "unjudged"),
+    [("[{category}]\n{reply}", "field_category", {}, "{reply}"), ("[{category}]\n{reply}", "exact", {}, "{reply}"),
+     ("[{category}]\n{reply}", "chrf", {}, None), ("[{category}]\n{reply}", "heldout_loss", {}, None),
+     ("[{category}] {priority}", "macro_f1_category", {"metrics": [{"uses": "macro_f1", "field": "category"}]},
+      "{priority}"),
+     ("[{category}]\n{reply}", "reply", {"metrics": [{"uses": "reply"}]}, None),
+     ("[{category}]\n{reply}", "right", {"labels": "differing"}, None), ("[{category}]", "field_category", {}, None)],
+)  # fmt: skip
+def test_a_trained_column_that_no_rule_judges_is_worth_a_word(
+    answer: str, rule: str, more: dict[str, Any], unjudged: str | None
+) -> None:
+    change = {"metric": rule, "change_threshold": {"mode": "improve"}}
+    gates = GatesSpec.model_validate({"rules": [change]})
+    evaluate = EvaluateSpec.model_validate({"fields": r"\[(?P<category>\w+)\]", **more})
+    told = unjudged_advice(train(prompt={"answer": answer}), evaluate, gates)
+    assert [text.split(",")[0] for text in told] == ([f"train.prompt.answer teaches {unjudged}"] if unjudged else [])
+
+
+def test_validation_tickets_are_not_judged_by_a_floor_that_they_set() -> None:
+    unset, declared = (
+        EvaluateSpec.model_validate({"metrics": [{"uses": "reply", **more}]}) for more in ({}, {"floor": 0.2})
+    )
+    assert "reply" in unset.scored_names()
+    assert "reply" not in unset.validation_names()
+    assert "reply" in declared.validation_names()

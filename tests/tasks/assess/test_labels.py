@@ -15,7 +15,7 @@ from schemas.gates import GatesSpec
 from tasks.assess.contract import change_outcome, guard_outcome, settle
 from tasks.assess.evidence import ArmScores
 from tasks.assess.gate import GateContext, JudgedArms, decide
-from tasks.assess.labels import AnswerKeys, add_right, fill_equal, find_questions
+from tasks.assess.labels import AnswerKeys, add_right, fill_equal, find_questions, label_terms
 from tasks.assess.power import paired_items_needed
 
 LABELS = EvaluateSpec(labels="differing", slices=())
@@ -235,6 +235,17 @@ def test_with_declared_fields_answers_are_equal_if_their_fields_are() -> None:
     reference = keys.label_of_reference({"item_id": "2", "category": "returns", "answer": "x"})
     assert reference == keys.label_of("2", "[returns]")
     assert keys.label_of_reference({"item_id": "2", "category": None, "answer": "x"}) is None
+
+
+def test_where_replies_are_trained_equal_labels_do_not_make_answers_equal() -> None:
+    evaluate = EvaluateSpec(labels="differing", fields=r"\A\s*\[(?P<category>[a-z]+)\]", slices=())
+    answers = [{"1": "[billing]\nYour refund is on its way."}, {"1": "[billing]\nlol no. go away"}]
+    assert find_questions(["1"], answers, label_terms(evaluate, "[{category}]")) == ()
+    terms = label_terms(evaluate, "[{category}]\n{reply}")
+    (question,) = find_questions(["1"], answers, terms)
+    assert sorted(question.answers.values()) == sorted(each["1"] for each in answers)
+    item = {"item_id": "1", "category": "billing", "answer": answers[0]["1"]}
+    assert AnswerKeys(terms).label_of_reference(item) == AnswerKeys(terms).label_of("1", answers[0]["1"])
 
 
 def test_items_that_a_stopped_candidate_did_not_answer_need_no_label() -> None:
