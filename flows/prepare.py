@@ -220,6 +220,7 @@ def _items(
         judged=registry_state.worn,
         slices=() if guard is None else guard.by,
         top_up=0 if guard is None else guard.top_up,
+        one_per=evaluate.one_per,
     )
 
 

@@ -167,6 +167,9 @@ class EvaluateSpec(Spec):
     candidates as `gates.reuse` allows. newest: the latest, so that the gate judges the present; if the mix of tickets
     drifts, old ones favour the old champion. Without times both draw by hash, with a share of each value of
     `routing_field`."""
+    one_per: TicketColumn | None = None
+    """Column of which each value has one held-out item at most, such as customer_id: the first by `choose`. For few
+    customers with many tickets each, where `gates.cluster_by` has too few to count. Null takes all tickets."""
     max_new_tokens: int = Field(default=160, ge=1)
     """Longest answer, in tokens."""
     batch_size: int = Field(default=32, ge=1)

@@ -13,6 +13,7 @@ from schemas.counted import counted
 from schemas.errors import ConfigError
 from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
+from tasks.assess.items import count_available
 from tasks.assess.plan_gate import InterimPlan, RulePower, disagreements, plan_gate, plan_interim
 from tasks.assess.suite import read_suite
 
@@ -28,7 +29,7 @@ def gate_power(
         splits: The curated tickets; None before curation.
         n_estimated: Held-out items to assume before curation; None if that is unknown.
     """
-    n_items = n_estimated if splits is None else min(spec.evaluate.max_items, splits.n_test)
+    n_items = n_estimated if splits is None else _n_items(spec, splits)
     decision = last_decision(ledger, store, spec.name)
     return plan_gate(
         spec.judged_gates,
@@ -43,8 +44,12 @@ def interim_plan(spec: PipelineSpec, *, splits: Splits | None) -> InterimPlan | 
     """Return when the run will look at its answers; None without `gates.interim`, or before curation."""
     if splits is None or not splits.n_test:
         return None
-    n_items = min(spec.evaluate.max_items, splits.n_test)
+    n_items = _n_items(spec, splits)
     return plan_interim(spec.judged_gates, n_items=n_items, batch_size=spec.evaluate.batch_size)
+
+
+def _n_items(spec: PipelineSpec, splits: Splits) -> int:
+    return min(spec.evaluate.max_items, count_available(splits, spec.evaluate.one_per))
 
 
 def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | None:

@@ -46,6 +46,7 @@ def select_items(
     judged: JudgedItems = NOTHING_JUDGED,
     slices: tuple[str, ...] = (),
     top_up: int = 0,
+    one_per: str | None = None,
     limit: FaultLimit | None = None,
 ) -> EvalSet:
     """Write `items.parquet`: the test rows with the `max_items` smallest hashes, ordered by item_id.
@@ -67,6 +68,7 @@ def select_items(
         slices: Ticket columns whose values are topped up.
         top_up: Further rows are taken, in the same order and beyond `max_items`, until each value of these columns has
             as many items or no row is left. They are marked in the column `only_for_slices`.
+        one_per: Ticket column of which each value has at most one item; a row without a value is taken as it is.
         limit: Ends the run if too many rows are faulty.
 
     Raises:
@@ -85,6 +87,8 @@ def select_items(
     hashes = frozenset(seen.hashes)
     shown = {name for name in ranked if item_hash(name, salt=seen.salt) in hashes} if hashes else set[str]()
     ranked.sort(key=lambda name: name in shown)  # stable: only what was seen moves
+    if one_per is not None:
+        ranked = list(_first_of_each(splits.test, ranked, one_per))
     texts = _Texts(answer, prompts)
     if judged.counts:
         known = dict(judged.counts)
@@ -146,6 +150,30 @@ def _ranked(split: Path, *, seed: int, newest: bool = False, stratify: str | Non
         return sorted(ids, key=lambda name: hash_rank(name, seed=seed))
     labels = table.column(stratify).to_pylist() if stratify else [None] * len(ids)
     return [ids[place] for place in draw_order(ids, times, labels, seed=seed)]
+
+
+def count_available(splits: Splits, one_per: str | None) -> int:
+    """Count the test tickets that can be items, as `select_items` takes them."""
+    import pyarrow.parquet as pq
+
+    if one_per is None:
+        return splits.n_test
+    names: list[str] = pq.read_table(splits.test, columns=["ticket_id"]).column("ticket_id").to_pylist()
+    return sum(1 for _ in _first_of_each(splits.test, names, one_per))
+
+
+def _first_of_each(split: Path, ranked: Sequence[str], column: str) -> Iterator[str]:
+    """Yield the first row of each value, and every row without one."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(split, columns=["ticket_id", column])
+    values = dict(zip(table["ticket_id"].to_pylist(), table[column].to_pylist(), strict=True))
+    taken: set[str] = set()
+    for name in ranked:
+        if values[name] not in taken:
+            yield name
+        if values[name] is not None:
+            taken.add(values[name])
 
 
 @dataclass(frozen=True)

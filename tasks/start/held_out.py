@@ -35,6 +35,10 @@ class Parts:
     train: float
     held_out: float
     dropped: float
+    customers: float = 1.0
+    """Held-out customers; a ticket without one counts as its own."""
+    crowd: float = 1.0
+    """Held-out tickets of the customer of a held-out ticket, itself included, on average (no share)."""
 
 
 def read_placing(path: Path, source: FilesSource, *, needed: Sequence[str]) -> pa.Table:
@@ -70,8 +74,13 @@ def estimate_parts(tickets: pa.Table, split: SplitSpec) -> Parts:
         split=split,
         by_time=split.by_time and times.null_count < len(times),
     ).place
+    customers = tickets["customer_id"].combine_chunks()
+    named = pc.if_else(pc.equal(customers, ""), None, pc.binary_join_element_wise("customer", customers, " "))
+    sizes = pc.value_counts(pc.coalesce(named, ids).filter(pa.array(place == TEST))).field("counts").to_numpy()
     return Parts(
         train=float(np.mean(place == TRAIN)),
         held_out=float(np.mean(place == TEST)),
         dropped=float(np.mean(place > TEST)),
+        customers=len(sizes) / len(place),
+        crowd=float((sizes**2).sum() / max(1, sizes.sum())),
     )

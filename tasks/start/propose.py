@@ -12,6 +12,7 @@ import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from schemas.curation import SplitSpec, TableSpec
@@ -40,6 +41,7 @@ from tasks.start.file_profile import (
     profile_file,
     wrapped_rows,
 )
+from tasks.start.guards import NO_GUARDS, Guards, as_counted, propose_guards
 from tasks.start.held_out import PLACING, Parts, estimate_parts, read_placing
 from tasks.start.probe import answers_per_minute
 from tasks.start.roles import KNOWN, Role, Roles, assign_roles, percent, plain_form, text_columns, time_format
@@ -148,6 +150,7 @@ class Proposal:
     has_reply: bool
     routing: Role | None
     """The column whose value an answer starts with; None for no column."""
+    guards: Guards = NO_GUARDS
 
     @property
     def metric(self) -> str:
@@ -302,17 +305,21 @@ def propose_pipeline(
         )
     is_placed = not columns.keys().isdisjoint(PLACING)  # else a split depends on the number of tickets alone
     placing = read_placing(whole, source, needed=needed) if is_placed else None
+    continuous = routing is None
+
+    @cache
+    def parts(fraction: float) -> Parts:
+        if placing is None:
+            return _nothing_dropped(fraction)
+        return estimate_parts(placing, _split(fraction, by_time="created_at" in columns))
+
     sizes = choose_sizes(
         n_tickets,
-        continuous=routing is None,
+        continuous=continuous,
         example_chars=tickets.example_chars,
         reply_chars=tickets.reply_chars,
         answers_per_minute=pace or _answers_per_minute(tickets, has_reply=has_reply),
-        parts=lambda fraction: (
-            _nothing_dropped(fraction)
-            if placing is None
-            else estimate_parts(placing, _split(fraction, by_time="created_at" in columns))
-        ),
+        parts=lambda fraction: as_counted(parts(fraction), n_tickets, continuous=continuous),
     )
     return Proposal(
         name=name or pipeline_name(path),
@@ -326,6 +333,14 @@ def propose_pipeline(
         gate=gate_of(f"field_{routing.column}" if routing else "chrf", sizes),
         has_reply=has_reply,
         routing=routing,
+        guards=propose_guards(
+            tickets.replies_apart if has_reply else None,
+            parts(sizes.test_fraction),
+            tickets.slice_sizes,
+            learned=(has_reply, not continuous),
+            n_tickets=n_tickets,
+            n_items=sizes.max_items,
+        ),
     )
 
 
@@ -455,7 +470,7 @@ def _split(fraction: float, *, by_time: bool = True) -> SplitSpec:
 
 
 def _nothing_dropped(fraction: float) -> Parts:
-    return Parts(train=(1 - fraction) * (1 - _VALIDATION), held_out=fraction, dropped=0)
+    return Parts(train=(1 - fraction) * (1 - _VALIDATION), held_out=fraction, dropped=0, customers=fraction)
 
 
 def choose_sizes(

@@ -9,12 +9,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.curation import TableSpec
 from schemas.curation_card import ReplyVariety
@@ -28,6 +29,7 @@ from tasks.curate.validate import invalid_rows
 from tasks.sources.readers.columns import TicketMaker
 from tasks.sources.readers.records import Record, in_batches
 from tasks.start.file_profile import Profile
+from tasks.start.guards import GUARDED, ReplyRange, reply_range
 from tasks.start.roles import percent
 from tasks.start.tried_steps import Declared, TriedStep, try_steps
 
@@ -84,6 +86,10 @@ class Tickets:
     n_html: int
     """Tickets with HTML tags or entities in body or reply."""
     steps: tuple[TriedStep, ...]
+    replies_apart: ReplyRange | None = None
+    """How far apart right and wrong replies are; None without labelled replies."""
+    slice_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Column to guard -> usable tickets of each of its values."""
 
 
 def read_tickets(
@@ -141,7 +147,18 @@ def read_tickets(
         n_named=sum(_is_named(ticket[label], ticket["body"]) for ticket in usable) if label else 0,
         n_html=sum(bool(_HTML.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
         steps=tried.steps,
+        replies_apart=reply_range([(ticket[label], ticket["reply"]) for ticket in usable])
+        if label and "reply" in learns
+        else None,
+        slice_sizes=_slice_sizes(tried.tickets, needed),
     )
+
+
+def _slice_sizes(tickets: pa.Table, needed: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    for name in needed:
+        tickets = tickets.filter(pc.is_valid(tickets[name]))
+    counts = {name: pc.value_counts(tickets[name].drop_null()).field("counts") for name in GUARDED}
+    return {name: tuple(each.to_pylist()) for name, each in counts.items() if len(each)}
 
 
 def _curation(

@@ -16,7 +16,7 @@ from schemas.tables import TICKET_COLUMNS
 from schemas.training import PromptSpec
 from schemas.verdicts import JudgedItems, SeenItems
 from tasks.assess import items
-from tasks.assess.items import EXTRA, extra_items, select_items
+from tasks.assess.items import EXTRA, count_available, extra_items, select_items
 from tasks.curate.rows import read_rows
 from tasks.tickets.draw import hash_rank, item_hash
 from tests.support.plant import raise_on
@@ -213,6 +213,22 @@ def test_an_unexpected_exception_on_one_item_is_named_by_its_type_and_one_on_eve
     bad |= {f"t000{number}" for number in range(5)}
     with pytest.raises(KeyError, match="secret"):
         select_items(splits=splits, max_items=9, seed=1, answer="{reply}", out=tmp_path)
+
+
+def test_one_ticket_per_customer_is_the_first_of_each(make_splits: MakeSplits, new_folder: NewFolder) -> None:
+    rows = [{**row, "customer_id": None if n < 4 else f"c{n % 10}"} for n, row in enumerate(_tickets(64))]
+    splits = make_splits(test=rows)
+    every, single = new_folder(), new_folder()
+    select_items(splits=splits, max_items=64, seed=3, answer="{reply}", out=every)
+    chosen = select_items(splits=splits, max_items=64, seed=3, answer="{reply}", one_per="customer_id", out=single)
+    owner = {row["ticket_id"]: row["customer_id"] for row in rows}
+    counts = Counter(owner[name] for name in _chosen(single))
+    assert counts.pop(None) == 4  # whoever wrote those
+    assert set(counts.values()) == {1}
+    assert len(counts) == 10
+    first = {owner[name]: name for name in sorted(owner, key=lambda name: hash_rank(name, seed=3), reverse=True)}
+    assert {name for name in _chosen(single) if owner[name]} == {name for one, name in first.items() if one}
+    assert (chosen.n_available, count_available(splits, "customer_id"), count_available(splits, None)) == (14, 14, 64)
 
 
 def test_small_slices_are_topped_up_with_marked_items_and_the_planned_ones_stay(
