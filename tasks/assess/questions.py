@@ -208,7 +208,10 @@ class _Assessor:
 
     def all(self) -> tuple[Assessment, ...]:
         found: list[Assessment] = []
-        for rule in self._gates.rules:
+        judged: dict[GateRule, GateRule] = {}
+        for rule in self._gates.rules:  # a finding twice would make harm harder to show
+            judged.setdefault(self._as_judged(rule), rule)
+        for rule in judged.values():
             found.append(_marked(self._rule(rule), _part_of(rule, self._arms.candidate.traits(rule.metric))))
             found += self._anchor(rule)
         if (added := self._gates.added_rule) is not None and not self._is_declared(added):
@@ -224,12 +227,19 @@ class _Assessor:
         return tuple(found)
 
     def _is_declared(self, added: GateRule) -> bool:
-        """Without a champion it is `improve` on every baseline: once, if a rule says that already, whatever margin it
-        has against a champion."""
-        replaced = self._arms.champion is None and self._gates.if_missing == "baseline"
-        return replaced and any(
-            rule.metric == added.metric and _improves_on_baselines(rule) for rule in self._gates.rules
-        )
+        """Whether a rule is the same test without a champion, whatever margin it has against one."""
+        replaced = self._as_judged(added)
+        return replaced != added and replaced in map(self._as_judged, self._gates.rules)
+
+    def _as_judged(self, rule: GateRule) -> GateRule:
+        """Return the test that it is: without a champion the baselines, which `refresh` must improve on."""
+        change = rule.change_threshold
+        if self._arms.champion is not None or self._gates.if_missing != "baseline":
+            return rule
+        if change is None or change.against != "champion":
+            return rule
+        kept = change if change.mode == "no_worse" else ChangeThreshold()
+        return rule.model_copy(update={"change_threshold": kept.model_copy(update={"against": "best_baseline"})})
 
     def _rule(self, rule: GateRule, *, min_items: int | None = None) -> Assessment:
         change, traits = rule.change_threshold, self._arms.candidate.traits(rule.metric)
@@ -444,14 +454,6 @@ def _tolerates_all(judgement: Judgement, traits: MetricTraits, margin: float) ->
         f"{margin:g} even a mean of {worst:g} would pass, so this compares nothing; use a metric on which models do "
         "better."
     )
-
-
-def _improves_on_baselines(rule: GateRule) -> bool:
-    """Whether a rule over all items is `improve` on every baseline as long as there is no champion."""
-    change = rule.change_threshold
-    if change is None or rule.slice is not None:
-        return False
-    return change.mode == "improve" or (change.mode == "refresh" and change.against == "champion")
 
 
 def _marked(each: Assessment, part: Part, *, suffix: str = "") -> Assessment:

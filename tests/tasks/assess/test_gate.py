@@ -152,6 +152,19 @@ def test_without_a_champion_the_rule_asks_to_improve_on_the_best_prompting_arm(j
     assert (finding.reference, decision.best_baseline, decision.champion_version) == (0.4, "few_shot", None)
 
 
+def test_rules_that_are_the_same_test_without_a_champion_are_one_finding(judge: Judge) -> None:
+    candidate, champion = _pair(50, 30, 2, 18)
+    kept = GateRule(metric="exact", change_threshold=ChangeThreshold(mode="no_worse", margin=0.05))
+    alone = judge([IMPROVE, REFRESH, BASELINE, HALF, kept], candidate, zero_shot=champion)
+    assert [finding.rule for finding in alone.findings] == [
+        "exact improves on best_baseline (zero_shot), as there is no champion",
+        "exact at least 0.5",
+        "exact is at most 0.05 worse than best_baseline (zero_shot) at the confidence, as there is no champion",
+    ]
+    compared = judge([IMPROVE, REFRESH, BASELINE, HALF, kept], candidate, champion, zero_shot=champion)
+    assert len([finding for finding in compared.findings if finding.limit is None]) == 4
+
+
 def test_without_a_champion_being_within_the_margin_of_the_baseline_is_not_enough(judge: Judge) -> None:
     candidate, baseline = _pair(300, 16, 10, 74)
     assert judge([REFRESH], candidate, baseline).verdict == "PROMOTE"
@@ -449,7 +462,7 @@ def test_unreadable_scores_are_an_error(content: bytes | None, make_scores: Make
         (candidate.root / "scores.parquet").write_bytes(content)
     decision = decide(
         judged=JudgedArms(candidate=candidate, champion=None, baselines=()),
-        gates=GatesSpec(**RULES_ONLY, rules=(HALF, HALF)),
+        gates=GatesSpec(**RULES_ONLY, rules=(HALF, IMPROVE)),
         out=tmp_path,
     )
     assert [finding.verdict for finding in decision.findings] == ["ERROR", "ERROR"]

@@ -463,7 +463,8 @@ def test_the_gates_of_the_demo_promote_its_candidate_and_block_its_mislabelled_t
     def arm(name: str, right: range, category: int) -> Scores:
         exact = [float(number in right) for number in range(96)]
         fields = [1.0] * category + [0.0] * (96 - category)
-        return make_scores(name, {"exact": exact, "field_category": fields, "format": [1.0] * 96, "style": [1.0] * 96})
+        form = dict.fromkeys(("format", "style", "reply"), [1.0] * 96)
+        return make_scores(name, {"exact": exact, "field_category": fields, **form})
 
     few_shot, champion, twin = (
         arm("few_shot", range(2), 10),
