@@ -10,9 +10,26 @@ from pydantic import Field, field_validator
 from schemas.spec import Spec
 from schemas.tables import Shape, TicketColumn
 
+EXCEL_DAYS = "excel"
+"""As `time_format`: days since 1899-12-30, which Excel shows as dates."""
+
 
 class Source(Spec):
     """A section `source`: each kind has one, with a literal `kind`."""
+
+
+class TurnsSpec(Spec):
+    """How a list of turns becomes messages, if its objects are not `{role, content}`.
+
+    Turns of one side in a row are one message. What agents say before the customer, and what customers say after the
+    last answer, is left out."""
+
+    speaker: str
+    """Key of who wrote a turn."""
+    text: str
+    """Key of the text."""
+    agents: tuple[str, ...] = Field(min_length=1)
+    """Values of `speaker` whose turns are answers to learn; all other speakers are the customer."""
 
 
 class RowReading(Source):
@@ -23,6 +40,8 @@ class RowReading(Source):
     columns: dict[TicketColumn, str] = Field(default={})
     """Ticket column -> column of the source, or a path into nested rows (`requester.id`, `comments[-1].body`). Other
     columns are read by their own name."""
+    turns: TurnsSpec | None = None
+    """Who speaks in the conversations of `messages`, and where their text is; null for `{role, content}`."""
     extra_columns: Literal["ignore", "error"] = "ignore"
     """What to do with columns that are neither ticket columns nor mapped; they are always counted."""
 
@@ -50,19 +69,22 @@ class FileReading(RowReading):
     """Delimiter, encoding and decimals of CSV files."""
     time_format: str | None = None
     """Format of `created_at` and `updated_at` as Python's strptime has it, e.g. `%d.%m.%Y %H:%M`; ISO 8601 and numbers
-    are read with and without it. Times without a zone are UTC."""
+    are read with and without it. `excel` reads numbers as days since 1899-12-30, as Excel stores dates. Times without a
+    zone are UTC."""
 
     @field_validator("time_format")
     @classmethod
     def _has_a_day(cls, value: str | None) -> str | None:
         """Refuse a format that loses the day: writing a time and reading it again must keep it."""
-        if value is None:
-            return None
+        if value in (None, EXCEL_DAYS):
+            return value
         day = datetime(2026, 11, 28, 13, 45, 59, tzinfo=UTC)
         try:
             same = datetime.strptime(day.strftime(value), value).date() == day.date()
         except ValueError:
             same = False
         if not same:
-            raise ValueError(f"{value!r} does not give day, month and year; an example: %d.%m.%Y %H:%M")
+            raise ValueError(
+                f"{value!r} does not give day, month and year; an example: %d.%m.%Y %H:%M; `excel` reads days"
+            )
         return value

@@ -21,6 +21,7 @@ from tasks.sources.readers.records import Fault, RowBatch
 from tasks.sources.readers.row_kinds import preference_pair
 from tasks.sources.readers.rows_read import Layout, RowsRead, Values
 from tasks.sources.readers.shapes import RowShape, fill_ticket
+from tasks.sources.readers.turns import join_turns
 from tasks.sources.readers.typed import typed_column
 from tasks.sources.readers.values import to_text
 from tasks.tickets.row_fault import find_faulty, is_row_fault, row_fault
@@ -229,6 +230,8 @@ class TicketMaker:
             reading = self._reading(rows.names(index))
             row = rows.pick(index, reading.shape_names)
             row |= {column: conversation[column][index] for column in _CONVERSATION if column in reading.columns}
+            if self._source.turns is not None and "messages" in row:
+                row["messages"] = join_turns(row["messages"], self._source.turns)
             fault = fill_ticket(shape, row)
             if fault:
                 faults[index] = fault

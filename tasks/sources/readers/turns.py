@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from schemas.file_reading import TurnsSpec
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.row_kinds import is_call
 from tasks.sources.readers.values import kind_of
@@ -51,6 +52,33 @@ def read_turns(value: object) -> tuple[Turn, ...] | Fault:
             return turn
         turns.append(turn)
     return _order_fault(turns) or _weight_fault(value[-1]) or tuple(turns)
+
+
+def join_turns(value: object, spec: TurnsSpec) -> object:
+    """A list of turns as messages that alternate; the value itself if it is no such list.
+
+    >>> turns = [{"who": who, "said": said} for who, said in (("bot", "Hi"), ("me", "A"), ("me", "B"), ("bot", "C"))]
+    >>> join_turns(turns, TurnsSpec(speaker="who", text="said", agents=("bot",)))
+    [{'role': 'user', 'content': 'A\\nB'}, {'role': 'assistant', 'content': 'C'}]
+    """
+    if isinstance(value, str):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return value
+    if not isinstance(value, list) or not all(isinstance(turn, dict) and spec.speaker in turn for turn in value):
+        return value
+    messages: list[dict[str, str]] = []
+    for turn in value:
+        text = turn.get(spec.text)
+        if not isinstance(text, str) or not text.strip():
+            continue
+        role = "assistant" if turn[spec.speaker] in spec.agents else "user"
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"] += f"\n{text}"
+        elif messages or role == "user":
+            messages.append({"role": role, "content": text})
+    return messages[:-1] if messages and messages[-1]["role"] == "user" else messages
 
 
 def to_json(turns: tuple[Turn, ...]) -> str:

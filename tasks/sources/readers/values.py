@@ -6,11 +6,12 @@ It knows nothing of rows or files. Called by `tasks/sources/readers/typed.py`, w
 import math
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Literal
 
+from schemas.file_reading import EXCEL_DAYS
 from tasks.sources.readers.records import Fault
 
 
@@ -19,7 +20,7 @@ class ValueForms:
     """How a source writes times and decimals, where it declares that."""
 
     time_format: str | None = None
-    """As of strptime."""
+    """As of strptime, or `excel`."""
     decimal: Literal[".", ","] = "."
 
     def declares(self, column: str) -> bool:
@@ -35,12 +36,34 @@ class ValueForms:
         >>> forms.plain("rating", "1.234,5"), forms.plain("rating", "4.5"), forms.plain("rating", "gut")
         ('1234.5', '4.5', 'gut')
         """
-        if not isinstance(value, str) or not self.declares(column):
+        if not self.declares(column):
+            return value
+        if column in TIMES and self.time_format == EXCEL_DAYS:
+            return excel_time(value) or value
+        if not isinstance(value, str):
             return value
         if column == RATING:
             has_form = _DECIMAL_COMMA.fullmatch(value.strip()) is not None
             return value.strip().replace(".", "").replace(",", ".") if has_form else value
         return _parsed(value.strip(), self.time_format or "") or value
+
+
+def excel_time(value: object) -> datetime | None:
+    """The time of a number of days since 1899-12-30, to the second; None if it is none between 2000 and 2050.
+
+    Excel's own first days, before March 1900, are off by one; they are older than any ticket.
+
+    >>> excel_time("46027,604166667"), excel_time(46027), excel_time("1767225600")
+    (datetime.datetime(2026, 1, 5, 14, 30), datetime.datetime(2026, 1, 5, 0, 0), None)
+    """
+    text = str(value).strip().replace(",", ".")
+    if (
+        isinstance(value, bool)
+        or not _EXCEL_DAYS.fullmatch(text)
+        or not _EXCEL_RANGE[0] <= float(text) < _EXCEL_RANGE[1]
+    ):
+        return None
+    return datetime(1899, 12, 30) + timedelta(seconds=round(float(text) * 86_400))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -63,6 +86,8 @@ EXACT_FLOAT = 2**53
 _EPOCH = re.compile(r"-?\d{9,17}(\.\d+)?")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?", re.ASCII)
+_EXCEL_DAYS = re.compile(r"\d{5}(\.\d+)?", re.ASCII)
+_EXCEL_RANGE = (36_526, 55_153)
 _ZONE_WITH_SPACE = re.compile(r" (?=[+-]\d{2}:?\d{2}$)")
 # An epoch in seconds stays below 1e11 until the year 5138; one in milliseconds is above from 1973 on.
 _MILLISECONDS_FROM, _MICROSECONDS_FROM = 1e11, 1e14
