@@ -97,6 +97,8 @@ def _plan_text(view: PlanView) -> Iterator[Any]:
     for name, value in view.figures.items():
         shown = "not known yet" if value is None else f"{value:,}" if isinstance(value, int) else value
         yield f"{name.replace('_', ' '):<24} {shown}"
+    if view.label is not None:
+        yield f"{'label':<24} {view.label.field}: {view.label.probe.figures}, in {view.label.probe.n_tickets:,} tickets"
     for cause, steps in view.causes.items():
         named = f"all {len(steps)} steps that run" if len(steps) == n_run > 1 else ", ".join(steps)
         yield f"{'runs for: ' + cause:<24} {named}"

@@ -21,14 +21,20 @@ from schemas.errors import ConfigError, TunegateError
 from schemas.load import load_file
 from schemas.report import ArmLine
 from schemas.tables import TicketColumn
+from tasks.sources.readers.headers import shown
+from tasks.start.labels import other_labels
 from tasks.start.pipeline_yaml import write_pipeline
 from tasks.start.propose import Proposal, propose_pipeline
 from tasks.start.small_budget import small_budget
 
 _COLUMN = "Column or path"
 _Body = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the customer's words.", show_default=False)]
-_Reply = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the answer.", show_default=False)]
-_Label = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the routing label.", show_default=False)]
+_Reply = Annotated[
+    str | None, typer.Option(help=f"{_COLUMN} of the answer; none: learn no answers.", show_default=False)
+]
+_Label = Annotated[
+    str | None, typer.Option(help=f"{_COLUMN} of the routing label; none: route nothing.", show_default=False)
+]
 _Time = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the time.", show_default=False)]
 _Id = Annotated[str | None, typer.Option("--id", help=f"{_COLUMN} of the ticket's id.", show_default=False)]
 
@@ -184,6 +190,10 @@ def proposal_json(proposal: Proposal, config: Path) -> dict[str, object]:
         "faulty_share": proposal.faulty_share,
         "n_sampled": proposal.profile.n_sampled, "n_left": proposal.tickets.n_usable,
         "steps": [asdict(step) for step in proposal.tickets.steps],
+        "probes": {
+            name: {**asdict(probe), "is_predictable": probe.is_predictable, "is_enough": probe.is_enough}
+            for name, probe in proposal.tickets.probes.items()
+        },
         "warnings": list(proposal.warnings),
         "sizes": {**asdict(sizes), "gate_works": sizes.gate_works},
         "gate": [{**asdict(power), "underpowered": power.underpowered} for power in proposal.gate.power],
@@ -197,9 +207,11 @@ def _proposal_text(proposal: Proposal, config: Path, *, next_steps: bool = False
     for role in proposal.roles.found:
         yield f"  {role.column:<12} {'CHECK ' if role.guessed else ''}{role.name}: {role.evidence}"
     if proposal.routing is not None:
-        for line in proposal.roles.other_labels:
+        for line in other_labels(proposal.roles, proposal.tickets.probes):
             yield f"  (--label)    {line}"
     tickets = proposal.tickets
+    if proposal.routing is not None and (probe := tickets.probes.get(proposal.routing.name)):
+        yield f"  probe        {shown(proposal.routing.name)}: {probe.figures}, in {probe.n_tickets:,} tickets"
     took = ", ".join(
         f"{step.name} takes {step.n_taken:,}" for step in tickets.steps if step.is_proposed and step.n_taken
     )

@@ -13,6 +13,7 @@ from flows.context.ingest import ingested_summary
 from flows.finetune import Tuned
 from flows.forecast.calls import Calls, planned_calls
 from flows.forecast.gate_power import gate_power, interim_plan
+from flows.forecast.label_probe import LabelProbe, probe_label
 from flows.forecast.pace import Pace, Size, answers_advice, measured_answers, pace_of, size_of
 from flows.forecast.planned_run import PlannedRun, causes_of, plan_pipeline
 from flows.forecast.training_budget import optimiser_steps, over_budget, training_seconds
@@ -64,6 +65,8 @@ class PlanView:
     resources: Mapping[str, float]
     advice: Sequence[str]
     """What is allowed but worth a second look."""
+    label: LabelProbe | None
+    """How well a count of words predicts the label; None without one, or where nothing will be trained."""
     start: str | None
     """Where the training starts; None unless `train.start: champion` is declared."""
 
@@ -81,6 +84,7 @@ class PlanView:
             "places": self.places,
             "calls": [asdict(each) for each in self.calls],
             "warnings": self.advice,
+            "label_probe": None if self.label is None else {"label": self.label.field, **asdict(self.label.probe)},
             "start": self.start,
         }
 
@@ -94,7 +98,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
     memory = _memory(spec, found.run, found.pipeline.tuned)
     root = config.resolve().parent
     splits = found.run.find(found.pipeline.curated.clean)
-    size, missing = _size(found, root, as_of)
+    size, missing, label = _size(found, root, as_of)
     nodes, model = _timed(planned), found.run.find(found.pipeline.tuned.first_model)
     pace = (
         None
@@ -129,10 +133,12 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
                 n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test),
             ),
             *missing,
+            *([] if label is None else label.findings),
             *filter(None, [describe_champion(spec, found.registry_state), answers_advice(spec, per_minute)]),
             *_budget_advice(found, planned),
             *_limits(found),
         ],
+        label=label,
         start=describe_start(spec, found.registry_state),
     )
 
@@ -186,8 +192,10 @@ def _memory(spec: PipelineSpec, run: Run, tuned: Tuned) -> Forecast | None:
     return forecast(work, train) if work else None
 
 
-def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None, list[str]]:
-    """How large the run is, and what its source lacks: by stored results, else by reading the source now.
+def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None, list[str], LabelProbe | None]:
+    """How large the run is, what its source lacks, and whether words predict its label.
+
+    By stored results, else by reading the source now.
 
     Raises:
         TunegateError: the source cannot be read, or too many of its rows are faulty; a run would end with the same
@@ -201,7 +209,8 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
         start=found.registry_state.start,
     )  # fmt: skip
     if splits is not None and dataset is not None:
-        return measure(source=None), []
+        is_trained = found.run.find(pipeline.tuned.trained) is not None
+        return measure(source=None), [], None if is_trained else probe_label(spec, splits.train, curated=True)
     with tempfile.TemporaryDirectory(prefix="tunegate-plan-") as aside:
         table = run.find(pipeline.curated.tables[0][1])
         if table is None:
@@ -220,7 +229,12 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
                 raise faults[0]
             missing += advice
         source = None if table is None else measure_source(table, prompt)
-    return measure(source=source), missing
+        label = None
+        if splits is not None:
+            label = probe_label(spec, splits.train, curated=True)
+        elif table is not None:
+            label = probe_label(spec, table.tickets, curated=False)
+    return measure(source=source), missing, label
 
 
 def _figures(

@@ -20,7 +20,7 @@ from schemas.errors import DataError
 from schemas.file_reading import CsvSpec, Encoding
 from tasks.sources.readers.read_csv import SEPARATORS
 from tasks.sources.readers.streams import COMPRESSED, open_binary
-from tasks.sources.readers.values import to_time
+from tasks.sources.readers.values import excel_time, to_time
 
 _SAMPLE_ROWS = 200
 _TITLE_LINES = 10
@@ -32,6 +32,9 @@ _AGREE = 0.9
 _UNDEFINED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 """Bytes that windows-1252 does not have, and latin-1 has as control characters."""
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+),\d{1,2}", re.ASCII)
+_TIME_DECIMALS = 4
+_SECOND = 0.05
+"""Seconds by which a time may miss a whole one: nine decimals of a day are 0.0001 seconds, six are 0.09."""
 _NUMBER = re.compile(r"[+-]?\d+(,\d{1,2})?", re.ASCII)
 _DATE = re.compile(
     r"\d{1,4}([./ -])(\d{1,2}|[A-Za-z]{3,9})\1\d{1,4}(?!\d)|([A-Z][a-z]{2}, )?\d{1,2} [A-Z][a-z]{2,8} \d{4}"
@@ -41,7 +44,10 @@ _DAYS = (
     "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y", "%Y/%m/%d",
     "%Y.%m.%d", "%d/%b/%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y",
 )  # fmt: skip
-_CLOCKS = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+_CLOCKS = (
+    "", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %H:%M Uhr", " %Hh%M",
+    " %H h %M", " \u00e0 %Hh%M", " \u00e0 %H:%M",
+)  # fmt: skip
 TIME_FORMATS = (
     *(day + clock for day in _DAYS for clock in _CLOCKS),
     "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z",
@@ -171,6 +177,21 @@ def find_time_formats(values: Sequence[object]) -> tuple[str, ...]:
     n_read = {form: sum(_has_format(text, form) for text in texts) for form in likely}
     best = max(n_read.values(), default=0)
     return tuple(form for form, n in n_read.items() if n == best) if best >= _AGREE * len(texts) else ()
+
+
+def is_excel_time(value: object) -> bool:
+    """Whether a number can be nothing but Excel's time of a day: with many decimals, which make a whole second.
+
+    Ids are whole numbers and amounts have two decimals. Of other numbers with nine decimals, one in ten looks alike.
+
+    >>> is_excel_time("46027.604166667"), is_excel_time("46027.61"), is_excel_time(46027.123456)
+    (True, False, False)
+    """
+    text = str(value).strip().replace(",", ".")
+    if excel_time(value) is None or len(text.partition(".")[2]) < _TIME_DECIMALS:
+        return False
+    seconds = float(text) * 86_400
+    return abs(seconds - round(seconds)) < _SECOND
 
 
 def looks_like_date(value: object) -> bool:

@@ -19,7 +19,7 @@ from typing import Literal
 from zlib import crc32
 
 from schemas.errors import ConfigError, DataError
-from schemas.file_reading import CsvSpec
+from schemas.file_reading import EXCEL_DAYS, CsvSpec
 from schemas.source import FilesSource
 from tasks.curate.redaction.personal import find_personal, is_personal_id
 from tasks.sources.files import find_files
@@ -27,8 +27,8 @@ from tasks.sources.formats import file_format, reader_of
 from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.streams import open_binary
-from tasks.sources.readers.values import ValueForms, to_rating, to_time
-from tasks.start.csv_form import find_csv_form, find_decimal, find_time_formats, looks_like_date
+from tasks.sources.readers.values import ValueForms, excel_time, to_rating, to_time
+from tasks.start.csv_form import find_csv_form, find_decimal, find_time_formats, is_excel_time, looks_like_date
 from tasks.start.other_formats import refuse_other_formats
 
 SAMPLE_ROWS = 2000
@@ -58,15 +58,20 @@ class ColumnFacts:
     median_chars: int
     """Median length of the texts, characters."""
     time_formats: tuple[str, ...]
-    """Formats that read its dates, if ISO 8601 does not; several if day and month are ambiguous."""
+    """Formats that read its dates, if ISO 8601 does not; several if day and month are ambiguous. `excel` if all values
+    may be days as Excel stores them: they may be ids or amounts as well, so they do not count as times."""
     kinds: Counter[str]
-    """`text`, `boolean`, `time`, `date` (in a format that is not read), `number`, `email`, `phone`, `code` (an id, link
-    or address) -> number of values that are one (`email`, `phone`: contain one)."""
+    """`text`, `boolean`, `time`, `date` (in a format that is not read), `excel` (may be Excel's), `number`, `email`,
+    `phone`, `code` (an id, link or address) -> number of values that are one (`email`, `phone`: contain one)."""
+    is_excel_time: bool = False
+    """Its numbers can be nothing but Excel's times."""
 
     @property
     def times_as(self) -> str:
         """What times were read as."""
         one = len(self.time_formats) == 1
+        if self.time_formats == (EXCEL_DAYS,):
+            return "Excel's days since 1899-12-30"
         return f"{self.time_formats[0]} or ISO 8601" if one else "ISO 8601 or seconds since 1970"
 
     @property
@@ -298,6 +303,9 @@ def _facts(
     forms = ValueForms(time_formats[0] if len(time_formats) == 1 else None, decimal)
     filled = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
     lengths = [len(value) for value in filled if isinstance(value, str)]
+    kinds = Counter(kind for value in filled for kind in _kinds_of(value, forms))
+    if filled and kinds["excel"] == len(filled):
+        time_formats = (EXCEL_DAYS,)
     return ColumnFacts(
         name=name,
         is_top=is_top,
@@ -306,7 +314,8 @@ def _facts(
         n_distinct=len(set(filled)),
         time_formats=time_formats,
         median_chars=int(median(lengths or [0])),
-        kinds=Counter(kind for value in filled for kind in _kinds_of(value, forms)),
+        kinds=kinds,
+        is_excel_time=time_formats == (EXCEL_DAYS,) and 2 * sum(map(is_excel_time, filled)) >= len(filled),
     )
 
 
@@ -326,5 +335,7 @@ def _kinds_of(value: object, forms: ValueForms) -> Iterator[str]:
             yield "time"
         elif looks_like_date(value):
             yield "date"
+    if excel_time(value) is not None:
+        yield "excel"
     if isinstance(to_rating("rating", forms.plain("rating", value)), float):
         yield "number"

@@ -43,8 +43,20 @@ from tasks.start.file_profile import (
 )
 from tasks.start.guards import NO_GUARDS, Guards, as_counted, propose_guards
 from tasks.start.held_out import PLACING, Parts, estimate_parts, read_placing
+from tasks.start.labels import best_label, label_findings
 from tasks.start.probe import answers_per_minute
-from tasks.start.roles import KNOWN, Role, Roles, assign_roles, percent, plain_form, text_columns, time_format
+from tasks.start.roles import (
+    KNOWN,
+    Role,
+    Roles,
+    assign_roles,
+    label_columns,
+    percent,
+    plain_form,
+    text_columns,
+    time_format,
+)
+from tasks.start.row_lists import refuse_row_lists
 from tasks.start.tickets import Tickets, read_tickets
 
 MIN_TICKETS = 20
@@ -63,6 +75,8 @@ _CUT = 0.1
 """Share of replies over the limit from which on there is a warning."""
 _DATED = 0.95
 """Share of the rows with a time from which on a row without one is faulty."""
+_MAX_PROBED = 6
+"""Columns that could be the label that are probed; each takes a fraction of a second."""
 _CHARS_PER_TOKEN = 3.0
 """Of the embedded model on English. Few texts have fewer, so few examples are too long."""
 ANSWER_MINUTES = 15
@@ -196,7 +210,11 @@ def _cannot_teach(proposal: Proposal) -> Iterator[str]:
     tickets, sizes = proposal.tickets, proposal.sizes
     if proposal.roles.shape == "ticket" and (doubt := rows_are_messages(proposal.profile)):
         yield f"{doubt}; {JOIN_MESSAGES}"
-    if not proposal.has_reply and (doubt := unread_replies(proposal.profile, proposal.roles)):
+    if (
+        not proposal.has_reply
+        and "reply" not in proposal.roles.without
+        and (doubt := unread_replies(proposal.profile, proposal.roles))
+    ):
         yield doubt
     if proposal.has_reply and tickets.replies.warning:
         yield tickets.replies.warning
@@ -211,6 +229,8 @@ def _cannot_teach(proposal: Proposal) -> Iterator[str]:
             f"in {tickets.n_named:,} of {n_labelled:,} tickets the customer's text has the label's own words, and to "
             "find them there may be all that is learned"
         )
+    if proposal.routing is not None:
+        yield from label_findings(tickets, proposal.routing, has_reply=proposal.has_reply)
     if proposal.routing is None and (label := proposal.roles.of("category")):
         yield (
             f"{shown(label.name)} is a slice and not learned: in a conversation a label could belong to any turn, so "
@@ -264,6 +284,7 @@ def propose_pipeline(
     if is_by_columns(profile):
         hint = 'write it by rows: df.to_json("tickets.jsonl", orient="records", lines=True)'
         raise _too_little(profile, "the file holds columns, as pandas writes them, and not rows", hint)
+    refuse_row_lists(profile)
     if detect_shape(profile.top) == "ticket" and (wrapped := wrapped_rows(profile)):
         raise _wrapped(profile, *wrapped)
     # Names such as an address or a date are a row of data; as keys of pipelines.yaml they would be ticket text.
@@ -278,23 +299,9 @@ def propose_pipeline(
         )
     if not named and (pair := preference_pair(profile.top)):
         raise _preference(profile, pair)
-    roles = assign_roles(profile, named)
-    has_reply, routing = _what_to_learn(profile, roles)
-    learns = (*(("reply",) if has_reply else ()), *((routing.column,) if routing else ()))
-    whole = path.absolute()
-    columns = {role.column: role.name for role in roles.found}
-    source = FilesSource(
-        kind="files",
-        paths=(str(whole),),
-        shape=roles.shape,
-        columns=columns,
-        csv=profile.csv,
-        time_format=time_format(profile, roles),
-    )
-    table = TableSpec(required=_required(profile, roles))
-    # Split by time drops tickets without one.
-    needed = ("body", *learns, *(("created_at",) if "created_at" in columns else ()))
-    tickets = read_tickets(profile, source, learns=learns, needed=needed, table=table)
+    read = _read_best(profile, named or {})
+    roles, source, table, tickets, routing = read.roles, read.source, read.table, read.tickets, read.routing
+    columns, whole = source.columns, path.absolute()
     n_tickets = (profile.n_rows - sum(profile.unreadable.values())) * tickets.n_usable // profile.n_sampled
     if n_tickets < MIN_TICKETS:
         raise _too_little(
@@ -304,7 +311,7 @@ def propose_pipeline(
             or "a usable ticket has a text, an answer (or a label), and no near duplicate; provide more of them",
         )
     is_placed = not columns.keys().isdisjoint(PLACING)  # else a split depends on the number of tickets alone
-    placing = read_placing(whole, source, needed=needed) if is_placed else None
+    placing = read_placing(whole, source, needed=read.needed) if is_placed else None
     continuous = routing is None
 
     @cache
@@ -318,7 +325,7 @@ def propose_pipeline(
         continuous=continuous,
         example_chars=tickets.example_chars,
         reply_chars=tickets.reply_chars,
-        answers_per_minute=pace or _answers_per_minute(tickets, has_reply=has_reply),
+        answers_per_minute=pace or _answers_per_minute(tickets, has_reply=read.has_reply),
         parts=lambda fraction: as_counted(parts(fraction), n_tickets, continuous=continuous),
     )
     return Proposal(
@@ -331,17 +338,71 @@ def propose_pipeline(
         table=table,
         sizes=sizes,
         gate=gate_of(f"field_{routing.column}" if routing else "chrf", sizes),
-        has_reply=has_reply,
+        has_reply=read.has_reply,
         routing=routing,
         guards=propose_guards(
-            tickets.replies_apart if has_reply else None,
+            tickets.replies_apart if read.has_reply else None,
             parts(sizes.test_fraction),
             tickets.slice_sizes,
-            learned=(has_reply, not continuous),
+            learned=(read.has_reply, not continuous),
             n_tickets=n_tickets,
             n_items=sizes.max_items,
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The sample as tickets, under these roles."""
+
+    roles: Roles
+    has_reply: bool
+    routing: Role | None
+    source: FilesSource
+    table: TableSpec
+    needed: tuple[str, ...]
+    tickets: Tickets
+
+
+def _read_best(profile: Profile, named: Mapping[TicketColumn, str]) -> _Read:
+    """Under the roles that names and values suggest, with the label that the texts predict."""
+    roles = assign_roles(profile, named)
+    label = roles.of("category")
+    if "category" in named or roles.shape != "ticket" or roles.of("body") is None:
+        return _read(profile, roles)
+    if label is not None:
+        read, first = _read(profile, roles), label.name
+        best = best_label(read.tickets.probes, first, is_guess=label.guessed)
+    else:  # of several columns without the name of a label, one that the texts predict
+        first = next(iter(label_columns(profile, roles)), "")
+        if not first or roles.of("priority"):
+            return _read(profile, roles)
+        read = _read(profile, assign_roles(profile, named, label=first))
+        best = best_label(read.tickets.probes, first, is_guess=True)
+        if best not in read.tickets.probes or not read.tickets.probes[best].is_predictable:
+            return _read(profile, roles)
+    return read if best == first else _read(profile, assign_roles(profile, named, label=best))
+
+
+def _read(profile: Profile, roles: Roles) -> _Read:
+    has_reply, routing = _what_to_learn(profile, roles)
+    learns = (*(("reply",) if has_reply else ()), *((routing.column,) if routing else ()))
+    source = FilesSource(
+        kind="files",
+        paths=(str(profile.path.absolute()),),
+        shape=roles.shape,
+        columns={role.column: role.name for role in roles.found},
+        turns=roles.turns,
+        csv=profile.csv,
+        time_format=time_format(profile, roles),
+    )
+    table = TableSpec(required=_required(profile, roles))
+    # Split by time drops tickets without one.
+    needed = ("body", *learns, *(("created_at",) if "created_at" in source.columns else ()))
+    others = list(label_columns(profile, roles))[:_MAX_PROBED]
+    labels = () if routing is None else tuple(dict.fromkeys((*others, routing.name)))
+    tickets = read_tickets(profile, source, learns=learns, needed=needed, table=table, labels=labels)
+    return _Read(roles, has_reply, routing, source, table, needed, tickets)
 
 
 def pipeline_name(path: Path) -> str:
@@ -374,10 +435,10 @@ def _what_to_learn(profile: Profile, roles: Roles) -> tuple[bool, Role | None]:
     if is_table and roles.of("body") is None:
         hint = _name_them(profile, texts) or f"columns: {listing(profile.top)}; --body names the customer's words"
         raise _too_little(profile, f"no column is clearly the customer's text{_left_out(roles, 'body')}", hint)
-    has_reply = not is_table or roles.of("reply") is not None
+    has_reply = "reply" not in roles.without and (not is_table or roles.of("reply") is not None)
     # A label belongs to one question and its answer; in a conversation it could belong to any turn.
     labelled = (is_table or roles.shape == "alpaca") and "messages" not in profile.top
-    routing = (roles.of("category") or roles.of("priority")) if labelled else None
+    routing = (roles.of("category") or roles.of("priority")) if labelled and "category" not in roles.without else None
     if not has_reply and routing is None:
         used = {role.name for role in roles.found}
         if whole := [facts for facts in texts if is_conversation(profile, facts.name)]:

@@ -16,15 +16,19 @@ from pydantic import BeforeValidator
 from ruamel.yaml import YAML
 
 from schemas.errors import ConfigError
+from schemas.file_reading import EXCEL_DAYS, TurnsSpec
 from schemas.spec import Spec
 from schemas.tables import Shape, TicketColumn
 from tasks.sources.readers.headers import did_you_mean, is_plain, listing, shown
 from tasks.sources.readers.layouts import CANONICAL
 from tasks.sources.readers.paths import MISSING, parse_path, walk
-from tasks.sources.readers.shapes import detect_shape, shape_keys
+from tasks.sources.readers.shapes import RowShape, detect_shape, shape_keys
 from tasks.start.file_profile import ColumnFacts, Profile, facts_at
+from tasks.start.turn_lists import TurnList, find_turn_list
 
-MAX_LABELS = 100
+NONE = "none"
+"""Names no column."""
+MAX_LABELS = 200
 """Maximum number of distinct values of a routing field."""
 _MAX_PATHS = 12
 """Unread paths to name."""
@@ -56,6 +60,7 @@ class KnownNames(Spec):
     answered_names: Words
     speaker_names: Words
     speakers: Words
+    agents: Words
     no_labels: Words
     desks: tuple[Desk, ...]
 
@@ -87,6 +92,10 @@ class Roles:
     found: tuple[Role, ...]
     left_out: tuple[str, ...] = ()
     """A reason for each unused column that needs one."""
+    turns: TurnsSpec | None = None
+    """Who speaks in the lists of turns that `messages` is read from."""
+    without: frozenset[str] = frozenset()
+    """Ticket columns that the user wants left out."""
 
     @property
     def other_labels(self) -> tuple[str, ...]:
@@ -106,16 +115,24 @@ def time_format(profile: Profile, roles: Roles) -> str | None:
     return None
 
 
-def assign_roles(profile: Profile, named: Mapping[TicketColumn, str] | None = None) -> Roles:
+def assign_roles(
+    profile: Profile, named: Mapping[TicketColumn, str] | None = None, *, label: str | None = None
+) -> Roles:
     """Propose a ticket column for each suitable column of the file.
 
     Args:
-        named: Ticket column -> column or path that the user names. With a body or reply each row is a ticket.
+        named: Ticket column -> column or path that the user names, or `none` to leave it out. With a body or reply each
+            row is a ticket.
+        label: The column that is the best label, if the user names none.
 
     Raises:
         ConfigError: TG0167, no row has a named column.
     """
-    roles = _assigned(profile, named or {})
+    given = dict(named or {})
+    without = frozenset(column for column, name in given.items() if name == NONE and name not in profile.top)
+    roles = _assigned(profile, {column: name for column, name in given.items() if column not in without}, label)
+    found = tuple(role for role in roles.found if role.column not in without)
+    roles = replace(roles, found=found, without=without)
     updated = roles.of("updated_at")
     formats, declared = _time_formats(profile, updated), time_format(profile, roles)
     if updated is None or not formats or formats == (declared,):
@@ -131,15 +148,25 @@ def _time_formats(profile: Profile, role: Role | None) -> tuple[str, ...]:
     return facts.time_formats if facts else ()
 
 
-def _assigned(profile: Profile, named: Mapping[TicketColumn, str]) -> Roles:
+def _assigned(profile: Profile, named: Mapping[TicketColumn, str], label: str | None) -> Roles:
     chosen = _named_roles(profile, named)
+    if label is not None and "category" not in named:
+        facts = profile.columns[label]
+        is_known = plain_form(label) in KNOWN.names["category"]
+        chosen.append(Role("category", label, evidence_for("category", facts)[1], guessed=not is_known))
     if any(role.column in ("body", "reply") for role in chosen):
         return _of_tickets(profile, chosen, "each row is a ticket, by the columns that you name")
     for desk in KNOWN.desks:
         if set(desk.keys).issubset(profile.top):
             of_desk = [role for role in _of_desk(desk, profile) if not _is_taken(role, chosen)]
             return Roles("ticket", f"rows look like {desk.name}", (*chosen, *of_desk))
-    shape = detect_shape(profile.top)
+    shape = _shape(profile)
+    if shape in ("ticket", "messages") and (turns := _turn_list(profile, shape)):
+        found = [role for role in _by_name(profile, chosen) if role.column not in ("body", "reply", "subject")]
+        held = Role("messages", turns.name, turns.evidence)
+        summary = "each row is a conversation, of which all answers are learned"
+        found = [held, *(role for role in found if _root(role.name) != turns.name)]
+        return Roles("messages", summary, tuple(found), _left_out(profile, found, (turns.name,)), turns.turns)
     if shape == "ticket":
         return _of_tickets(profile, chosen, "each row is a ticket")
     keys = shape_keys(shape)
@@ -148,6 +175,42 @@ def _assigned(profile: Profile, named: Mapping[TicketColumn, str]) -> Roles:
     found = [role for role in _by_name(profile, chosen) if role.name not in keys]
     found = [role for role in found if role.column not in ("body", "reply")]
     return Roles(shape, summary, tuple(found), _left_out(profile, found, keys))
+
+
+def _shape(profile: Profile) -> RowShape:
+    """By the keys of the rows, and by the values: ids in a column `conversation` are no conversations."""
+    shape = detect_shape(profile.top)
+    keys = [key for key in shape_keys(shape)[:2] if key in profile.top] if shape == "sharegpt" else []
+    values = [value for row in profile.rows for key in keys if (value := row.get(key)) is not None]
+    if not keys or any(isinstance(value, list) for value in values):
+        return shape
+    return detect_shape([name for name in profile.top if name not in keys])
+
+
+def _turn_list(profile: Profile, shape: RowShape) -> TurnList | None:
+    """Lists of turns, but not the messages that the shape reads as they are."""
+    found = find_turn_list(profile, speakers=(*KNOWN.speaker_names, "from"), agents=KNOWN.agents)
+    return None if found and shape == "messages" and found.turns.speaker in ("role", "from") else found
+
+
+def label_columns(profile: Profile, roles: Roles) -> dict[str, str]:
+    """Top-level columns that could be the label -> the counts that show it; names of queues and labels first.
+
+    The column that is the label is among them.
+    """
+    used = {role.name for role in roles.found if role.column != "category"}
+    others = (name for column, names in KNOWN.names.items() if column != "category" for name in names)
+    no_labels = {*KNOWN.language_names, *_NO_LABELS, *others}
+    found = {}
+    for name in profile.top:
+        facts = profile.columns.get(name)
+        if facts is None or name in used or shown(name).strip("'") != name or plain_form(name) in no_labels:
+            continue
+        fits, evidence = evidence_for("category", facts)
+        if fits and facts.personal_share <= 0.2:
+            found[name] = evidence
+    order = {name: place for place, name in enumerate(KNOWN.names["category"])}
+    return dict(sorted(found.items(), key=lambda pair: order.get(plain_form(pair[0]), len(order))))
 
 
 def text_columns(profile: Profile, *, below: str | None = None) -> list[ColumnFacts]:
@@ -305,14 +368,16 @@ def _guess(column: TicketColumn, profile: Profile, *, taken: Collection[str]) ->
 def _time_by_values(profile: Profile, *, taken: Collection[str]) -> list[Role]:
     """The one column whose values are all times, whatever its name; none if there are several.
 
-    Numbers may be anything, and names such as `due_date` say another time than that of writing.
+    Numbers may be anything, unless they can only be Excel's times. Names such as `due_date` say another time than that
+    of writing.
     """
     others = {*KNOWN.other_times, *KNOWN.names["updated_at"]}
     fit = [
         facts
         for name, facts in profile.columns.items()
         if facts.is_top and name not in taken and shown(name) == name and plain_form(name) not in others
-        if facts.n_filled == facts.n_rows == facts.kinds["time"] and not facts.kinds["number"]
+        if facts.is_excel_time or (facts.kinds["time"] == facts.n_filled and not facts.kinds["number"])
+        if facts.n_filled == facts.n_rows
         if facts.n_distinct > 1 and len(facts.time_formats) <= 1
     ]
     if len(fit) != 1:
@@ -361,14 +426,15 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
         return False, "empty in every sampled row"
     match column:
         case "created_at" | "updated_at":
-            what = f"parse as {facts.times_as}" if facts.kinds["text"] else "are times"
+            n_times = facts.kinds["excel" if facts.time_formats == (EXCEL_DAYS,) else "time"]
+            what = f"parse as {facts.times_as}" if facts.kinds["text"] or facts.kinds["excel"] else "are times"
             if facts.kinds["date"] >= 0.5 * n and len(facts.time_formats) > 1:
                 what += f"; CHECK: `time_format` may be {' or '.join(facts.time_formats[:2])}"
             if n_distinct == 1 < n:
                 return False, "one time in all rows"
             if n < n_rows:
                 what += f"; {n_rows - n:,} of {n_rows:,} rows have none"
-            return facts.kinds["time"] / n >= 0.9, f"{percent(facts.kinds['time'], n)} of {n:,} values {what}"
+            return n_times / n >= 0.9, f"{percent(n_times, n)} of {n:,} values {what}"
         case "rating":
             return facts.kinds["number"] == n, f"{percent(facts.kinds['number'], n)} of {n:,} are numbers"
         case "category" | "priority" | "product" | "channel":

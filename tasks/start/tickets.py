@@ -21,13 +21,16 @@ from schemas.curation import TableSpec
 from schemas.curation_card import ReplyVariety
 from schemas.curation_steps import PATTERN_TYPES
 from schemas.source import FilesSource
+from tasks.assess.learnable import Probe, probe_labels
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
 from tasks.curate.redaction.name_rules import find_names_by_rules
 from tasks.curate.redaction.personal import ID_COLUMNS, find_personal, is_personal_id
 from tasks.curate.rows import ticket_table
 from tasks.curate.validate import invalid_rows
 from tasks.sources.readers.columns import TicketMaker
+from tasks.sources.readers.paths import MISSING, Path, parse_path, walk
 from tasks.sources.readers.records import Record, in_batches
+from tasks.sources.readers.values import to_text
 from tasks.start.file_profile import Profile
 from tasks.start.guards import GUARDED, ReplyRange, reply_range
 from tasks.start.roles import percent
@@ -86,6 +89,12 @@ class Tickets:
     n_html: int
     """Tickets with HTML tags or entities in body or reply."""
     steps: tuple[TriedStep, ...]
+    probes: Mapping[str, Probe]
+    """Column of the file that could be the label -> how well the texts that the steps leave predict it."""
+    n_labelled: int
+    """Tickets with a label, with and without a reply."""
+    n_labelled_replies: int
+    """Those with a reply."""
     replies_apart: ReplyRange | None = None
     """How far apart right and wrong replies are; None without labelled replies."""
     slice_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -93,7 +102,13 @@ class Tickets:
 
 
 def read_tickets(
-    profile: Profile, source: FilesSource, *, learns: tuple[str, ...], needed: tuple[str, ...], table: TableSpec
+    profile: Profile,
+    source: FilesSource,
+    *,
+    learns: tuple[str, ...],
+    needed: tuple[str, ...],
+    table: TableSpec,
+    labels: Sequence[str] = (),
 ) -> Tickets:
     """Turn the sample into tickets and count them.
 
@@ -102,6 +117,7 @@ def read_tickets(
         learns: Ticket columns that are learned.
         needed: Ticket columns that a usable ticket needs.
         table: What a valid ticket is.
+        labels: Columns of the file that could be the label, to be probed.
 
     Raises:
         DataError: as a run would: TG0204, shapes are mixed.
@@ -147,6 +163,9 @@ def read_tickets(
         n_named=sum(_is_named(ticket[label], ticket["body"]) for ticket in usable) if label else 0,
         n_html=sum(bool(_HTML.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
         steps=tried.steps,
+        probes=_probes(profile, tried.tickets, labels),
+        n_labelled=sum(bool(ticket[label]) for ticket in tickets) if label else 0,
+        n_labelled_replies=sum(bool(ticket[label] and ticket["reply"]) for ticket in tickets) if label else 0,
         replies_apart=reply_range([(ticket[label], ticket["reply"]) for ticket in usable])
         if label and "reply" in learns
         else None,
@@ -159,6 +178,20 @@ def _slice_sizes(tickets: pa.Table, needed: tuple[str, ...]) -> dict[str, tuple[
         tickets = tickets.filter(pc.is_valid(tickets[name]))
     counts = {name: pc.value_counts(tickets[name].drop_null()).field("counts") for name in GUARDED}
     return {name: tuple(each.to_pylist()) for name, each in counts.items() if len(each)}
+
+
+def _probes(profile: Profile, tickets: pa.Table, labels: Sequence[str]) -> dict[str, Probe]:
+    row_at = dict(zip(profile.lines, profile.rows, strict=True))
+    rows = [row_at[line] for line in tickets["source_line"].to_pylist()]
+    paths: dict[str, Path] = {name: (name,) if name in profile.top else parse_path(name) or (name,) for name in labels}
+    found = {name: [to_text("category", _at(row, path)) for row in rows] for name, path in paths.items()}
+    texts = {name: [value if isinstance(value, str) else None for value in values] for name, values in found.items()}
+    return probe_labels(tickets, texts)
+
+
+def _at(row: Mapping[str, object], path: Path) -> object:
+    value = walk(row, path)
+    return None if value is MISSING else value
 
 
 def _curation(

@@ -1,12 +1,17 @@
 """Files as strangers bring them: the shapes of real exports, with other words, each made by a seed."""
 
 import csv
+import gzip
 import io
+import json
 import random
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 Row = dict[str, Any]
 
@@ -120,12 +125,12 @@ def chatty(folder: Path) -> Path:
 def german_excel(folder: Path) -> Path:
     """A German Excel export: semicolons, windows-1252, days first, umlauts in the header."""
     draw = random.Random(5)
-    faults = (
-        "l\u00e4sst sich nicht einschalten",
-        "kam besch\u00e4digt an",
-        "wurde doppelt abgebucht",
-        "zeigt einen Fehler",
-    )
+    faults = {
+        "l\u00e4sst sich nicht einschalten": "Reparatur",
+        "zeigt einen Fehler": "Reparatur",
+        "kam besch\u00e4digt an": "Versand",
+        "wurde doppelt abgebucht": "Rechnung",
+    }
     return write_rows(
         folder / "export.csv",
         [
@@ -134,11 +139,11 @@ def german_excel(folder: Path) -> Path:
                 "Eingangsdatum": f"{1 + n % 28:02d}.{1 + n % 9:02d}.2026 {n % 24:02d}:{n % 60:02d}",
                 "Kundennr.": 1_000 + n % 300,
                 "Betreff": f"Frage zu Auftrag {n}",
-                "Nachricht": f"Guten Tag, mein Ger\u00e4t {draw.choice(PRODUCTS)} Nummer {n} {draw.choice(faults)}. "
-                f"Was tun? Die Nummer auf dem Schild ist {draw.randrange(10**6)}.",
-                "Abteilung": draw.choice(("Rechnung", "Reparatur", "Versand")),
+                "Nachricht": f"Guten Tag, mein Ger\u00e4t {draw.choice(PRODUCTS)} Nummer {n} {fault}. "
+                f"Dabei sind {', '.join(draw.sample(PARTS, 3))}. Auf dem Schild steht {draw.randrange(10**6)}.",
+                "Abteilung": faults[fault],
             }
-            for n in range(600)
+            for n, fault in enumerate(draw.choices(list(faults), k=600))
         ],
         delimiter=";",
         encoding="cp1252",
@@ -176,7 +181,7 @@ def french_desk(folder: Path) -> Path:
                 "date d'ouverture": f"{1 + n % 28:02d}/{1 + n % 9:02d}/2026 {n % 24:02d}:{n % 60:02d}",
                 "objet": f"Commande {n}",
                 "demande": f"Bonjour, l'appareil {draw.choice(PRODUCTS)} de la commande {n} ne marche plus depuis le "
-                f"{1 + n % 28} mai, num\u00e9ro {draw.randrange(10**6)}. Que faire ?",
+                f"{1 + n % 28} mai : {', '.join(draw.sample(PARTS, 3))}, num\u00e9ro {draw.randrange(10**6)}.",
                 "service": draw.choice(("facturation", "r\u00e9paration", "livraison")),
                 "urgence": draw.choice(("basse", "haute")),
             }
@@ -195,6 +200,7 @@ def ctime_log(folder: Path) -> Path:
         folder / "utterances.tsv",
         [
             {
+                "id": "" if n % 4 else f"U{n}",
                 "logged": (start + timedelta(minutes=37 * n)).strftime("%a %b %d %H:%M:%S %Y"),
                 "text": sentence(draw),
                 "intent": draw.choice(("refund", "repair", "delivery")),
@@ -205,8 +211,249 @@ def ctime_log(folder: Path) -> Path:
     )
 
 
+TEAMS = {
+    "Billing and Payments": ["invoice", "amount", "refund", "bank", "card", "charge", "tax", "discount"],
+    "Technical Support": ["firmware", "crash", "driver", "restart", "sensor", "network", "signal", "update"],
+    "Returns and Exchanges": ["parcel", "courier", "return", "box", "exchange", "damaged", "label", "depot"],
+    "Sales": ["offer", "quantity", "reseller", "catalogue", "sample", "price-list", "demo", "order-form"],
+}
+"""A team's queue -> words that its customers use."""
+
+
+def about(draw: random.Random, team: str) -> str:
+    """A customer's words, some of which say whose they are."""
+    return f"It is about {' and '.join(draw.sample(TEAMS[team], 2))}. {sentence(draw)}"
+
+
+def multilingual(folder: Path) -> Path:
+    """Tickets in five languages with tags, and replies of which many are long."""
+    draw = random.Random(9)
+    hello = {"en": "Hello, my order is late", "de": "Guten Tag, meine Bestellung kommt zu spaet und ich warte",
+             "fr": "Bonjour, ma commande est en retard et je l'attends toujours",
+             "es": "Hola, mi pedido llega tarde y todavia lo estoy esperando",
+             "pt": "Bom dia, o meu pedido esta atrasado e ainda estou esperando"}  # fmt: skip
+    rows = []
+    for n in range(600):
+        language, team = draw.choice(list(hello)), draw.choice(list(TEAMS))
+        words = " ".join(draw.sample(TEAMS[team], 2))
+        rows.append(
+            {
+                "subject": f"{words} {n}",
+                "body": f"{hello[language]}: {words}, {draw.randrange(10**6)}, {' '.join(draw.sample(PARTS, 3))}.",
+                "answer": f"{hello[language]}, {n}. {'We look at it, ' * (60 if n % 5 < 2 else 3)}your desk {n}.",
+                "type": draw.choice(("Incident", "Request", "Problem", "Change")),
+                "queue": team,
+                "priority": draw.choice(("low", "medium", "high")),
+                "language": language,
+                "tag_1": draw.choice(PARTS),
+                "tag_2": draw.choice(("", *PARTS)),
+            }
+        )
+    return write_rows(folder / "tickets-multi.csv", rows)
+
+
+def numbered_labels(folder: Path) -> Path:
+    """Tickets of a desk that writes numbers in the place of names, most of them of one kind."""
+    draw = random.Random(10)
+    rows = []
+    for n in range(700):
+        number = 4 if draw.random() < 0.6 else draw.choice((1, 3, 5, 7) if n % 90 else (11,))
+        team = list(TEAMS)[number % 4]
+        rows.append(
+            {
+                "title": f"{draw.choice(TEAMS[team])} {n}",
+                "body": about(draw, team),
+                "ticket_type": number % 2,
+                "category": number,
+                "sub_category1": draw.randrange(40),
+                "business_service": draw.randrange(90),
+                "urgency": draw.randrange(4),
+                "impact": draw.randrange(5),
+            }
+        )
+    return write_rows(folder / "all_tickets.csv", rows)
+
+
+def marked_csv(folder: Path) -> Path:
+    """A CSV as Windows writes it: byte order mark and CRLF."""
+    draw = random.Random(11)
+    start = datetime(2026, 2, 3, 10)
+    rows = [
+        {"Id": n, "Text": about(draw, team), "Department": team, "Opened": f"{start + timedelta(minutes=53 * n)}"}
+        for n, team in enumerate(draw.choices(list(TEAMS), k=300))
+    ]
+    return write_rows(folder / "marked.csv", rows, encoding="utf-8-sig")
+
+
+def excel_serials(folder: Path) -> Path:
+    """A sheet of Excel as CSV, whose times are numbers of days, next to amounts and ids of the same size."""
+    draw = random.Random(12)
+    rows = [
+        {
+            "Case": 41_000 + n,
+            "Received": f"{46_027 + n / 9 + n % 1440 / 1440:.9f}",
+            "Account": 42_000 + n % 150,
+            "Amount": f"{draw.uniform(40_000, 50_000):.2f}",
+            "Message": about(draw, team),
+            "Team": team,
+        }
+        for n, team in enumerate(draw.choices(list(TEAMS), k=600))
+    ]
+    return write_rows(folder / "sheet.csv", rows)
+
+
+def many_intents(folder: Path) -> Path:
+    """150 intents, each with its own words."""
+    draw = random.Random(13)
+    letters = "bdfgklmnprstvz"
+    words = [f"{a}{b}{c}" for a in letters for b in "aeiou" for c in letters][:450]
+    rows = []
+    for n in range(1500):
+        own = words[3 * (n % 150) :][:3]
+        text = f"Please {own[0]} my {draw.choice(PARTS)} and {own[1 + n // 150 % 2]} {n} {draw.choice(TIMES)}"
+        rows.append({"text": text, "intent": f"intent_{n % 150}"})
+    path = folder / "intents.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def parts_object(folder: Path) -> Path:
+    """One object with a list of rows for each part; a row is a text and its label."""
+    draw = random.Random(14)
+    parts = {
+        part: [[about(draw, team), team] for team in draw.choices(list(TEAMS), k=n)]
+        for part, n in (("oos_val", 40), ("val", 60), ("train", 300), ("test", 60))
+    }
+    path = folder / "data_full.json"
+    path.write_text(json.dumps(parts))
+    return path
+
+
+def _chat(draw: random.Random, agent: str, text: str) -> list[Row]:
+    """Several exchanges; some speakers write twice in a row, and the customer has the last word."""
+    turns = []
+    for at in range(draw.randrange(2, 5)):
+        turns.append({"index": len(turns), "speaker": "USER", text: sentence(draw)})
+        if draw.random() < 0.2:
+            turns.append({"index": len(turns), "speaker": "USER", text: f"It is the {draw.choice(PARTS)}."})
+        answer = f"Please send the {draw.choice(PARTS)} {draw.randrange(10**6)} back, step {at}."
+        turns.append({"index": len(turns), "speaker": agent, text: answer})
+    return [*turns, {"index": len(turns), "speaker": "USER", text: "Thank you, bye."}]
+
+
+def chats(folder: Path) -> Path:
+    """Conversations as lists of turns, one of which begins with the agent."""
+    draw = random.Random(15)
+    rows = [
+        {
+            "conversation_id": f"dlg-{n}",
+            "instruction_id": f"repair-{n % 7}",
+            "utterances": _chat(draw, "ASSISTANT", "text"),
+        }
+        for n in range(200)
+    ]
+    for row in rows[::3]:
+        row["utterances"].insert(0, {"index": -1, "speaker": "ASSISTANT", "text": "Hello, how can I help?"})
+    path = folder / "chats.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def service_chats(folder: Path) -> Path:
+    """Conversations whose agent is called SYSTEM, with frames of values in each turn."""
+    draw = random.Random(16)
+    frames = [{"service": "Shop_1", "slots": []}]
+    rows = [
+        {
+            "dialogue_id": f"{n % 9}_{n:05d}",
+            "services": [draw.choice(("Shop_1", "Repair_2"))],
+            "turns": [{"frames": frames, **turn} for turn in _chat(draw, "SYSTEM", "utterance")],
+        }
+        for n in range(200)
+    ]
+    path = folder / "dialogues_001.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def turn_rows(folder: Path) -> Path:
+    """A row for each of a customer's turns; `conversation` has ids, and many labels say that there is none."""
+    draw = random.Random(17)
+    rows = []
+    for chat in range(300):
+        for turn in range(draw.randrange(1, 5)):
+            team = draw.choice(list(TEAMS))
+            label = "NONE" if draw.random() < 0.2 else team
+            rows.append({"conversation": f"c{chat}", "turn": turn, "text": about(draw, team), "intent": label})
+    path = folder / "turns.csv.gz"
+    path.write_bytes(gzip.compress(write_rows(folder / "turns.csv", rows).read_bytes(), mtime=0))
+    (folder / "turns.csv").unlink()
+    return path
+
+
+def listed_parquet(folder: Path) -> Path:
+    """Parquet with lists, and times that have a zone; the type of ITIL is next to the queue."""
+    draw = random.Random(18)
+    start = datetime(2026, 1, 5, tzinfo=UTC)
+    rows = [
+        {
+            "Subject": f"{draw.choice(TEAMS[team])} {n}",
+            "Body": about(draw, team),
+            "Answer": f"Thank you. Please send the {draw.choice(PARTS)} with number {n} to our desk.",
+            "Type": draw.choice(("Incident", "Request", "Problem", "Change")),
+            "Queue": team,
+            "Tags": draw.sample(PARTS, 2),
+            "Created": start + timedelta(minutes=53 * n),
+        }
+        for n, team in enumerate(draw.choices(list(TEAMS), k=600))
+    ]
+    path = folder / "tickets.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def french_hours(folder: Path) -> Path:
+    """A small French export in latin-1 whose times are 14h35; only `service` is in the texts."""
+    draw = random.Random(19)
+    teams = {
+        "facturation": ("facture", "montant"),
+        "atelier": ("panne", "pi\u00e8ce"),
+        "livraison": ("colis", "retard"),
+    }
+    rows = []
+    for n in range(150):
+        team = draw.choice(list(teams))
+        rows.append(
+            {
+                "numero": f"D{n}",
+                "date d'ouverture": f"{1 + n % 28:02d}/{1 + n % 9:02d}/2026 {8 + n % 10}h{n % 60:02d}",
+                "demande": f"Bonjour, {draw.choice(teams[team])} {n}, {draw.choice(PARTS)} du {draw.choice(PRODUCTS)}, "
+                f"r\u00e9f\u00e9rence {draw.randrange(10**6)}, ne va pas. Que faire ?",
+                "r\u00e9ponse": f"Merci, nous regardons le dossier {n} et l'{draw.choice(PARTS)} cette semaine.",
+                "service": team,
+                "urgence": draw.choice(("basse", "haute", "moyenne")),
+            }
+        )
+    return write_rows(folder / "sav.csv", rows, delimiter=";", encoding="latin-1")
+
+
+def unlearnable(folder: Path) -> Path:
+    """A label that no text shows, next to one that each text shows."""
+    draw = random.Random(20)
+    rows = [
+        {"text": about(draw, team), "reply": f"Please send the {draw.choice(PARTS)} of case {n} back.",
+         "category": draw.choice(("red", "green", "blue", "grey")), "department": team}
+        for n, team in enumerate(draw.choices(list(TEAMS), k=500))
+    ]  # fmt: skip
+    return write_rows(folder / "unlearnable.csv", rows)
+
+
 STRANGERS: dict[str, Callable[[Path], Path]] = {
     make.__name__: make
-    for make in (public_desk, anonymised, two_languages, chatty, german_excel, itil_queue, french_desk, ctime_log)
-}
+    for make in (
+        public_desk, anonymised, two_languages, chatty, german_excel, itil_queue, french_desk, ctime_log, multilingual,
+        numbered_labels, marked_csv, excel_serials, many_intents, chats, service_chats, turn_rows, listed_parquet,
+        french_hours, unlearnable,
+    )
+}  # fmt: skip
 """Name -> writes the file into a folder and returns its path."""

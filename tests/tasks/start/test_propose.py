@@ -563,9 +563,9 @@ def test_nested_paths_that_are_not_read_are_listed(write_jsonl: WriteCsv, tmp_pa
 
 
 def dialog(n: int) -> Row:
-    """Two turns in a list, as IBM's tweets have them."""
+    """Two turns in a list, as IBM's tweets have them, of speakers whose names say nothing."""
     said = (f"My phone {n} lost its signal again, what now?", f"Please restart phone {n} and tell us its model.")
-    turns = [{"speaker": ("user", "agent")[place], "message": text} for place, text in enumerate(said)]
+    turns = [{"speaker": ("anna", "bert")[place], "message": text} for place, text in enumerate(said)]
     return {"dialogId": n if n % 2 else None, "dialogContent": turns, "meta": {"topic": ("signal", "bill")[n % 2]}}
 
 
