@@ -1,4 +1,4 @@
-"""Baselines that need no language model: predict the routing field by majority class, or by TF-IDF and regression.
+"""Baselines that need no language model: predict the routing field by majority class, or by TF-IDF and a classifier.
 
 They take seconds and learn only from train. Called by `flows/prepare.py` and `flows/assess.py`.
 """
@@ -15,7 +15,7 @@ from schemas.errors import DataError
 from schemas.spec import Spec
 from schemas.template import PASSAGES, template_columns
 from tasks.assess.fields import FieldPattern, score_whole
-from tasks.assess.retrieval import fit_words, question_text
+from tasks.assess.retrieval import fit_labels, fit_words, question_text
 from tasks.assess.score import write_scores
 from tasks.step import as_step
 from tasks.tickets.encoded import encoded_ids
@@ -27,7 +27,7 @@ class ClassifierSpec(Spec):
 
     arm: Literal["majority", "tfidf", "tfidf_examples"]
     """majority: train's most common value (of equals, the first in the alphabet). tfidf and tfidf_examples: a
-    multinomial logistic regression on words and word pairs of subject and body, with logarithmic counts."""
+    linear classifier (`fit_labels`) of words and word pairs of subject and body, with logarithmic counts."""
     field: str
     """The ticket column that is predicted."""
     seed: int
@@ -117,9 +117,6 @@ def _exact(answer: str, item: Mapping[str, Any], pattern: str | None) -> float:
 
 
 def _predict(texts: Sequence[str], labels: Sequence[str], questions: Sequence[str], spec: ClassifierSpec) -> list[str]:
-    from sklearn.linear_model import LogisticRegression
-
     vectorizer, features = fit_words(texts)
-    model = LogisticRegression(C=10.0, max_iter=2000, random_state=spec.seed)
-    model.fit(features, labels)
+    model = fit_labels(features, labels, seed=spec.seed)
     return [str(value) for value in model.predict(vectorizer.transform(questions))]
