@@ -44,6 +44,27 @@ class RowReading(Source):
     """Who speaks in the conversations of `messages`, and where their text is; null for `{role, content}`."""
     extra_columns: Literal["ignore", "error"] = "ignore"
     """What to do with columns that are neither ticket columns nor mapped; they are always counted."""
+    time_format: str | None = None
+    """Format of `created_at` and `updated_at` as Python's strptime has it, e.g. `%d.%m.%Y %H:%M`; ISO 8601 and numbers
+    are read with and without it. `excel` reads numbers as days since 1899-12-30, as Excel stores dates. Times without a
+    zone are UTC."""
+
+    @field_validator("time_format")
+    @classmethod
+    def _has_a_day(cls, value: str | None) -> str | None:
+        """Refuse a format that loses the day: writing a time and reading it again must keep it."""
+        if value in (None, EXCEL_DAYS):
+            return value
+        day = datetime(2026, 11, 28, 13, 45, 59, tzinfo=UTC)
+        try:
+            same = datetime.strptime(day.strftime(value), value).date() == day.date()
+        except ValueError:
+            same = False
+        if not same:
+            raise ValueError(
+                f"{value!r} does not give day, month and year; an example: %d.%m.%Y %H:%M; `excel` reads days"
+            )
+        return value
 
 
 Encoding = Literal["utf-8", "windows-1252", "latin-1", "iso-8859-15", "iso-8859-2", "windows-1250"]
@@ -67,24 +88,3 @@ class FileReading(RowReading):
     """`auto` uses the file's suffix, never its content."""
     csv: CsvSpec = CsvSpec()
     """Delimiter, encoding and decimals of CSV files."""
-    time_format: str | None = None
-    """Format of `created_at` and `updated_at` as Python's strptime has it, e.g. `%d.%m.%Y %H:%M`; ISO 8601 and numbers
-    are read with and without it. `excel` reads numbers as days since 1899-12-30, as Excel stores dates. Times without a
-    zone are UTC."""
-
-    @field_validator("time_format")
-    @classmethod
-    def _has_a_day(cls, value: str | None) -> str | None:
-        """Refuse a format that loses the day: writing a time and reading it again must keep it."""
-        if value in (None, EXCEL_DAYS):
-            return value
-        day = datetime(2026, 11, 28, 13, 45, 59, tzinfo=UTC)
-        try:
-            same = datetime.strptime(day.strftime(value), value).date() == day.date()
-        except ValueError:
-            same = False
-        if not same:
-            raise ValueError(
-                f"{value!r} does not give day, month and year; an example: %d.%m.%Y %H:%M; `excel` reads days"
-            )
-        return value

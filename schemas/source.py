@@ -47,6 +47,24 @@ class DuckDBSource(RowReading):
         return self
 
 
+class SQLiteSource(RowReading):
+    """A table, or one SELECT, in a SQLite file of yours; opened read-only."""
+
+    kind: Literal["sqlite"]
+    database: str
+    """Path of the SQLite file, relative to pipelines.yaml."""
+    table: str | None = None
+    """Name of a table or view; exactly one of `table` and `query`."""
+    query: str | None = None
+    """One SELECT statement in SQLite's dialect; exactly one of `table` and `query`."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> SQLiteSource:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give exactly one of `table` and `query`")
+        return self
+
+
 class IcebergSource(RowReading):
     """One snapshot of an Iceberg table with local files; deleted rows are never read. Needs the extra `iceberg`."""
 
@@ -111,7 +129,7 @@ class GeneratedSource(Source):
 
 
 SOURCES: Kinds[Source] = Kinds(
-    FilesSource, RemoteFilesSource, DuckDBSource, IcebergSource, HuggingFaceSource, GeneratedSource, ZendeskSource,
-    PostgresSource, key="kind",
+    FilesSource, RemoteFilesSource, DuckDBSource, SQLiteSource, IcebergSource, HuggingFaceSource, GeneratedSource,
+    ZendeskSource, PostgresSource, key="kind",
 )  # fmt: skip
 SourceSpec = Annotated[Source, SOURCES]

@@ -4,7 +4,9 @@ While another program has the file open for writing, a copy of it is read (`data
 tickets.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tasks.sources.kind import Ingested, Ingestion, Part, Place, SourceKind
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import arrow_batches
 from tasks.sources.readers.records import BATCH_ROWS, RowBatch
+from tasks.sources.tables import Database, Table, make_tables
 from tasks.storage.warehouse import connect, in_bounds, quote_identifier
 
 LAKE = "ducklake_snapshot"
@@ -64,6 +67,17 @@ class DuckDBFile(SourceKind[DuckDBSource]):
             return None
         copy_database(database, ingestion.folder)
         return Ingested(0, 0, datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @contextmanager
+    def database(self, source: DuckDBSource, place: Place) -> Iterator[Database]:
+        with connect(_database(source, place), read_only=True, threads=1) as connection:
+
+            def select(sql: str) -> list[dict[str, object]]:
+                found = connection.execute(sql)
+                names = [name for name, *_ in found.description or ()]
+                return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+            yield Database(_tables(connection), select)
 
     def release(self, folder: Path) -> None:
         remove_copy(folder)
@@ -118,6 +132,32 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[RowBatch]:
                 where=str(database),
             ) from None
         yield from arrow_batches(table.to_batches(max_chunksize=BATCH_ROWS))
+
+
+def _tables(connection: duckdb.DuckDBPyConnection) -> tuple[Table, ...]:
+    columns: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    primary, foreign = {}, defaultdict(list)
+    for schema, table, column, type_ in connection.execute(
+        "SELECT table_schema, table_name, column_name, data_type FROM information_schema.columns "
+        "WHERE table_catalog = current_catalog() ORDER BY table_schema, table_name, ordinal_position"
+    ).fetchall():
+        columns[schema, table][column] = type_
+    for schema, table, kind, names, other, others in connection.execute(
+        "SELECT schema_name, table_name, constraint_type, constraint_column_names, referenced_table, "
+        "referenced_column_names FROM duckdb_constraints() WHERE database_name = current_catalog() "
+        "AND constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY') ORDER BY constraint_index"
+    ).fetchall():
+        if kind == "PRIMARY KEY":
+            primary[schema, table] = names
+        elif len(names) == 1:
+            foreign[schema, table].append((names[0], (schema, other), others[0]))
+    return make_tables(
+        columns,
+        main="main",
+        count=lambda sql: int((connection.execute(f"SELECT count(*) FROM {sql}").fetchone() or (0,))[0]),
+        primary_keys=primary,
+        foreign_keys=foreign,
+    )
 
 
 def _table(connection: duckdb.DuckDBPyConnection, name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from schemas.errors import ConfigError
-from schemas.file_reading import CsvSpec, FileReading
+from schemas.file_reading import CsvSpec, FileReading, RowReading
 from tasks.sources.kind import Part
 from tasks.sources.readers.read_arrow import read_parquet
 from tasks.sources.readers.read_csv import read_csv
@@ -105,10 +105,9 @@ def file_parts(files: Iterable[SourceFile], reading: FileReading) -> Iterator[Pa
 
 
 def forms_of(source: object) -> ValueForms:
-    """How the source writes times and decimals; only files declare it."""
-    if not isinstance(source, FileReading):
-        return ValueForms()
-    return ValueForms(source.time_format, source.csv.decimal)
+    """How the source writes times and decimals, where it declares that."""
+    decimal = source.csv.decimal if isinstance(source, FileReading) else "."
+    return ValueForms(source.time_format if isinstance(source, RowReading) else None, decimal)
 
 
 def reader_of(form: FileFormat, csv: CsvSpec) -> Callable[[Path], Iterator[RowBatch]]:

@@ -4,6 +4,7 @@ It knows no kind. Each kind's file has a subclass of `SourceKind` and an instanc
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -15,6 +16,7 @@ from schemas.source import SOURCES
 from tasks.privacy.hashes import Forgotten
 from tasks.progress import Progress, silent
 from tasks.sources.readers.records import RowBatch
+from tasks.sources.tables import Database
 
 S = TypeVar("S", bound=Source)
 
@@ -140,6 +142,13 @@ class SourceKind(Generic[S]):
 
     def release(self, folder: Path) -> None:
         """Remove what only the ending run needed."""
+
+    def database(self, source: S, place: Place) -> AbstractContextManager[Database]:
+        """Open the whole database of the source, whose table or query matters not, for `tunegate init`.
+
+        Only kinds that read databases have it.
+        """
+        raise NotImplementedError
 
     def summary(self, source: S, here: Ingested) -> str:
         """What was ingested, for the console."""

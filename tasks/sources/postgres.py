@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -20,12 +21,13 @@ from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import PostgresSource
 from schemas.secret import secret_value
 from tasks.progress import Progress
-from tasks.sources.kind import Ingested, Ingestion, need_package
+from tasks.sources.kind import Ingested, Ingestion, Place, need_package
 from tasks.sources.landed_rows import DELETED, LandedRows, faulty_records
 from tasks.sources.landing import FAULTY, FILE, LandedRow, Landing, open_landing, reason_of
 from tasks.sources.postgres_sql import Statements, check_query
 from tasks.sources.readers.records import BATCH_ROWS, Fault, Record
 from tasks.sources.row_owner import RowOwner
+from tasks.sources.tables import Database, Table, make_tables
 from tasks.storage.failpoint import reach
 
 if TYPE_CHECKING:
@@ -108,6 +110,24 @@ class Postgres(LandedRows[PostgresSource]):
                 ticket_id = None if place is None else str(orjson.loads(key)[place])
                 yield Record(number, None, _kept(state, content), ticket_id=ticket_id)
         yield from faulty_records(landing, number)
+
+    @contextmanager
+    def database(self, source: PostgresSource, place: Place) -> Iterator[Database]:
+        """Open the database of the `dsn`, in one read-only snapshot.
+
+        Raises:
+            ConfigError, DataError, ServiceError: as `sync`.
+        """
+        origin_of(source)
+        with _own_errors(source), _snapshot(source) as connection:
+
+            def select(sql: str) -> list[dict[str, object]]:
+                with connection.cursor() as cursor:
+                    cursor.execute(sql)
+                    names = [column.name for column in cursor.description or ()]
+                    return [dict(zip(names, map(_json, row), strict=True)) for row in cursor.fetchall()]
+
+            yield Database(_tables(connection), select)
 
 
 KIND = Postgres()
@@ -204,6 +224,10 @@ def _plain(value: object) -> object:
     return str(value)
 
 
+def _json(value: object) -> object:
+    return value if value is None or isinstance(value, str | int | float | list | dict) else _plain(value)
+
+
 def _loaded(text: str) -> object:
     """A value of type json, or the exception for `_row` to raise: raised here it would end the page."""
     try:
@@ -233,6 +257,50 @@ def _check_key(source: PostgresSource, connection: Connection, statements: State
             where="source.key",
             hint="name all columns that together identify a row",
         )
+
+
+_NAMED = (
+    "FROM pg_class AS r JOIN pg_namespace AS n ON n.oid = r.relnamespace "
+    "WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' "
+    "AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(r.oid, 'SELECT') AND NOT r.relispartition"
+)
+"""The tables and views that the role may read, without the parts of a partitioned table."""
+
+
+def _tables(connection: Connection) -> tuple[Table, ...]:
+    columns: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    primary, foreign = {}, defaultdict(list)
+    found = f"SELECT r.oid, n.nspname, r.relname {_NAMED}"
+    for schema, table, column, type_ in _query(
+        connection,
+        f"SELECT t.nspname, t.relname, a.attname, a.atttypid::regtype::text FROM ({found}) AS t "
+        "JOIN pg_attribute AS a ON a.attrelid = t.oid "
+        "WHERE a.attnum > 0 AND NOT a.attisdropped ORDER BY t.nspname, t.relname, a.attnum",
+    ):
+        if "." not in schema + table:  # `table` could not name it
+            columns[schema, table][column] = type_
+    names = (
+        "(SELECT array_agg(a.attname::text ORDER BY k.place) FROM unnest({0}) WITH ORDINALITY AS k (number, place) "
+        "JOIN pg_attribute AS a ON a.attrelid = {1} AND a.attnum = k.number)"
+    )
+    for schema, table, kind, keys, other_schema, other, others in _query(
+        connection,
+        f"SELECT t.nspname, t.relname, c.contype, {names.format('c.conkey', 'c.conrelid')}, o.nspname, o.relname, "
+        f"{names.format('c.confkey', 'c.confrelid')} FROM pg_constraint AS c JOIN ({found}) AS t ON t.oid = c.conrelid "
+        f"LEFT JOIN ({found}) AS o ON o.oid = c.confrelid WHERE c.contype IN ('p', 'f') ORDER BY c.oid",
+    ):
+        if kind == "p":
+            primary[schema, table] = keys
+        elif len(keys) == 1 and other is not None:
+            foreign[schema, table].append((keys[0], (other_schema, other), others[0]))
+    ((main,),) = _query(connection, "SELECT coalesce(current_schema(), 'public')")
+    return make_tables(
+        columns,
+        main=main,
+        count=lambda sql: int(_query(connection, f"SELECT count(*) FROM {sql.replace('%', '%%')}")[0][0]),
+        primary_keys=primary,
+        foreign_keys=foreign,
+    )
 
 
 def _query(connection: Connection, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:

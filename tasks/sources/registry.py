@@ -19,6 +19,7 @@ _MODULES = {
     "files": "tasks.sources.files",
     "remote_files": "tasks.sources.remote_files",
     "duckdb": "tasks.sources.duckdb_file",
+    "sqlite": "tasks.sources.sqlite_file",
     "iceberg": "tasks.sources.iceberg",
     "hf": "tasks.sources.hub",
     "generated": "tasks.sources.generated",

@@ -157,7 +157,7 @@ def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
         if "start" in declared:
             declared["start"] = str(declared["start"])
         kinds.append(TypeAdapter(SourceSpec).validate_python(declared).kind)
-    assert kinds == ["zendesk", "duckdb", "postgres", "remote_files", "duckdb", "iceberg"]
+    assert kinds == ["zendesk", "duckdb", "postgres", "remote_files", "duckdb", "sqlite", "iceberg"]
 
 
 def test_every_credential_of_a_source_stays_the_reference_that_it_is_written_as() -> None:
