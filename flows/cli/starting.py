@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -23,6 +23,7 @@ from schemas.report import ArmLine
 from schemas.tables import TicketColumn
 from tasks.sources.readers.headers import shown
 from tasks.start.labels import other_labels
+from tasks.start.origin import TableChoice
 from tasks.start.pipeline_yaml import write_pipeline
 from tasks.start.propose import Proposal, propose_pipeline
 from tasks.start.small_budget import small_budget
@@ -36,6 +37,12 @@ _Label = Annotated[
     str | None, typer.Option(help=f"{_COLUMN} of the routing label; none: route nothing.", show_default=False)
 ]
 _Time = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the time.", show_default=False)]
+_Table = Annotated[str | None, typer.Option(help="Table to read, of a database.", show_default=False)]
+_Sql = Annotated[str | None, typer.Option(help="One SELECT, in a database.", show_default=False)]
+_ROWS = (
+    "CSV, JSON lines or Parquet (also .gz, .zst) of tickets or conversations; a DuckDB or SQLite file; or env:NAME, "
+    "the variable with the address of a Postgres database."
+)
 _Id = Annotated[str | None, typer.Option("--id", help=f"{_COLUMN} of the ticket's id.", show_default=False)]
 
 
@@ -43,11 +50,7 @@ _Id = Annotated[str | None, typer.Option("--id", help=f"{_COLUMN} of the ticket'
 def init(
     source: Annotated[
         Path,
-        typer.Option(
-            "--from",
-            help="CSV, JSON lines or Parquet (also .gz, .zst) of tickets or conversations.",
-            show_default=False,
-        ),
+        typer.Option("--from", help=_ROWS, show_default=False),
     ],
     name: Annotated[
         str | None, typer.Option(help="Name of the pipeline; by the file's name if not given.", show_default=False)
@@ -57,6 +60,8 @@ def init(
     label: _Label = None,
     time: _Time = None,
     id_: _Id = None,
+    table: _Table = None,
+    sql: _Sql = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a pipelines.yaml that exists.")] = False,
     config: Config = CONFIG,
 ) -> Result:
@@ -66,20 +71,27 @@ def init(
     you name (`--body`, `--reply`, `--label`, `--time`, `--id`) may be a path into nested rows: `dialog[0].message`.
     """
     named = _named(body=body, reply=reply, category=label, created_at=time, ticket_id=id_)
-    proposal = write_proposal(source, config, name=name, named=named, force=force)
+    proposal = write_proposal(
+        source,
+        config,
+        name=name,
+        named=named,
+        choice=TableChoice(table, sql),
+        existing="replace" if force else "refuse",
+    )
     return Result(proposal_json(proposal, config), _proposal_text(proposal, config, next_steps=True))
 
 
 @command(example="tunegate try tickets.csv")
 def try_(
-    file: Annotated[
-        Path, typer.Argument(help="CSV, JSON lines or Parquet of tickets or conversations.", show_default=False)
-    ],
+    file: Annotated[Path, typer.Argument(help=_ROWS, show_default=False)],
     body: _Body = None,
     reply: _Reply = None,
     label: _Label = None,
     time: _Time = None,
     id_: _Id = None,
+    table: _Table = None,
+    sql: _Sql = None,
     given: Given = None,
     config: Config = CONFIG,
     as_json: Json = False,
@@ -92,7 +104,7 @@ def try_(
     """
     # Killed and started again, it continues where it was.
     named = _named(body=body, reply=reply, category=label, created_at=time, ticket_id=id_)
-    proposal = write_proposal(file, config, named=named, again=True)
+    proposal = write_proposal(file, config, named=named, choice=TableChoice(table, sql), existing="accept")
     budget = small_budget(proposal, given or ())
     if not as_json:  # before the minutes that the run takes
         render(Result(None, _proposal_text(proposal, config)), as_json=False)
@@ -135,31 +147,31 @@ def write_proposal(
     *,
     name: str | None = None,
     named: Mapping[TicketColumn, str] | None = None,
-    force: bool = False,
-    again: bool = False,
+    choice: TableChoice | None = None,
+    existing: Literal["refuse", "accept", "replace"] = "refuse",
 ) -> Proposal:
     """Propose a pipeline for the file, check it with the loader, and write it to `config`.
 
     Args:
         name: Of the pipeline; None for the file's.
         named: Ticket column -> column or path in the file that the user names.
-        force: Replace a file that is there.
-        again: Accept one that is there if it is what would be written.
+        choice: Of a table or query, in a database.
+        existing: What to do with a file that is there; `accept` takes it if it is what would be written.
 
     Raises:
         ConfigError: TG0189, the file is there already; and as `propose_pipeline`.
     """
     target = config.absolute()
-    if target.exists() and not (force or again):
+    if target.exists() and existing == "refuse":
         raise _is_there(config, "--force replaces it, --config OTHER.yaml writes elsewhere")
-    pace = _pace_in(target) if again and target.exists() else None
-    proposal = propose_pipeline(source, name=name, root=target.parent, named=named, pace=pace)
+    pace = _pace_in(target) if existing == "accept" and target.exists() else None
+    proposal = propose_pipeline(source, name=name, root=target.parent, named=named, choice=choice, pace=pace)
     text = write_pipeline(proposal)
     with tempfile.TemporaryDirectory(prefix="tunegate-init-") as aside:
         path = Path(aside) / target.name
         path.write_text(text, encoding="utf-8")
         load_file(path)
-    if target.exists() and not force:
+    if target.exists() and existing == "accept":
         if target.read_bytes() == text.encode():
             return proposal
         raise _is_there(config, "--config OTHER.yaml writes elsewhere; `tunegate run NAME` runs what it declares")
@@ -184,7 +196,7 @@ def proposal_json(proposal: Proposal, config: Path) -> dict[str, object]:
     roles, sizes = proposal.roles, proposal.sizes
     return {
         "kind": "tickets", "file": str(config), "pipeline": proposal.name, "n_rows": proposal.profile.n_rows,
-        "shape": roles.shape,
+        "source": dict(proposal.origin.settings), "evidence": list(proposal.origin.evidence), "shape": roles.shape,
         "columns": {role.column: asdict(role) for role in roles.found},
         "left_out": list(roles.left_out),
         "faulty_share": proposal.faulty_share,
@@ -204,6 +216,8 @@ def _proposal_text(proposal: Proposal, config: Path, *, next_steps: bool = False
     """The columns and what they were taken for; what is doubtful goes to stderr."""
     sizes = proposal.sizes
     yield f"{config}: pipeline {proposal.name}, {proposal.profile.n_rows:,} rows ({proposal.roles.summary})"
+    for line in proposal.origin.evidence:
+        yield f"  (database)   {line}"
     for role in proposal.roles.found:
         yield f"  {role.column:<12} {'CHECK ' if role.guessed else ''}{role.name}: {role.evidence}"
     if proposal.routing is not None:

@@ -27,7 +27,7 @@ from tasks.sources.kind import Ingested, Ingestion, Part, Place, SourceKind
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import arrow_batches
 from tasks.sources.readers.records import BATCH_ROWS, RowBatch
-from tasks.sources.tables import Database, Table, make_tables
+from tasks.sources.tables import SourceDatabase, SourceTable, make_tables
 from tasks.storage.warehouse import connect, in_bounds, quote_identifier
 
 LAKE = "ducklake_snapshot"
@@ -69,7 +69,7 @@ class DuckDBFile(SourceKind[DuckDBSource]):
         return Ingested(0, 0, datetime.now(UTC).isoformat(timespec="seconds"))
 
     @contextmanager
-    def database(self, source: DuckDBSource, place: Place) -> Iterator[Database]:
+    def database(self, source: DuckDBSource, place: Place) -> Iterator[SourceDatabase]:
         with connect(_database(source, place), read_only=True, threads=1) as connection:
 
             def select(sql: str) -> list[dict[str, object]]:
@@ -77,7 +77,7 @@ class DuckDBFile(SourceKind[DuckDBSource]):
                 names = [name for name, *_ in found.description or ()]
                 return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
-            yield Database(_tables(connection), select)
+            yield SourceDatabase(_tables(connection), select)
 
     def release(self, folder: Path) -> None:
         remove_copy(folder)
@@ -134,7 +134,7 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[RowBatch]:
         yield from arrow_batches(table.to_batches(max_chunksize=BATCH_ROWS))
 
 
-def _tables(connection: duckdb.DuckDBPyConnection) -> tuple[Table, ...]:
+def _tables(connection: duckdb.DuckDBPyConnection) -> tuple[SourceTable, ...]:
     columns: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     primary, foreign = {}, defaultdict(list)
     for schema, table, column, type_ in connection.execute(

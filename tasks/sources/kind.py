@@ -16,7 +16,7 @@ from schemas.source import SOURCES
 from tasks.privacy.hashes import Forgotten
 from tasks.progress import Progress, silent
 from tasks.sources.readers.records import RowBatch
-from tasks.sources.tables import Database
+from tasks.sources.tables import SourceDatabase
 
 S = TypeVar("S", bound=Source)
 
@@ -143,7 +143,7 @@ class SourceKind(Generic[S]):
     def release(self, folder: Path) -> None:
         """Remove what only the ending run needed."""
 
-    def database(self, source: S, place: Place) -> AbstractContextManager[Database]:
+    def database(self, source: S, place: Place) -> AbstractContextManager[SourceDatabase]:
         """Open the whole database of the source, whose table or query matters not, for `tunegate init`.
 
         Only kinds that read databases have it.

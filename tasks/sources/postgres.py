@@ -27,7 +27,7 @@ from tasks.sources.landing import FAULTY, FILE, LandedRow, Landing, open_landing
 from tasks.sources.postgres_sql import Statements, check_query
 from tasks.sources.readers.records import BATCH_ROWS, Fault, Record
 from tasks.sources.row_owner import RowOwner
-from tasks.sources.tables import Database, Table, make_tables
+from tasks.sources.tables import SourceDatabase, SourceTable, make_tables
 from tasks.storage.failpoint import reach
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Postgres(LandedRows[PostgresSource]):
         yield from faulty_records(landing, number)
 
     @contextmanager
-    def database(self, source: PostgresSource, place: Place) -> Iterator[Database]:
+    def database(self, source: PostgresSource, place: Place) -> Iterator[SourceDatabase]:
         """Open the database of the `dsn`, in one read-only snapshot.
 
         Raises:
@@ -127,7 +127,7 @@ class Postgres(LandedRows[PostgresSource]):
                     names = [column.name for column in cursor.description or ()]
                     return [dict(zip(names, map(_json, row), strict=True)) for row in cursor.fetchall()]
 
-            yield Database(_tables(connection), select)
+            yield SourceDatabase(_tables(connection), select)
 
 
 KIND = Postgres()
@@ -267,7 +267,7 @@ _NAMED = (
 """The tables and views that the role may read, without the parts of a partitioned table."""
 
 
-def _tables(connection: Connection) -> tuple[Table, ...]:
+def _tables(connection: Connection) -> tuple[SourceTable, ...]:
     columns: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     primary, foreign = {}, defaultdict(list)
     found = f"SELECT r.oid, n.nspname, r.relname {_NAMED}"

@@ -19,7 +19,7 @@ from tasks.sources.kind import Part, Place, SourceKind
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import NOT_UTF8
 from tasks.sources.readers.records import Record, RowBatch, in_batches
-from tasks.sources.tables import Database, Table, make_tables
+from tasks.sources.tables import SourceDatabase, SourceTable, make_tables
 from tasks.storage.warehouse import STEP_TIMEOUT_S, quote_identifier
 
 MAGIC = b"SQLite format 3\0"
@@ -53,7 +53,7 @@ class SQLiteFile(SourceKind[SQLiteSource]):
         yield Part(f"{source.database}:{name}", name, _read(source, _existing(source, place)))
 
     @contextmanager
-    def database(self, source: SQLiteSource, place: Place) -> Iterator[Database]:
+    def database(self, source: SQLiteSource, place: Place) -> Iterator[SourceDatabase]:
         with _connect(_existing(source, place)) as connection, _own_errors(source):
 
             def select(sql: str) -> list[dict[str, object]]:
@@ -63,7 +63,7 @@ class SQLiteFile(SourceKind[SQLiteSource]):
 
             tables = _tables(connection)
             _only_reads(connection)
-            yield Database(tables, select)
+            yield SourceDatabase(tables, select)
 
 
 KIND = SQLiteFile()
@@ -175,7 +175,7 @@ def _columns(connection: sqlite3.Connection) -> dict[tuple[str, str], dict[str, 
     return dict(columns)
 
 
-def _tables(connection: sqlite3.Connection) -> tuple[Table, ...]:
+def _tables(connection: sqlite3.Connection) -> tuple[SourceTable, ...]:
     columns = _columns(connection)
     primary, foreign = defaultdict(list), defaultdict(list)
     for table in columns:

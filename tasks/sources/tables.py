@@ -17,12 +17,12 @@ class ForeignKey:
 
     column: str
     table: str
-    """As `Table.name`."""
+    """As `SourceTable.name`."""
     to: str
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class SourceTable:
     """A table or view. Each is equal to itself alone."""
 
     name: str
@@ -46,10 +46,10 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Database:
+class SourceDatabase:
     """An open database."""
 
-    tables: tuple[Table, ...]
+    tables: tuple[SourceTable, ...]
     """Ordered by name."""
     select: Callable[[str], list[dict[str, object]]]
     """The rows of a SELECT. All of them are in memory, so it should have a LIMIT, or aggregate."""
@@ -67,7 +67,7 @@ def make_tables(
     count: Callable[[str], int],
     primary_keys: Mapping[tuple[str, str], Sequence[str]],
     foreign_keys: Mapping[tuple[str, str], Sequence[tuple[str, tuple[str, str], str]]],
-) -> tuple[Table, ...]:
+) -> tuple[SourceTable, ...]:
     """The tables of a database by what its catalog says; a table is a pair of schema and name.
 
     Args:
@@ -85,7 +85,7 @@ def make_tables(
         return quote_identifier(table[1]) if table[0] == main else ".".join(map(quote_identifier, table))
 
     made = (
-        Table(
+        SourceTable(
             name=name_of(table),
             sql=sql_of(table),
             types=types,

@@ -107,7 +107,7 @@ def rows_are_messages(profile: Profile) -> str:
     for name, facts in profile.columns.items():
         if facts.is_top and facts.n_filled and plain_form(name) in KNOWN.answered_names:
             return f"rows are messages, not tickets: {shown(name)} says in {facts.n_filled:,} which message they answer"
-    speakers = list(_speaker_columns(profile))
+    speakers = list(speaker_columns(profile))
     for name in profile.top:
         if plain_form(name) not in (*KNOWN.names["ticket_id"], *KNOWN.names["thread_id"]):
             continue
@@ -128,7 +128,7 @@ def rows_are_messages(profile: Profile) -> str:
     return ""
 
 
-def _speaker_columns(profile: Profile) -> Iterator[str]:
+def speaker_columns(profile: Profile) -> Iterator[str]:
     """Columns with few values, of which the name or all values are those of who wrote a message."""
     for name in profile.top:
         if name in profile.columns and 2 <= profile.columns[name].n_distinct <= MAX_SPEAKERS:

@@ -25,7 +25,7 @@ from tasks.curate.redaction.personal import find_personal, is_personal_id
 from tasks.sources.files import find_files
 from tasks.sources.formats import file_format, reader_of
 from tasks.sources.readers.paths import MISSING, parse_path, walk
-from tasks.sources.readers.records import Fault
+from tasks.sources.readers.records import Fault, RowBatch
 from tasks.sources.readers.streams import open_binary
 from tasks.sources.readers.values import ValueForms, excel_time, to_rating, to_time
 from tasks.start.csv_form import find_csv_form, find_decimal, find_time_formats, is_excel_time, looks_like_date
@@ -144,16 +144,29 @@ def profile_file(path: Path) -> Profile:
     refuse_other_formats(file.path)
     form = file_format(file, "auto")
     csv = find_csv_form(file.path) if form == "csv" else CsvSpec()
+    return profile_rows(reader_of(form, csv)(file.path), path=path, csv=csv if form == "csv" else None)
+
+
+def profile_rows(batches: Iterable[RowBatch], *, path: Path, csv: CsvSpec | None = None) -> Profile:
+    """Count all rows and sample some.
+
+    Args:
+        path: The file, or what stands for it in messages.
+        csv: The form of the file, if it is CSV.
+
+    Raises:
+        DataError: TG0221, there are no rows; and as the reader.
+    """
     n_rows = n_seen = mask = 0
     unreadable: Counter[str] = Counter()
     why_unreadable = ""
     sample: list[tuple[int, int, Mapping[str, object]]] = []
-    for batch in reader_of(form, csv)(file.path):
+    for batch in batches:
         n_rows += len(batch)
         faults = [(each.offset, each.content) for each in batch.faulty if isinstance(each.content, Fault)]
         unreadable.update(fault.code for _, fault in faults)
         if faults and not why_unreadable:
-            why_unreadable = _why_unreadable(file.path, *faults[0])
+            why_unreadable = _why_unreadable(path, *faults[0])
         for index, line in enumerate(batch.lines):
             # Keep every row, then about every second, every fourth and so on. A hash of the row number decides, so
             # that a pattern that repeats in the file cannot fall between the sampled rows.
@@ -165,12 +178,12 @@ def profile_file(path: Path) -> Profile:
                 mask = 2 * mask + 1
                 sample = [each for each in sample if not each[0] & mask]
     if not n_rows:
-        raise DataError("the file has no rows", code="TG0221", where=str(path), hint="a header alone is not enough")
+        hint = None if csv is None else "a header alone is not enough"
+        raise DataError("there are no rows", code="TG0221", where=str(path), hint=hint)
     rows = tuple(row for _, _, row in sample)
     top = tuple(dict.fromkeys(name for row in rows for name in row))
     leaves = _leaves_by_path(rows)
-    if form == "csv":
-        csv = csv.model_copy(update={"decimal": find_decimal(leaves.values())})
+    csv = CsvSpec() if csv is None else csv.model_copy(update={"decimal": find_decimal(leaves.values())})
     facts = partial(_facts, decimal=csv.decimal, n_rows=len(rows))
     return Profile(
         path=path,

@@ -6,19 +6,18 @@ by `tasks/start/propose.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.curation import SplitSpec
-from schemas.source import FilesSource
+from schemas.file_reading import RowReading
 from tasks.curate.split_placing import NEVER, TEST, TRAIN, nothing_known, owners_of, place_tickets
-from tasks.sources.formats import SourceFile, file_parts
 from tasks.sources.readers.columns import TicketMaker
+from tasks.sources.readers.records import RowBatch
 
 PLACING: dict[str, pa.DataType] = {
     "created_at": pa.timestamp("us"),
@@ -41,23 +40,28 @@ class Parts:
     """Held-out tickets of the customer of a held-out ticket, itself included, on average (no share)."""
 
 
-def read_placing(path: Path, source: FilesSource, *, needed: Sequence[str]) -> pa.Table:
-    """What a split knows of the file's tickets that have a value in each of these columns.
+def read_placing(
+    parts: Iterable[tuple[str, Iterable[RowBatch]]], source: RowReading, *, needed: Sequence[str]
+) -> pa.Table:
+    """What a split knows of the tickets that have a value in each of these columns.
+
+    Args:
+        parts: Name and rows of each file or table.
 
     Raises:
         DataError: as a run would.
     """
     maker = TicketMaker(source)
     tables = [pa.schema(PLACING).empty_table()]
-    for part in file_parts((SourceFile(path.name, path),), source):
-        maker.begin_file(part.name)
-        for batch in part.batches:
+    for name, batches in parts:
+        maker.begin_file(name)
+        for batch in batches:
             made, n_rows = maker.make(batch), len(batch.rows)
             columns = {name: made.columns.get(name, pa.nulls(n_rows)) for name in (*PLACING, *needed)}
             usable = np.ones(n_rows, bool)
             usable[list(made.faults)] = False
-            for name in needed:
-                usable &= pc.is_valid(columns[name]).to_numpy(zero_copy_only=False)
+            for column in needed:
+                usable &= pc.is_valid(columns[column]).to_numpy(zero_copy_only=False)
             read = {name: columns[name].cast(type_) for name, type_ in PLACING.items()}
             tables.append(pa.table(read).filter(pa.array(usable)))
     return pa.concat_tables(tables)

@@ -17,6 +17,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from schemas.yaml_text import resolve
+from tasks.start.origin import Origin
 from tasks.start.probe import has_gpu
 from tasks.start.propose import ANSWER_MINUTES, Proposal
 from tasks.start.roles import percent
@@ -38,6 +39,7 @@ def write_pipeline(proposal: Proposal) -> str:
     templates.filters |= {"flow": flow, "n": "{:,}".format, "percent": percent}
     text = templates.get_template("pipeline.yaml.j2").render(
         **vars(proposal),
+        source_lines=list(_source_lines(proposal.origin)),
         sampled="all" if profile.n_sampled == profile.n_rows else f"{profile.n_sampled:,}, spread over it,",
         faulty_share=share,
         warnings=proposal.warnings,
@@ -53,6 +55,26 @@ def write_pipeline(proposal: Proposal) -> str:
         slices=[column for column in ("product", "channel", "category", "priority") if roles.of(column)],
     )
     return "\n".join(line for each in text.split("\n") for line in _place_note(each)) + "\n"
+
+
+_SETTING_NOTES = {"paths": "relative to this file; a glob takes several", "database": "relative to this file"}
+
+
+def _source_lines(origin: Origin) -> Iterator[str]:
+    """What is read, one setting a line, and a query as a block of lines."""
+    for key, value in origin.settings.items():
+        if key in ("table", "query"):
+            yield from (f"      # {note}" for note in origin.evidence)
+        block = str(value).replace("${", "$${").split("\n")
+        if key != "query":
+            note = _SETTING_NOTES.get(key)
+            is_reference = key == "dsn"  # the one value whose `${` is meant
+            yield f"      {key}: {f'{value}' if is_reference else flow(value)}{f'  # {note}' if note else ''}"
+        elif all(line.isprintable() and "  # " not in line for line in block) and not block[0].startswith(" "):
+            yield f"      {key}: |-"
+            yield from (f"        {line}".rstrip() for line in block)
+        else:
+            yield f"      {key}: {flow(value)}  # one SELECT"
 
 
 def _place_note(line: str) -> Iterator[str]:

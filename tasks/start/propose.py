@@ -19,9 +19,9 @@ from schemas.curation import SplitSpec, TableSpec
 from schemas.curation_card import FEW
 from schemas.errors import ConfigError
 from schemas.evaluation import ANSWERING_ARMS
+from schemas.file_reading import RowReading
 from schemas.gates import MAX_MARGIN, ChangeThreshold, GateRule, GatesSpec, PowerSpec
 from schemas.metrics import traits_by_name, traits_of
-from schemas.source import FilesSource
 from schemas.tables import TicketColumn
 from tasks.assess.plan_gate import RulePower, plan_gate
 from tasks.assess.power import ASSUMED_DISCORDANCE, items_needed
@@ -38,12 +38,12 @@ from tasks.start.file_profile import (
     is_by_columns,
     is_conversation,
     is_own_value,
-    profile_file,
     wrapped_rows,
 )
 from tasks.start.guards import NO_GUARDS, Guards, as_counted, propose_guards
 from tasks.start.held_out import PLACING, Parts, estimate_parts, read_placing
 from tasks.start.labels import best_label, label_findings
+from tasks.start.origin import Origin, TableChoice, open_origin
 from tasks.start.probe import answers_per_minute
 from tasks.start.roles import (
     KNOWN,
@@ -150,8 +150,8 @@ class Proposal:
     """Everything that a proposed pipeline is based on."""
 
     name: str
-    path: str
-    """The file as pipelines.yaml names it."""
+    origin: Origin
+    """What the rows are read from."""
     profile: Profile
     roles: Roles
     tickets: Tickets
@@ -260,23 +260,33 @@ def propose_pipeline(
     name: str | None,
     root: Path,
     named: Mapping[TicketColumn, str] | None = None,
+    choice: TableChoice | None = None,
     pace: float | None = None,
 ) -> Proposal:
-    """Profile the file and propose a pipeline.
+    """Profile the rows and propose a pipeline.
 
     Args:
-        path: CSV, JSON lines or Parquet; also .gz and .zst.
+        path: CSV, JSON lines or Parquet, also .gz and .zst; a DuckDB or SQLite file; or `env:NAME`, the variable with
+            the address of a Postgres database.
         name: Name of the pipeline; None derives it from the file's name.
         root: Folder of the future pipelines.yaml.
         named: Ticket column -> column or path in the file that the user names.
+        choice: Of a table or query, in a database.
         pace: Answers of one arm per minute; None measures the processor.
 
     Raises:
         ConfigError: TG0130, the file has no known format; TG0167, no column is the customer's text, there is nothing to
-            learn, or there are too few tickets.
+            learn, or there are too few tickets; and as `open_origin`.
         DataError: as the readers: the file is missing, damaged, or mixes shapes.
     """
-    profile = profile_file(path)
+    with open_origin(path, root=root, choice=choice) as origin:
+        return _propose(origin, name, named, pace)
+
+
+def _propose(
+    origin: Origin, name: str | None, named: Mapping[TicketColumn, str] | None, pace: float | None
+) -> Proposal:
+    profile = origin.profile
     if not profile.rows:
         codes = ", ".join(profile.unreadable)
         message = f"no row of the file can be read ({codes}): {profile.why_unreadable.rstrip('.')}"
@@ -299,9 +309,9 @@ def propose_pipeline(
         )
     if not named and (pair := preference_pair(profile.top)):
         raise _preference(profile, pair)
-    read = _read_best(profile, named or {})
+    read = _read_best(profile, origin.source, named or {})
     roles, source, table, tickets, routing = read.roles, read.source, read.table, read.tickets, read.routing
-    columns, whole = source.columns, path.absolute()
+    columns = source.columns
     n_tickets = (profile.n_rows - sum(profile.unreadable.values())) * tickets.n_usable // profile.n_sampled
     if n_tickets < MIN_TICKETS:
         raise _too_little(
@@ -311,7 +321,7 @@ def propose_pipeline(
             or "a usable ticket has a text, an answer (or a label), and no near duplicate; provide more of them",
         )
     is_placed = not columns.keys().isdisjoint(PLACING)  # else a split depends on the number of tickets alone
-    placing = read_placing(whole, source, needed=read.needed) if is_placed else None
+    placing = read_placing(origin.batches(source), source, needed=read.needed) if is_placed else None
     continuous = routing is None
 
     @cache
@@ -329,8 +339,8 @@ def propose_pipeline(
         parts=lambda fraction: as_counted(parts(fraction), n_tickets, continuous=continuous),
     )
     return Proposal(
-        name=name or pipeline_name(path),
-        path=whole.relative_to(root).as_posix() if whole.is_relative_to(root) else whole.as_posix(),
+        name=name or pipeline_name(Path(origin.name)),
+        origin=origin,
         profile=profile,
         roles=roles,
         tickets=tickets,
@@ -358,43 +368,42 @@ class _Read:
     roles: Roles
     has_reply: bool
     routing: Role | None
-    source: FilesSource
+    source: RowReading
     table: TableSpec
     needed: tuple[str, ...]
     tickets: Tickets
 
 
-def _read_best(profile: Profile, named: Mapping[TicketColumn, str]) -> _Read:
+def _read_best(profile: Profile, source: RowReading, named: Mapping[TicketColumn, str]) -> _Read:
     """Under the roles that names and values suggest, with the label that the texts predict."""
     roles = assign_roles(profile, named)
     label = roles.of("category")
     if "category" in named or roles.shape != "ticket" or roles.of("body") is None:
-        return _read(profile, roles)
+        return _read(profile, source, roles)
     if label is not None:
-        read, first = _read(profile, roles), label.name
+        read, first = _read(profile, source, roles), label.name
         best = best_label(read.tickets.probes, first, is_guess=label.guessed)
     else:  # of several columns without the name of a label, one that the texts predict
         first = next(iter(label_columns(profile, roles)), "")
         if not first or roles.of("priority"):
-            return _read(profile, roles)
-        read = _read(profile, assign_roles(profile, named, label=first))
+            return _read(profile, source, roles)
+        read = _read(profile, source, assign_roles(profile, named, label=first))
         best = best_label(read.tickets.probes, first, is_guess=True)
         if best not in read.tickets.probes or not read.tickets.probes[best].is_predictable:
-            return _read(profile, roles)
-    return read if best == first else _read(profile, assign_roles(profile, named, label=best))
+            return _read(profile, source, roles)
+    return read if best == first else _read(profile, source, assign_roles(profile, named, label=best))
 
 
-def _read(profile: Profile, roles: Roles) -> _Read:
+def _read(profile: Profile, source: RowReading, roles: Roles) -> _Read:
     has_reply, routing = _what_to_learn(profile, roles)
     learns = (*(("reply",) if has_reply else ()), *((routing.column,) if routing else ()))
-    source = FilesSource(
-        kind="files",
-        paths=(str(profile.path.absolute()),),
-        shape=roles.shape,
-        columns={role.column: role.name for role in roles.found},
-        turns=roles.turns,
-        csv=profile.csv,
-        time_format=time_format(profile, roles),
+    source = source.model_copy(
+        update={
+            "shape": roles.shape,
+            "columns": {role.column: role.name for role in roles.found},
+            "turns": roles.turns,
+            "time_format": time_format(profile, roles),
+        }
     )
     table = TableSpec(required=_required(profile, roles))
     # Split by time drops tickets without one.

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from schemas.curation import TableSpec
 from schemas.curation_card import ReplyVariety
 from schemas.curation_steps import PATTERN_TYPES
-from schemas.source import FilesSource
+from schemas.file_reading import RowReading
 from tasks.assess.learnable import Probe, probe_labels
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
 from tasks.curate.redaction.name_rules import find_names_by_rules
@@ -103,7 +103,7 @@ class Tickets:
 
 def read_tickets(
     profile: Profile,
-    source: FilesSource,
+    source: RowReading,
     *,
     learns: tuple[str, ...],
     needed: tuple[str, ...],

@@ -100,7 +100,7 @@ FAULTS = {
         GOOD.replace("{kind: generated}", "{seed: 1}"),
         "TG0102", 4, 5, "source",
         "missing key `pipelines.demo.source.kind`",
-        "one of files, remote_files, duckdb, iceberg, hf, generated, zendesk, postgres",
+        "one of files, remote_files, duckdb, sqlite, iceberg, hf, generated, zendesk, postgres",
     ),
     "missing pipelines": (
         "version: 1\n",
@@ -135,8 +135,8 @@ FAULTS = {
     "unknown kind": (
         GOOD.replace("generated", "genrated"),
         "TG0103", 4, 20, "genrated",
-        "`pipelines.demo.source.kind` should be one of files, remote_files, duckdb, iceberg, hf, generated, zendesk, "
-        "postgres, got 'genrated'",
+        "`pipelines.demo.source.kind` should be one of files, remote_files, duckdb, sqlite, iceberg, hf, generated, "
+        "zendesk, postgres, got 'genrated'",
         "did you mean `generated`?",
     ),
     "neither branch of a union": (

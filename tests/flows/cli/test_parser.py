@@ -37,6 +37,7 @@ HELP_DIFFERS = {
     "-n": "how many are shown: rows or examples",
     "--reason": "why, of a decision or of another ledger",
     "--run": "without it, a plan is drawn or the newest run is taken",
+    "--sql": "what is queried: the tables of curation, or a database to start from",
 }
 """Option -> its meaning in every command, if its help is specific to the command."""
 PROJECT = Path(__file__).parents[3]

@@ -17,12 +17,12 @@ def test_a_slower_machine_changes_no_file_that_is_there(tmp_path: Path, monkeypa
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    first = write_proposal(source, config, again=True)
+    first = write_proposal(source, config, existing="accept")
     text, pace = config.read_text(), first.sizes.answers_per_minute
     monkeypatch.setattr("tasks.start.propose.answers_per_minute", lambda **_: 2 * pace)
-    assert write_proposal(source, config, again=True).sizes == first.sizes
+    assert write_proposal(source, config, existing="accept").sizes == first.sizes
     assert config.read_text() == text
     assert load_file(config).get("tickets").evaluate.answers_per_minute == pace
     with pytest.raises(ConfigError, match="is there already"):
         write_proposal(source, config)
-    assert write_proposal(source, config, force=True).sizes.answers_per_minute == 2 * pace
+    assert write_proposal(source, config, existing="replace").sizes.answers_per_minute == 2 * pace

@@ -9,12 +9,14 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ruamel.yaml import YAML
 
 from schemas.artifacts import ModelRef
 from tests.support.candidates import Candidates
+from tests.support.desk_tables import desk_rows, write_duckdb, write_postgres
 from tests.support.documentation import Block, blocks
 from tests.support.postgres import Postgres
 from tests.support.prefect_server import PrefectServer
@@ -242,6 +245,24 @@ def test_scene_try(shell: Shell) -> None:
     outputs = [shell.run(script_of(block), codes=(0, 5, 8)) for block in scene("try")]
     assert any("tunegate run tickets" in output for output in outputs)
     assert any("the last measured training and answers" in output for output in outputs)
+
+
+def test_scene_database(shell: Shell, postgres: Postgres) -> None:
+    (shell.folder / "pipelines.yaml").unlink()
+    rows = desk_rows(80)
+    write_duckdb(shell.folder / "helpdesk.duckdb", rows)
+    shell.environ["HELPDESK_DSN"] = postgres.fresh()
+    write_postgres(shell.environ["HELPDESK_DSN"], rows)
+    with closing(sqlite3.connect(shell.folder / "desk.sqlite")) as connection, connection:
+        for name in ("cases", "archive"):
+            connection.execute(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, question TEXT, answer TEXT)")
+            texts = ((n, f"Where is parcel {n} of {name}?", f"Parcel {n} comes.") for n in range(80))
+            connection.executemany(f"INSERT INTO {name} VALUES (?, ?, ?)", texts)
+    [block] = scene("database")
+    shell.run(script_of(block))
+    kinds = {"pipelines": "duckdb", "cases": "sqlite", "query": "sqlite", "postgres": "postgres"}
+    for name, kind in kinds.items():
+        assert f"kind: {kind}" in (shell.folder / f"{name}.yaml").read_text()
 
 
 def keep_300(path: Path) -> None:

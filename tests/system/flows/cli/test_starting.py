@@ -3,8 +3,12 @@
 import json
 import re
 
+import pytest
+
 from flows.views.report import report_folder
 from schemas.load import load_file
+from tests.support.desk_tables import desk_rows, write_postgres, write_sqlite
+from tests.support.postgres import Postgres
 from tests.support.ticket_file import write_tickets
 from tests.support.workplace import Workplace
 
@@ -68,3 +72,19 @@ def test_a_file_reaches_a_verdict_that_says_how_many_items_are_needed(bare_workp
     assert plan["sizes_from"] == "curated tickets"
     assert 100 < plan["train_examples"] <= spec.train.max_examples  # those that decontamination leaves
     assert plan["held_out_items"] == spec.evaluate.max_items
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.server)])
+def test_the_tables_of_a_database_reach_a_verdict(
+    kind: str, bare_workplace: Workplace, request: pytest.FixtureRequest
+) -> None:
+    start = "desk.sqlite"
+    if kind == "postgres":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        start, bare_workplace.environ["HELPDESK_DSN"] = "env:HELPDESK_DSN", postgres.fresh()
+        write_postgres(bare_workplace.environ["HELPDESK_DSN"], desk_rows(120))
+    else:
+        write_sqlite(bare_workplace.folder / start, desk_rows(120))
+    done = bare_workplace.run("try", start, *tiny(bare_workplace), "--json")
+    assert done.returncode == 8, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "HOLD"
