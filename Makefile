@@ -123,7 +123,7 @@ torture-135m: install ## the same on SmolLM2-135M; SCALE=0.1 for a tenth of the 
 
 lock: install ## compile requirements.lock from pyproject.toml, keeping its pins where they fit
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev --extra postgres --extra semantic --extra names --extra signing --extra zendesk --extra iceberg --extra ray --extra docs \
+		--python-version 3.11 --extra train --extra dev --extra postgres --extra semantic --extra names --extra signing --extra zendesk --extra iceberg --extra ray --extra docs \
 		--output-file requirements.lock pyproject.toml
 
 docs: install ## docs/reference/keys.md, and the site in .tunegate/site, without network: open .tunegate/site/index.html

@@ -64,7 +64,7 @@ class CostSpec(Spec):
     """`gates.cost`: rent of the machine for 1,000 single answers, at the seconds that `gates.latency` measures."""
 
     machine: str
-    """The machine of the run, by its name in `gpus` of infra/prices.yaml."""
+    """The machine of the run, by its name in `gpus` of tasks/assess/prices.yaml."""
     usd_per_1k_max: float | None = Field(default=None, gt=0)
     """Null only reports."""
 

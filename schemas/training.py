@@ -258,7 +258,7 @@ class BudgetSpec(Spec):
     gpu_hours: float | None = Field(default=None, gt=0)
     """Hours of training times its GPUs; a CPU uses none."""
     machine: str | None = None
-    """The machine of the run, by its name in `gpus` of infra/prices.yaml; needed for `usd`."""
+    """The machine of the run, by its name in `gpus` of tasks/assess/prices.yaml; needed for `usd`."""
 
     @model_validator(mode="after")
     def _has_a_limit(self) -> BudgetSpec:
@@ -266,7 +266,7 @@ class BudgetSpec(Spec):
             needed = "a budget needs a limit: minutes, usd or gpu_hours"
             raise UnfitError([Conflict(needed, at=(), hint="budget: {minutes: 60}")])
         if self.usd is not None and self.machine is None:
-            hint = "budget: {usd: 5, machine: l4}, a name of infra/prices.yaml"
+            hint = "budget: {usd: 5, machine: l4}, a name of tasks/assess/prices.yaml"
             raise UnfitError([Conflict("usd needs the price of the machine", at=("usd",), hint=hint)])
         return self
 

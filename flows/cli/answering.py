@@ -23,7 +23,7 @@ from tasks.sources.readers.records import MAX_ROW_BYTES
 from tasks.storage.files import verify
 
 
-@command(example="tunegate predict support-replies --file ticket.txt")
+@command(example="tunegate predict support-replies --file ticket.txt", computes=True)
 def predict(
     pipeline: Pipeline,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Ticket text; stdin if not given.")] = None,

@@ -19,24 +19,32 @@ from flows.cli.output import Result, render
 from flows.workspace.disk import named_disk_errors, need_folder, private_folder
 from flows.workspace.settings import load_settings
 from flows.workspace.temporary import sweep, temporary_files_below
+from tasks.extras import need_extra
 
 
-def command(*, example: str, json: bool = True) -> Callable[[Callable[..., Result | int]], Callable[..., int]]:
+def command(
+    *, example: str, json: bool = True, computes: bool = False
+) -> Callable[[Callable[..., Result | int]], Callable[..., int]]:
     """Make a function a command: its name is the command's, its docstring the help, with the example below it.
 
     Args:
         json: The command has `--json`; a function that takes `as_json` prints its result itself.
+        computes: It trains, lets a model answer, or reads one with the libraries of the extra `train`; without them it
+            ends before it begins (`ConfigError`, TG0112).
     """
 
     def register(function: Callable[..., Result | int]) -> Callable[..., int]:
         signature = inspect.signature(function, eval_str=True)
         parameters = signature.parameters
         prints_itself = "as_json" in parameters
+        name = function.__name__.rstrip("_").replace("_", "-")
 
         @functools.wraps(function)
         def run_command(**arguments: Any) -> int:
             as_json = arguments.get("as_json", False) if prints_itself else arguments.pop("as_json", False)
             reads_config = "config" in parameters
+            if computes:
+                need_extra("train", what=f"`{name}`")
             try:
                 with _workspace(arguments.get("config", CONFIG)) if reads_config else nullcontext():
                     found = function(**arguments)
@@ -50,7 +58,6 @@ def command(*, example: str, json: bool = True) -> Callable[[Callable[..., Resul
         run_command.__signature__ = signature  # type: ignore[attr-defined]
         # Its help is plain text: rich's panels take 0.35 s to import and need more lines than a terminal has.
         app = typer.Typer(rich_markup_mode=None, add_completion=False)
-        name = function.__name__.rstrip("_").replace("_", "-")
         app.command(name, epilog=f"Example: {example}")(run_command)
         PARSERS[function.__module__, name] = app
         return run_command

@@ -13,6 +13,7 @@ import typer
 from flows.cli.command import command
 from flows.cli.options import CONFIG, Config, Json
 from flows.cli.output import Result, TextTable, render, talk
+from flows.run.faults import check_libraries
 from flows.schedule.automatic import automatic_pipelines
 from flows.workspace.login import login_file
 from flows.workspace.servers import client_environment, ensure_prefect
@@ -30,6 +31,7 @@ def serve(config: Config = CONFIG, as_json: Json = False) -> int:
     loaded = load_file(config)
     served: dict[str, list[str]] = {}
     for name, spec in automatic_pipelines(loaded).items():
+        check_libraries(spec)
         served[name] = [f"{spec.schedule.cron} ({spec.schedule.timezone})"] if spec.schedule.cron else []
         served[name] += [f"event {trigger.event}" for trigger in spec.schedule.triggers]
         talk().print(f"{name}: {', '.join(served[name])}", markup=False)

@@ -53,7 +53,7 @@ class Token:
     is_new: bool = False
 
 
-@command(example="tunegate model endpoint support-replies --port 8399")
+@command(example="tunegate model endpoint support-replies --port 8399", computes=True)
 def endpoint(
     pipelines: Pipelines,
     host: Annotated[

@@ -16,7 +16,9 @@ from flows.cli.output import Result
 from schemas.errors import ConfigError, StorageError
 from schemas.names import nearest
 
-DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "reference" / "errors.md"
+_SHIPPED = Path(__file__).with_name("errors.md")
+"""Where a wheel has it (pyproject.toml); a checkout has the page of the documentation alone."""
+DOCUMENTATION = _SHIPPED if _SHIPPED.is_file() else Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 _ROW = re.compile(r"\| (?P<code>TG\d{4}) \| (?P<meaning>[^|]+) \| (?P<what_to_do>[^|]+) \|")
 _EXIT = re.compile(r"\| (?P<exit_code>\d) \| .*\((?P<ranges>TG[^)]*)\) \|")
 _SHORTEST = 4

@@ -21,7 +21,7 @@ from schemas.load import load_file
 from tasks.assess.ablation import AblationRow, AblationTable
 
 
-@command(example="tunegate study ablate support-replies --only raw --steps 40")
+@command(example="tunegate study ablate support-replies --only raw --steps 40", computes=True)
 def ablate(
     pipeline: Pipeline,
     only: Annotated[
@@ -84,7 +84,7 @@ def _arm_row(row: AblationRow) -> dict[str, Any]:
     }
 
 
-@command(example="tunegate study reproduce 20261126-074621")
+@command(example="tunegate study reproduce 20261126-074621", computes=True)
 def reproduce(run_id: RunArgument, config: Config = CONFIG) -> Result:
     """Repeat a run's data and training steps and compare every byte.
 

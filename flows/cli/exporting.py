@@ -35,7 +35,7 @@ def complete_format(incomplete: str) -> list[str]:
     return [name for name in format_names() if name.startswith(incomplete)]
 
 
-@command(example="tunegate model export support-replies@champion --format merged --out handed-out")
+@command(example="tunegate model export support-replies@champion --format merged --out handed-out", computes=True)
 def export(
     runs: Annotated[
         list[str],

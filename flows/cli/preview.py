@@ -29,7 +29,7 @@ from schemas.load import load_file
 from tasks.model.chat_format import DecodedExample, TokenRun, show_examples
 
 
-@command(example="tunegate data preview support-replies -n 2")
+@command(example="tunegate data preview support-replies -n 2", computes=True)
 def preview(
     pipeline: Pipeline,
     n: Annotated[int, typer.Option("-n", "--examples", min=1, max=1000, help="Examples to show.")] = 3,

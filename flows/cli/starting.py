@@ -82,7 +82,7 @@ def init(
     return Result(proposal_json(proposal, config), _proposal_text(proposal, config, next_steps=True))
 
 
-@command(example="tunegate try tickets.csv")
+@command(example="tunegate try tickets.csv", computes=True)
 def try_(
     file: Annotated[Path, typer.Argument(help=_ROWS, show_default=False)],
     body: _Body = None,

@@ -37,7 +37,7 @@ Seconds = Annotated[
     typer.Option(min=1e-6, help="Seconds of a query on --machine, measured elsewhere.", show_default=False),
 ]
 Machine = Annotated[str | None, typer.Option(help="Card of the price book to calculate with.", show_default=False)]
-Prices = Annotated[Path | None, typer.Option(help="Price book in place of infra/prices.yaml.", show_default=False)]
+Prices = Annotated[Path | None, typer.Option(help="Price book in place of the built-in one.", show_default=False)]
 
 
 @command(example="tunegate study advise support-replies --queries 50000")

@@ -23,13 +23,14 @@ from flows.graph.execute import Run
 from flows.graph.graph import Node
 from flows.graph.plan import PlannedNode
 from flows.registry.state import describe_champion, describe_start
+from flows.run.faults import check_libraries
 from flows.views.labelling import planned_labels
 from flows.views.phrases import describe
 from flows.views.selection_report import changes_text
 from flows.workspace.login import read_login
 from flows.workspace.servers import answer_code, read_state
 from schemas.choice import candidates
-from schemas.errors import ServiceError
+from schemas.errors import ConfigError, ServiceError
 from schemas.pipeline import PipelineSpec
 from schemas.trials import TrialRef
 from tasks.assess.plan_gate import InterimPlan, RulePower
@@ -135,12 +136,21 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
             *missing,
             *([] if label is None else label.findings),
             *filter(None, [describe_champion(spec, found.registry_state), answers_advice(spec, per_minute)]),
+            *_library_advice(spec),
             *_budget_advice(found, planned),
             *_limits(found),
         ],
         label=label,
         start=describe_start(spec, found.registry_state),
     )
+
+
+def _library_advice(spec: PipelineSpec) -> list[str]:
+    try:
+        check_libraries(spec)
+    except ConfigError as error:
+        return [f"{error.message}; {error.hint}"]
+    return []
 
 
 def _budget_advice(found: PlannedRun, planned: tuple[PlannedNode, ...]) -> list[str]:

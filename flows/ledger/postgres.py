@@ -20,6 +20,7 @@ from flows.ledger.journal import altered, close_books, open_books
 from flows.ledger.sqlite import BUSY_TIMEOUT_S, busy, check_version, empty_ledger
 from flows.ledger.tables import APPEND_ONLY, BOOKS, TABLES, VERSION
 from schemas.errors import ConfigError, ServiceError, TunegateError
+from tasks.extras import need_extra
 
 if TYPE_CHECKING:
     import psycopg2.extensions
@@ -72,15 +73,9 @@ def driver() -> Any:
     Raises:
         ConfigError: TG0112, it is not installed.
     """
-    try:
-        import psycopg2
-    except ImportError:
-        raise ConfigError(
-            "the ledger is in Postgres, and its driver is not installed",
-            code="TG0112",
-            where="TUNEGATE_LEDGER_URL",
-            hint="pip install 'tunegate[postgres]', or make install, which has it",
-        ) from None
+    need_extra("postgres", what="a ledger in Postgres", where="TUNEGATE_LEDGER_URL")
+    import psycopg2
+
     return psycopg2
 
 

@@ -15,11 +15,13 @@ from pydantic import ValidationError
 
 from flows.context.graph_context import limits_of
 from flows.context.ingest import source_fault
+from flows.context.request import ANY_CASE, RunRequest
 from flows.curation_steps import declaration_faults
 from flows.workspace.settings import Settings
 from schemas.chat_template import ChatTemplate, resolve_template
 from schemas.check import ReadableSections
 from schemas.choice import LOSS, Changes, LadderSpec, TrainSection, base_models, base_of, changes_of
+from schemas.curation_steps import QualityStep
 from schemas.errors import SeveralErrors, TunegateError
 from schemas.gates import GatesSpec
 from schemas.pipeline import PipelineSpec
@@ -30,6 +32,7 @@ from tasks.assess.llm_judge import check_labels
 from tasks.assess.user_metrics import entry_point_faults, sql_faults
 from tasks.corpus.build import corpus_faults
 from tasks.curate.data_checks import check_faults
+from tasks.extras import need_extra
 from tasks.model.base_model import different_tokenizers_error
 from tasks.model.model_uri import is_address
 from tasks.storage.files import sha256_file
@@ -152,6 +155,21 @@ def machine_faults(spec: PipelineSpec) -> Iterator[TunegateError]:
                 yield from _caught(spec.name, partial(check_key, endpoint, os.environ, where=where))
                 if endpoint.privacy == "local":
                     yield from _caught(spec.name, partial(check_local, endpoint.base_url))
+
+
+def check_libraries(spec: PipelineSpec, request: RunRequest = ANY_CASE) -> None:
+    """Refuse a run for which the libraries of training and answering are missing, before it begins.
+
+    A stage that another machine makes needs them here too: the keys of its results hold their versions.
+
+    Raises:
+        ConfigError: TG0112, they are.
+    """
+    measures = any(isinstance(step, QualityStep) and step.perplexity for step in spec.curate.steps)
+    if measures or request.reaches("finetune"):
+        alone = f"curate alone: `tunegate data curate {spec.name}`"
+        instead = f"{alone}, with `quality.perplexity: false`" if measures else alone
+        need_extra("train", what=f"a run of {spec.name}", instead=instead)
 
 
 def _chat(train: TrainSection, root: Path) -> ChatTemplate | None:

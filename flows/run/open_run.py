@@ -27,6 +27,7 @@ from flows.records.run_picture import keep_picture, picture_now
 from flows.records.timings import TimingsObserver
 from flows.registry.owner import check_registry
 from flows.registry.state import describe_champion, describe_start, record_held_out, registry_state_of
+from flows.run.faults import check_libraries
 from flows.run.guarded_run import guarded_run
 from flows.run.notify import notify_end
 from flows.workspace.disk import named_disk_errors
@@ -113,7 +114,7 @@ def open_run(
         listeners: Makes the listeners of the run, which are notified from the ingestion of its source on.
 
     Raises:
-        ConfigError: TG0119, `TUNEGATE_STORE` is set.
+        ConfigError: TG0119, `TUNEGATE_STORE` is set; TG0112, see `check_libraries`.
         ConfigError: TG0103, `request.as_of` is no day that is over.
         StorageError: TG0568, and ServiceError: TG0723, see `check_cluster`.
         StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here, or
@@ -122,6 +123,7 @@ def open_run(
         SecurityError: TG0830, there are tombstones but not their key: forgotten customers would come back.
     """
     guard_process()  # Prefect may have started this process
+    check_libraries(spec, request)
     as_of = None if request.as_of is None else check_as_of(request.as_of)
     THIS_PROCESS.reopen()  # an earlier run of this process may have been cancelled
     check_cluster(spec, settings)

@@ -273,7 +273,7 @@ def _cost(known: AdviceEvidence) -> RuleAnswer | None:
     rented = known.card or report.machine
     if rented is None:
         missing = f"{evidence}; no card is named for the own model"
-        return RuleAnswer("missing", missing, "--machine NAME of infra/prices.yaml")
+        return RuleAnswer("missing", missing, "--machine NAME of tasks/assess/prices.yaml")
     card = next(line for line in report.cards if line.card == rented)
     if known.queries is None or cheap.usd_per_month is None:
         return RuleAnswer("missing", f"{evidence}; {_break_even(card, cheap)}", "--queries N, the queries of a month")

@@ -16,6 +16,7 @@ from schemas.artifacts import ModelRef, Predictions, PromptSet
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
 from tasks.assess.economics import NO_VOLUME, Measures, PriceBook, Volume, compute_costs, read_prices
+from tasks.extras import missing_packages
 from tasks.storage.files import write_json
 
 RECENT_RUNS = 1000
@@ -62,25 +63,28 @@ def measures_of(recorded: Recorded) -> Measures | None:
     # With `gates.interim` that step generates, and the answers are only copied from it.
     seconds = ledger.made_in(keys.get("interim") or keys["answers_tuned"])
     prompts = {arm: recorded.result(f"prompts_{arm}", PromptSet, folder="prompts") for arm in PROMPTS}
+    tokens = {arm: _mean_tokens(found, model, recorded.settings) for arm, found in prompts.items() if found}
     return Measures(
         n_parameters=model.n_parameters,
         weight_bytes=model.n_parameters * BYTES[spec.evaluate.dtype],
         reply_tokens=answers.n_new_tokens / answers.n_items,
-        prompt_tokens={arm: _mean_tokens(found, model, recorded.settings) for arm, found in prompts.items() if found},
+        prompt_tokens={arm: n for arm, n in tokens.items() if n is not None},
         measured=read_timings(recorded.settings, "latency", keys["latency"]) if "latency" in keys else {},
         batched_seconds=None if seconds is None else seconds / answers.n_items,
         training_seconds=ledger.made_in(keys["train"]) if "train" in keys else None,
     )
 
 
-def _mean_tokens(prompts: PromptSet, model: ModelRef, settings: Settings) -> float:
-    # Counted once, then stored outside the store: counting loads a tokenizer.
+def _mean_tokens(prompts: PromptSet, model: ModelRef, settings: Settings) -> float | None:
+    # Counted once, then stored outside the store: counting loads a tokenizer, and needs the extra `train`.
     from tasks.model.generate import mean_prompt_tokens
 
     folder = private_folder(settings.home / "measured" / "prompt_tokens")
     kept = folder / f"{prompts.digest}-{model.digest[:16]}.json"
     if kept.is_file():
         return float(orjson.loads(kept.read_bytes())["mean_tokens"])
+    if missing_packages("train"):
+        return None
     tokens = mean_prompt_tokens(prompts, model)
     write_json(kept, {"mean_tokens": tokens})
     return tokens

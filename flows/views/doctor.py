@@ -37,12 +37,14 @@ from schemas.counted import counted
 from schemas.errors import ConfigError, LockedError, StorageError, TunegateError
 from schemas.evaluation import is_loopback
 from schemas.load import load_file
+from tasks.extras import install_line, missing_packages
 from tasks.storage.files import verify
 from tasks.storage.warehouse import connect
 
 MIN_FREE_GB = 5.0
 OUR_PACKAGES = ("flows", "tasks", "schemas")
-NEEDED = ("torch", "transformers", "duckdb", "prefect", "mlflow")
+NEEDED = ("duckdb", "prefect", "mlflow")
+TRAINING = ("torch", "transformers")
 HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
 LOGIN = {
     "prefect": ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"),
@@ -106,11 +108,15 @@ def python(_patient: Patient) -> Iterator[Symptom]:
 
 def packages(_patient: Patient) -> Iterator[Symptom]:
     """Check that everything a run imports is installed."""
-    for name in NEEDED:
+    lacks_training = missing_packages("train")
+    for name in NEEDED if lacks_training else (*TRAINING, *NEEDED):
         try:
             yield Symptom(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Symptom(name, "bad", "not installed", "make install")
+            yield Symptom(name, "bad", "not installed", "install tunegate again")
+    if lacks_training:
+        message = "not installed (extra `train`): this machine curates, decides and reports"
+        yield Symptom("training", "ok", f"{message}; {install_line('train')}")
 
 
 def name_clashes(_patient: Patient) -> Iterator[Symptom]:
@@ -125,6 +131,8 @@ def name_clashes(_patient: Patient) -> Iterator[Symptom]:
 
 def torch(_patient: Patient) -> Iterator[Symptom]:
     """Check its arithmetic, threads and devices; imports it, which takes seconds."""
+    if missing_packages("train"):
+        return
     from tasks.model.base_model import torch_facts
 
     facts = torch_facts()

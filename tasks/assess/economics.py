@@ -2,7 +2,7 @@
 
 Arithmetic on measured tokens and seconds and a dated price book; knows nothing of models, runs and stores.
 `flows/views/costs.py` supplies the figures; docs/how-to/weigh-costs.md explains where every number comes from. Prices
-are in `infra/prices.yaml`; users can replace it with their own.
+are in `prices.yaml`; users can replace it with their own.
 """
 
 import math
@@ -22,7 +22,7 @@ from schemas.spec import Spec
 
 HOURS_PER_MONTH = 730.0
 """365 days of 24 hours, over 12."""
-PRICES = Path(__file__).resolve().parents[2] / "infra" / "prices.yaml"
+PRICES = Path(__file__).with_name("prices.yaml")
 MAX_BYTES = 1_000_000
 PROMPTED = ("few_shot", "retrieval", "rag", "zero_shot")
 """Arms whose prompt an API would get: the first one that is known."""
@@ -63,7 +63,7 @@ class ApiPrice(Spec):
 
 
 class PriceBook(Spec):
-    """`infra/prices.yaml`."""
+    """`prices.yaml`."""
 
     dated: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
     gpus: dict[str, GpuPrice] = Field(min_length=1)

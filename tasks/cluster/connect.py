@@ -7,7 +7,6 @@ Our errors travel from a worker to the driver as plain fields (`Failed`) and are
 keyword-only arguments does not survive pickling, and the text of any other may quote a ticket.
 """
 
-import importlib.util
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 
 from schemas import errors
 from schemas.errors import ConfigError, ServiceError, TunegateError
+from tasks.extras import need_extra
 
 WHERE = "RAY_ADDRESS"
 NAMESPACE = "tunegate"
@@ -44,13 +44,7 @@ def check_extra() -> None:
     Raises:
         ConfigError: TG0112, it is not.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError(
-            "`engine: ray` needs the extra `ray`, which is not installed",
-            code="TG0112",
-            where="engine",
-            hint="uv sync --extra ray, in the checkout and on every node; or `engine: local`",
-        )
+    need_extra("ray", what="`engine: ray`", where="engine", instead="`engine: local`")
 
 
 def check_address(address: str) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import BundleRef
 from schemas.errors import StorageError
+from tasks.extras import need_extra
 from tasks.release.bundle import check_digest
 from tasks.release.tracking import as_service_error
 from tasks.storage.failpoint import reach
@@ -228,6 +229,7 @@ def _log_model(client: MlflowClient, new: NewVersion) -> str:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
+    need_extra("train", what="the registration of a version")  # it names the versions that serve it
     libraries = (*SERVED_WITH, *(FOUR_BITS if new.method == "qlora" else ()))
     row = {column: EXAMPLE if column == "body" else "Parcel" for column in new.columns}
     with tempfile.TemporaryDirectory() as scratch:

@@ -7,11 +7,11 @@ knows nothing of candidates. Called by `flows/cli/exporting.py` and `flows/cli/v
 
 import logging
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import ConfigError, SecurityError
+from schemas.errors import SecurityError
+from tasks.extras import need_extra
 
 PASSWORD = "TUNEGATE_SIGNING_PASSWORD"  # noqa: S105  # the variable's name
 
@@ -62,7 +62,7 @@ def check_signature(folder: Path, *, key: Path, signature: Path | None = None) -
         SecurityError: TG0824, the key cannot be used, there is no signature, it belongs to another key, or the folder
             differs from what was signed.
     """
-    _check_extra()
+    need_extra("signing", what="a signature", where="signing")
     from model_signing import verifying
 
     signature = signature or signature_of(folder)
@@ -91,7 +91,7 @@ def check_signature(folder: Path, *, key: Path, signature: Path | None = None) -
 
 def _signer(key: Path) -> Any:
     """`model_signing`'s signer, which reads the key immediately."""
-    _check_extra()
+    need_extra("signing", what="a signature", where="signing")
     from model_signing import signing
 
     # The password is annotated as text, but the code that reads the key takes bytes.
@@ -100,16 +100,6 @@ def _signer(key: Path) -> Any:
         return signing.Config().use_elliptic_key_signer(private_key=key, password=password)
     except Exception as error:  # a missing file or password, not PEM, another kind of key
         raise _unusable(key, "private", error) from None
-
-
-def _check_extra() -> None:
-    if find_spec("model_signing") is None or find_spec("OpenSSL") is None:
-        raise ConfigError(
-            "signatures need the extra `signing` (model-signing, pyOpenSSL), which is not installed",
-            code="TG0112",
-            where="signing",
-            hint="uv pip install -e '.[signing]'",
-        )
 
 
 def _unusable(path: Path, half: str, error: Exception) -> SecurityError:

@@ -63,7 +63,7 @@ class Iceberg(SourceKind[IcebergSource]):
 
     def check(self, source: IcebergSource) -> None:
         """Check that the extra is installed."""
-        need_package("pyiceberg", kind=source.kind)
+        need_package(source.kind)
 
     def fingerprint(self, source: IcebergSource, place: Place) -> str:
         """Digest of table, snapshot and schema, which determine the rows; no data file is read.
@@ -150,7 +150,7 @@ def _scan(table: _Table, source: IcebergSource) -> DataScan:
 
 def _open(source: IcebergSource, root: Path) -> _Table:
     """The table. Its properties are ignored: one may name code for opening the files."""
-    need_package("pyiceberg", kind="iceberg")
+    need_package("iceberg")
     from pyiceberg.exceptions import ValidationError
     from pyiceberg.table.metadata import TableMetadataUtil
 

@@ -6,13 +6,12 @@ It knows no kind. Each kind's file has a subclass of `SourceKind` and an instanc
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
-from schemas.errors import ConfigError
 from schemas.file_reading import RowReading, Source
 from schemas.source import SOURCES
+from tasks.extras import need_extra
 from tasks.privacy.hashes import Forgotten
 from tasks.progress import Progress, silent
 from tasks.sources.readers.records import RowBatch
@@ -156,16 +155,10 @@ class SourceKind(Generic[S]):
         return f"{self.name}: {here.n_rows:,} {here.unit} ingested{gone}, as of {here.finished_at}"
 
 
-def need_package(package: str, *, kind: str) -> None:
-    """Check that the package of a kind of source is installed; the extra has the name of the kind.
+def need_package(kind: str) -> None:
+    """Check that the packages of a kind of source are installed; the extra has the name of the kind.
 
     Raises:
-        ConfigError: TG0112, it is not.
+        ConfigError: TG0112, one is not.
     """
-    if util.find_spec(package) is None:
-        raise ConfigError(
-            f"`source.kind: {kind}` needs {package}, which is not installed",
-            code="TG0112",
-            where="source.kind",
-            hint=f"make install, or `uv sync --extra {kind}`",
-        )
+    need_extra(kind, what=f"`source.kind: {kind}`", where="source.kind")

@@ -347,7 +347,7 @@ def _snapshot(source: PostgresSource) -> Iterator[Connection]:
 @contextmanager
 def _own_errors(source: PostgresSource) -> Iterator[None]:
     """Turns errors of the driver into ours; theirs may contain the address with its password, or a value of a row."""
-    need_package("psycopg2", kind="postgres")
+    need_package("postgres")
     import psycopg2
 
     where = source.table or "query"
@@ -387,7 +387,7 @@ def _own_errors(source: PostgresSource) -> Iterator[None]:
 
 def origin_of(source: PostgresSource) -> str:
     """Host, port and database of the `dsn`."""
-    need_package("psycopg2", kind="postgres")
+    need_package("postgres")
     from psycopg2 import ProgrammingError
     from psycopg2.extensions import parse_dsn
 

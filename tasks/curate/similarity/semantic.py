@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from schemas.errors import ConfigError
+from tasks.extras import need_extra
 
 BLOCK = 1024
 """Texts compared with all others at a time: 4 kB of scores per text."""
@@ -41,13 +40,7 @@ def check_extra(where: str) -> None:
     Raises:
         ConfigError: wordllama is not installed.
     """
-    if find_spec("wordllama") is None:
-        raise ConfigError(
-            "`semantic` needs the extra `semantic` (wordllama), which is not installed",
-            code="TG0112",
-            where=where,
-            hint="uv sync --extra semantic, in the checkout; or set `semantic: null`",
-        )
+    need_extra("semantic", what="`semantic`", where=where, instead="set `semantic: null`")
 
 
 def similar_meanings(texts: Sequence[str], *, threshold: float, max_pairs: int) -> SimilarMeanings:

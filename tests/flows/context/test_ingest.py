@@ -105,7 +105,7 @@ def test_validate_plan_and_doctor_describe_the_source_without_contacting_it(
         validate(config=config, as_json=False)
     doctor(config=config, as_json=True)
     (bad, *_) = [row for row in json.loads(capsys.readouterr().out)["findings"] if row["what"] == "source"]
-    assert (bad["state"], "zendesk" in bad["fix"]) == ("bad", True)
+    assert (bad["state"], "zendesk" in bad["message"]) == ("bad", True)
 
 
 def test_only_a_run_fetches_remote_files_and_a_plan_shows_what_is_ingested(

@@ -1,6 +1,7 @@
 """Scenes for blocks of the pages that need a server, a file of the reader, or minutes.
 
-A block names its scene (`bash scene="endpoint"`), and a real shell runs its text. Part of `make campaign`.
+A block names its scene (`bash scene="endpoint"`), and a real shell runs its text: with the wheel in an environment of
+its own, but for what only a clone has. Part of `make campaign`.
 `tests/docs/test_pages.py` checks that every scene exists and that every other block is run or gives a reason.
 """
 
@@ -27,6 +28,7 @@ from schemas.artifacts import ModelRef
 from tests.support.candidates import Candidates
 from tests.support.desk_tables import desk_rows, write_duckdb, write_postgres
 from tests.support.documentation import Block, blocks
+from tests.support.environments import wheel_python
 from tests.support.postgres import Postgres
 from tests.support.prefect_server import PrefectServer
 from tests.support.project import PROJECT
@@ -56,12 +58,18 @@ def scene(name: str) -> list[Block]:
 
 
 class Shell:
-    """A reader's shell in a folder, with `tunegate` and this Python first on the path."""
+    """A reader's shell in a folder, with `tunegate` and its Python first on the path.
 
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+    Args:
+        wheel: The Python of an environment that has the wheel; None for the checkout's.
+    """
+
+    def __init__(self, folder: Path, environ: dict[str, str], wheel: Path | None = None) -> None:
         self.folder = folder
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self.environ = {**environ, "PATH": path, "PYTHONPATH": str(PROJECT), "TERM": "dumb"}
+        path = f"{(wheel or Path(sys.executable)).parent}:{os.environ['PATH']}"
+        self.environ = {**environ, "PATH": path, "TERM": "dumb"}
+        if wheel is None:
+            self.environ["PYTHONPATH"] = str(PROJECT)
 
     def start(self, script: str) -> subprocess.Popen[str]:
         """Start the script in its own process group."""
@@ -102,11 +110,19 @@ def script_of(block: Block, **places: str) -> str:
     return text
 
 
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that has the wheel and the extras that the pages use, far from the checkout."""
+    # Where it stays: the programs of an environment have its path in their first line.
+    return wheel_python(tmp_path_factory.mktemp("wheel") / "env", "train", "signing", "postgres")
+
+
 @pytest.fixture
-def shell(empty_workplace: ForkedWorkplace) -> Shell:
+def shell(empty_workplace: ForkedWorkplace, request: pytest.FixtureRequest) -> Shell:
     """A shell with one pipeline, `support-replies`: generated tickets and a tiny model."""
     empty_workplace.declare(_as_the_pages)
-    return Shell(empty_workplace.folder, empty_workplace.environ)
+    wheel = None if request.function in (test_scene_stack, test_scene_cluster) else request.getfixturevalue("wheel")
+    return Shell(empty_workplace.folder, empty_workplace.environ, wheel)
 
 
 def _as_the_pages(document: dict[str, Any]) -> None:
@@ -293,13 +309,13 @@ def test_scene_event(shell: Shell, prefect_server: PrefectServer) -> None:
 
 
 def test_scene_postgres(
-    tmp_path: Path, tiny_model: ModelRef, empty_workplace: ForkedWorkplace, postgres: Postgres
+    tmp_path: Path, tiny_model: ModelRef, empty_workplace: ForkedWorkplace, postgres: Postgres, wheel: Path
 ) -> None:
     [block] = scene("postgres")
     empty_workplace.declare()
     made = Candidates(tmp_path, tiny_model)
     assert made.add(1) == "1"
-    shell = Shell(tmp_path, empty_workplace.environ)
+    shell = Shell(tmp_path, empty_workplace.environ, wheel)
     address, *others = script_of(block).splitlines()
     assert address.startswith("url='postgresql://")
     output = shell.run("\n".join([f"url='{postgres.fresh()}'", *others, "rm .tunegate/ledger.sqlite",

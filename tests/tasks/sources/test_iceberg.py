@@ -17,7 +17,6 @@ from schemas.source import DuckDBSource, IcebergSource
 from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
 from tasks.sources import iceberg as reader
-from tasks.sources import kind
 from tasks.sources.duckdb_file import read_duckdb
 from tasks.sources.iceberg import Deletes
 from tasks.sources.kind import Place
@@ -220,7 +219,7 @@ def test_a_missing_table_or_file_is_named(lake: Lake, tmp_path: Path, monkeypatc
         with pytest.raises(DataError, match="TG0202") as raised:
             fingerprint(source(path=str(broken)))
         assert "amber" not in str(raised.value)
-    monkeypatch.setattr(kind.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"TG0112.*pyiceberg"):
         check_source(source(lake))
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
-import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from schemas.artifacts import BundleRef, ModelRef
 from tasks.model.tunegate_loader import BASE_VARIABLE
@@ -23,7 +19,7 @@ from tasks.release.export_format import Exported
 from tasks.release.register import NewVersion, Owner, register_version
 from tasks.release.serve import load_bundle, read_serving
 from tasks.release.tracking import begin_run
-from tests.support.project import PROJECT
+from tests.support.environments import clean_python
 from tests.tasks.release.test_serve import QUESTIONS, make_bundle_of
 
 if TYPE_CHECKING:
@@ -80,11 +76,12 @@ def test_both_load_where_only_their_requirements_are_installed(
     ids = load_bundle(bundle.root, base=tiny_model.root)._prompt(QUESTIONS[0])
     with torch.inference_mode():
         logits = load_trained(tiny_model, trained, dtype="float32")(torch.tensor([ids])).logits[0, -1].tolist()
+    requirements = [Requirement(line) for line in (artifacts / "requirements.txt").read_text().splitlines()]
     place = tmp_path / "elsewhere"
     place.mkdir()
     (place / "tasks.py").write_text("raise SystemExit('a module of the user')\n")
     done = subprocess.run(
-        [clean_python(tmp_path / "venv", artifacts / "requirements.txt"), "-c", LOAD, artifacts, exported],
+        [clean_python(tmp_path / "venv", requirements), "-c", LOAD, artifacts, exported],
         input=json.dumps({"ids": ids, "questions": QUESTIONS}), cwd=place, capture_output=True, text=True, check=False,
         env={
             "PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
@@ -100,37 +97,3 @@ def test_both_load_where_only_their_requirements_are_installed(
     assert found["logits"] == pytest.approx(logits, abs=1e-4)
     assert BASE_VARIABLE not in (exported / "README.md").read_text()
     assert "AutoPeftModelForCausalLM.from_pretrained" in (exported / "README.md").read_text()
-
-
-def clean_python(folder: Path, requirements: Path) -> Path:
-    """A new environment with these requirements and what they need, filled from uv's cache."""
-    uv, python = str(Path(sys.executable).with_name("uv")), folder / "bin" / "python"
-    locked = folder.with_suffix(".lock")
-    locked.write_text(lock_of([Requirement(line) for line in requirements.read_text().splitlines()]))
-    for arguments in (
-        ("venv", "--python", sys.executable, folder),
-        ("pip", "sync", "--require-hashes", "--python", python, locked),
-    ):
-        done = subprocess.run([uv, "--quiet", "--offline", *arguments], check=False, capture_output=True, text=True)
-        if "network was disabled" in done.stderr:
-            pytest.skip(f"uv's cache lacks a requirement: {done.stderr.strip().splitlines()[-1]}")
-        assert done.returncode == 0, done.stderr
-    return python
-
-
-def lock_of(wanted: list[Requirement]) -> str:
-    """The entries of requirements.lock for the requirements and all that they need, as they are installed here."""
-    extras: dict[str, set[str]] = {}
-    while wanted:
-        requirement = wanted.pop()
-        name = canonicalize_name(requirement.name)
-        if name in extras and requirement.extras <= extras[name]:
-            continue
-        extras.setdefault(name, {""}).update(requirement.extras)
-        needs = [Requirement(line) for line in metadata.distribution(name).requires or ()]
-        wanted += [
-            each for each in needs
-            if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras[name])
-        ]  # fmt: skip
-    entries = re.split(r"\n(?=\S)", (PROJECT / "requirements.lock").read_text())
-    return "\n".join(each for each in entries if canonicalize_name(re.split(r"[=\[ ;]", each)[0]) in extras)

@@ -107,7 +107,7 @@ def test_dedup_lists_pairs_and_merges_none_of_them(make_tickets: Any, new_folder
 def test_without_the_extra_the_step_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, make_tickets: Any, new_folder: Any
 ) -> None:
-    monkeypatch.setattr(semantic, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     step = DedupStep(uses="dedup", semantic=SemanticSpec())
     with pytest.raises(ConfigError, match=r"TG0112.*wordllama"):
         dedup.drop_duplicates(tickets=make_tickets([]), step=step, out=new_folder())
