@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tasks.assess import contract
+from tasks.assess.binomial import exceeded_by, exceeds
 from tasks.assess.compare import CONTINUITY, z_value
 from tasks.assess.weigh import Kind
 
@@ -123,14 +124,11 @@ def share_chance(
     >>> share_chance([60, 40], [60, 60], 149, limit=0.98, effect=0.05, alpha=0.05).tolist()
     [1.0, 0.0]
     """
-    from scipy.stats import binom
-
     right, n = np.asarray(n_right, np.float64), np.asarray(n_items, np.float64)
     if limit <= 0:
         return np.ones(np.broadcast(right, n).shape)
-    needed = float(binom.isf(alpha, n_planned, min(limit, 1.0))) + 1
-    chance: Floats = np.asarray(binom.sf(needed - 1 - right, n_planned - n, min(1.0, limit + effect)))
-    return chance
+    needed = float(exceeded_by(alpha, n_planned, min(limit, 1.0))) + 1
+    return exceeds(needed - 1 - right, n_planned - n, min(1.0, limit + effect))
 
 
 def gain_chances(

@@ -5,11 +5,13 @@ Knows nothing of rules or files. Used by `tasks/assess/judge.py` after a verdict
 
 import math
 from collections.abc import Callable
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
 
 from schemas.gates import MIN_GAIN
+from tasks.assess.binomial import exceeded_by, exceeds
 from tasks.assess.compare import z_value
 
 ASSUMED_DISCORDANCE = 0.1
@@ -147,6 +149,7 @@ def smallest_margin(n_items: int, *, discordance: float, confidence: float = 0.9
     )
 
 
+@cache  # a tenth of a second, and each of validate, plan and run asks it for the same rules
 def share_items_needed(
     limit: float, true: float, *, confidence: float = 0.95, power: float = 0.8, most: int = 20_000
 ) -> int | None:
@@ -159,13 +162,11 @@ def share_items_needed(
 
     Source: the binomial distribution, as in Clopper and Pearson (1934).
     """
-    from scipy.stats import binom
-
     if not 0 < limit < true <= 1:
         return 1 if limit <= 0 <= true <= 1 else None
     n = np.arange(1, most + 1)
-    enough = binom.isf(1 - confidence, n, limit) + 1  # fewest right answers whose bound reaches the limit
-    reached = (binom.sf(enough - 1, n, true) >= power) & (enough <= n)
+    enough = exceeded_by(1 - confidence, n, limit) + 1  # fewest right answers whose bound reaches the limit
+    reached = (exceeds(enough - 1, n, true) >= power) & (enough <= n)
     short = np.flatnonzero(~reached)
     first = int(short[-1]) + 2 if len(short) else 1
     return first if first <= most else None
@@ -173,17 +174,15 @@ def share_items_needed(
 
 def smallest_distance(n_items: int, limit: float, *, confidence: float = 0.95, power: float = 0.8) -> float | None:
     """How far above `limit` a true share must be for `n_items` to show it; None if even 1 is too close."""
-    from scipy.stats import binom
-
-    enough = int(binom.isf(1 - confidence, n_items, limit)) + 1
     if not 0 < limit < 1:
         return 0.0 if limit <= 0 else None
+    enough = int(exceeded_by(1 - confidence, n_items, limit)) + 1
     if enough > n_items:
         return None
     low, high = limit, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (low, middle) if binom.sf(enough - 1, n_items, middle) >= power else (middle, high)
+        low, high = (low, middle) if exceeds(enough - 1, n_items, middle) >= power else (middle, high)
     return high - limit
 
 
