@@ -33,7 +33,6 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 LONG = (
     "flows/schedule/test_deployed_run.py",
     "tasks/cluster",
-    "benchmarks/test_torture.py",
     "flows/test_pipeline_real_tickets.py",
     "flows/run/test_placement.py",
     "flows/schedule/test_approval.py",
