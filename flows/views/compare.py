@@ -102,7 +102,7 @@ def _arms(first: Recorded, second: Recorded) -> list[dict[str, Any]]:
         found: dict[str, float | None] = {}
         for name in recorded.keys:
             arm = name.removeprefix("scores_")
-            scores = recorded.result(name, Scores, folder="scores") if name.startswith("scores_") else None
+            scores = recorded.scores(arm) if name.startswith("scores_") else None
             if scores is not None and scores.arm == arm:
                 found[arm] = scores.means.get(metric)
         means.append(found)

@@ -166,6 +166,7 @@ def test_compare_shows_what_differs_and_intervals_on_common_items(
     assert taken["no_junk"] == (132, 132)
     assert result["data"]["trained_here_held_out_there"] == 0
     assert result["data"]["tickets"][0] == {"part": "train", "both": 220, "only_first": 0, "only_second": 0}
+    assert {"zero_shot", "few_shot", "tfidf", "tuned"} <= {each["arm"] for each in result["arms"]}
     exact = next(line for line in result["metrics"]["lines"] if line["metric"] == "exact")
     assert (exact["n_common"], exact["summary"]) == (160, "worse")
     assert exact["upper"] < 0
