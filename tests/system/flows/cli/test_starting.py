@@ -71,7 +71,7 @@ def test_a_file_reaches_a_verdict_that_says_how_many_items_are_needed(bare_workp
     assert "the last measured training and answers" in plan["minutes_from"]
     assert plan["sizes_from"] == "curated tickets"
     assert 100 < plan["train_examples"] <= spec.train.max_examples  # those that decontamination leaves
-    assert plan["held_out_items"] == spec.evaluate.max_items
+    assert 50 <= plan["held_out_items"] <= spec.evaluate.max_items  # all that there are can be answered in time
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.server)])
