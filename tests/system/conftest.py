@@ -37,7 +37,6 @@ LONG = (
     "flows/run/test_placement.py",
     "flows/schedule/test_approval.py",
     "infra/schedule_demo/test_weeks.py",
-    "benchmarks/test_regressions.py",
     "flows/test_pipeline_without_prefect.py",
     "tasks/train",
     "flows/cli/test_endpoint.py",

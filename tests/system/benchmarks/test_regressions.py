@@ -24,6 +24,8 @@ from benchmarks.regressions import (
 )
 from tasks.train import launch
 
+pytestmark = pytest.mark.campaign
+
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Played]]:

@@ -74,7 +74,10 @@ def test_a_file_reaches_a_verdict_that_says_how_many_items_are_needed(bare_workp
     assert 50 <= plan["held_out_items"] <= spec.evaluate.max_items  # all that there are can be answered in time
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.server)])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("sqlite", marks=pytest.mark.campaign), pytest.param("postgres", marks=pytest.mark.server)],
+)
 def test_the_tables_of_a_database_reach_a_verdict(
     kind: str, bare_workplace: Workplace, request: pytest.FixtureRequest
 ) -> None:
