@@ -212,8 +212,8 @@ class DatasetRef(Artifact):
     max_tokens: int
     """Longest train example, tokens."""
     n_rewritten: int = 0
-    """Earlier answers of the train examples without loss: the template writes them differently once the conversation
-    goes on, so that they continue no prompt."""
+    """Earlier answers of the train examples without loss: the template writes them differently when a turn follows, so
+    that they continue no prompt."""
 
 
 class TrainedRef(Artifact):

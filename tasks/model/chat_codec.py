@@ -48,7 +48,7 @@ class Encoded:
     n_neutralised: int
     """Control texts that were broken up."""
     n_rewritten: int = 0
-    """Earlier answers without loss, because the template writes them differently once the conversation goes on."""
+    """Earlier answers without loss, because the template writes them differently when a turn follows."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class ChatCodec:
     def conversation(self, turns: Sequence[Message]) -> Encoded:
         """Encode a conversation; the assistant turns that `loss_on` selects carry loss, including their end tokens.
 
-        Each of them continues exactly what a prompt in serving ends with. Some templates rewrite an earlier answer once
-        the conversation goes on (they drop its thought, or end it with another token); it then carries no loss.
+        Each of them continues exactly what a prompt in serving ends with. Some templates rewrite an earlier answer when
+        a turn follows (they drop its thought, or end it with another token); it then carries no loss.
 
         Raises:
             DataError: the template writes prompt and answer together differently from each alone, so serving would use

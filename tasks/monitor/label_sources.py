@@ -32,6 +32,8 @@ SIGNIFICANCE = 0.01
 MIN_EXCESS = 0.1
 """Least difference between the share of suspects in a named file and elsewhere. Tickets of one file are alike, so that
 the test alone would name files that are merely harder to label."""
+MAX_ELSEWHERE = 0.5
+"""Greatest share of suspects elsewhere. With more, the others are no reference: all labels are in doubt."""
 SHOWN = 10
 """Files and weeks in the result."""
 
@@ -82,7 +84,8 @@ def compare_groups(members: dict[str, Sequence[str | None]], suspects: NDArray[n
     """Compare the share of suspects in each file and week with that in all others of its kind.
 
     One-sided exact test of Fisher (a hypergeometric tail), with Bonferroni's correction over all files and weeks of at
-    least `MIN_TICKETS` tickets. Named are those that are significant and at least `MIN_EXCESS` above the others.
+    least `MIN_TICKETS` tickets. Named are those that are significant and at least `MIN_EXCESS` above the others,
+    unless these are mostly suspects themselves.
 
     Source: Fisher, "The Design of Experiments", 1935; Bonferroni as in Dunn, "Multiple Comparisons Among Means", 1961.
 
@@ -114,7 +117,9 @@ def compare_groups(members: dict[str, Sequence[str | None]], suspects: NDArray[n
             LabelGroup(
                 kind="file" if kind == "file" else "week", name=name, n_checked=size, n_suspects=count,
                 share_elsewhere=round(elsewhere, 6), p_chance=round(p_chance, 6),
-                disagrees=p_chance <= SIGNIFICANCE and count / size - elsewhere >= MIN_EXCESS,
+                disagrees=p_chance <= SIGNIFICANCE
+                and elsewhere <= MAX_ELSEWHERE
+                and count / size - elsewhere >= MIN_EXCESS,
             )
         )  # fmt: skip
     return tuple(sorted(groups, key=lambda each: (not each.disagrees, each.p_chance, each.kind, each.name))[:SHOWN])

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pyarrow.parquet as pq
@@ -40,8 +40,9 @@ def bitext(shared_data: Path, make_splits: Callable[..., Splits]) -> Splits:
 def test_a_classifier_routes_real_requests_far_better_than_the_majority(bitext: Splits, new_folder: NewFolder) -> None:
     items = select_items(splits=bitext, max_items=400, seed=0, answer="{reply}", out=new_folder())
     means = {}
-    for arm in ("majority", "tfidf"):
-        spec = ClassifierSpec(arm=arm, field="category", seed=0)  # type: ignore[arg-type]
+    arms: tuple[Literal["majority", "tfidf"], ...] = ("majority", "tfidf")
+    for arm in arms:
+        spec = ClassifierSpec(arm=arm, field="category", seed=0)
         scores = score_classifier(items=items, splits=bitext, classifier=spec, out=new_folder())
         means[arm] = scores.means["field_category"]
     assert means["majority"] < 0.35

@@ -155,6 +155,16 @@ def test_a_file_with_twenty_points_more_is_nearly_always_named() -> None:
     assert n_named >= 180
 
 
+def test_no_file_is_named_where_most_labels_elsewhere_are_in_doubt_too() -> None:
+    suspects = np.repeat([0, 1, 0, 1], [50, 150, 10, 190]).astype(bool)  # 75 % of all others, 95 % of the file
+    names = ["others"] * 200 + ["file"] * 200
+    groups = {group.name: group for group in compare_groups({"file": names}, suspects)}
+    assert groups["file"].p_chance < 0.001
+    assert not any(group.disagrees for group in groups.values())
+    some = compare_groups({"file": names}, np.repeat([0, 1, 0, 1], [110, 90, 10, 190]).astype(bool))
+    assert [group.name for group in some if group.disagrees] == ["file"]
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 120), st.floats(0, 1)), min_size=0, max_size=12))
 def test_what_is_named_is_large_enough_and_worse_by_the_least_difference(files: list[tuple[int, float]]) -> None:

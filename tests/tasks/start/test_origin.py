@@ -1,6 +1,7 @@
 """What `init` reads in a database: a table or a join where it is certain, and otherwise only a list of tables."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def read_by_a_run(proposal: Proposal, folder: Path) -> dict[str, dict[str, objec
 
 @pytest.mark.parametrize("key", ["PRIMARY KEY", ""], ids=["declared", "by its values"])
 @pytest.mark.parametrize("write", [write_duckdb, write_sqlite])
-def test_tables_of_a_desk_are_joined_by_their_keys(write, key: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_tables_of_a_desk_are_joined_by_their_keys(write: Callable[..., Path], key: str, tmp_path: Path) -> None:
     rows = desk_rows(80)
     proposal = proposed(write(tmp_path / "desk.db", rows, key=key))
     assert columns(proposal) == ROLES
