@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.storage.warehouse import quote_identifier
+from tasks.storage.warehouse import is_identifier, quote_identifier
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ def make_tables(
 ) -> tuple[SourceTable, ...]:
     """The tables of a database by what its catalog says; a table is a pair of schema and name.
 
+    Those that have a name with control characters, or a column with one, are left out: a query could not be shown.
+
     Args:
         columns: Table -> column -> type.
         main: The schema whose tables need no prefix.
@@ -94,5 +96,6 @@ def make_tables(
             foreign_keys=tuple(ForeignKey(c, name_of(other), to) for c, other, to in foreign_keys.get(table, ())),
         )
         for table, types in columns.items()
+        if all(map(is_identifier, (*table, *types)))
     )
     return tuple(sorted(made, key=lambda each: each.name))

@@ -232,6 +232,11 @@ def _named_rejections(tables: Iterable[str], where: str) -> Iterator[None]:
         raise ConfigError(f"DuckDB rejects the SELECT: {reason}", code="TG0199", where=where, hint=hint) from None
 
 
+def is_identifier(name: str) -> bool:
+    """Whether `quote_identifier` takes the name."""
+    return 0 < len(name) <= _MAX_IDENTIFIER and all(ord(character) >= 32 for character in name)
+
+
 def quote_identifier(name: str) -> str:
     """Quote the name as one SQL identifier, whatever it contains.
 
@@ -241,7 +246,7 @@ def quote_identifier(name: str) -> str:
     >>> quote_identifier('a "strange" name; drop table x')
     '"a ""strange"" name; drop table x"'
     """
-    if not name or len(name) > _MAX_IDENTIFIER or any(ord(character) < 32 for character in name):
+    if not is_identifier(name):
         raise SecurityError(
             f"invalid identifier {name[:40]!r}: use 1 to {_MAX_IDENTIFIER} printable characters", code="TG0801"
         )

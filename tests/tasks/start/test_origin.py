@@ -62,6 +62,8 @@ def test_the_one_table_with_rows_and_a_named_one_need_no_join(tmp_path: Path) ->
     path = tmp_path / "desk.sqlite"
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE empty (id INTEGER)")
+        connection.execute('CREATE TABLE "odd\nname" (id INTEGER)')  # left out: no query could show it
+        connection.execute('INSERT INTO "odd\nname" VALUES (1)')
         connection.execute("CREATE TABLE rückfragen (nr INTEGER, frage TEXT, antwort TEXT, abteilung TEXT, datum TEXT)")
         connection.executemany(
             "INSERT INTO rückfragen VALUES (?, ?, ?, ?, ?)",
