@@ -182,7 +182,8 @@ class AdapterSpec(Spec):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the adapter's inputs dropped at random in training."""
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """`all-linear`, or module names; each must exist in the model."""
+    """`all-linear` as in PEFT, for many mixtures with router and experts; or names of linear layers, each of which must
+    exist in the model."""
     layers: Layers | None = None
     """Adapt only these transformer layers: the top 10 with `10`, or by their numbers from 0 as a list, or a range such
     as 10-29 with both ends; null adapts all."""

@@ -50,16 +50,20 @@ def estimate(
 
 
 def _estimate_json(fits: Sequence[Fit], dims: ModelDims, *, max_tokens: int) -> dict[str, Any]:
-    return {"n_parameters": dims.n_parameters, "max_tokens": max_tokens, "methods": [_fit_json(fit) for fit in fits]}
+    counts = {"n_parameters": dims.n_parameters, "n_active": dims.n_active}
+    return {**counts, "max_tokens": max_tokens, "methods": [_fit_json(fit) for fit in fits]}
 
 
 def _estimate_text(fits: Sequence[Fit], dims: ModelDims, spec: TrainSpec, *, max_tokens: int) -> Iterator[Any]:
     """One row for each method."""
+    active = f" ({dims.n_active:,} for each token)" if dims.n_active < dims.n_parameters else ""
     yield (
-        f"{spec.base_model.rpartition('/')[2].partition('#')[0]}: {dims.n_parameters:,} parameters; batch "
+        f"{spec.base_model.rpartition('/')[2].partition('#')[0]}: {dims.n_parameters:,} parameters{active}; batch "
         f"{spec.batch_size} x {max_tokens} tokens, checkpointing {'on' if spec.gradient_checkpointing else 'off'}\n"
     )
     yield TextTable([_fit_row(fit, dims) for fit in fits])
+    if dims.n_stacked:
+        yield "\nqlora cannot load this model: its experts are stacked in one parameter of each layer."
     yield TextLine(
         f"\nGiB at the peak of a step, {RUNTIME_GIB} GiB of runtime apart. A card counts with {MARGIN:.0%} of it free; "
         "the figure is the share that stays free.",

@@ -129,7 +129,7 @@ def pace_of(
     heavy = {node.folder for node in nodes} & {"train", "answers"}
     if size is None or (heavy and dims is None):
         return None
-    n_parameters = dims.n_parameters if dims else 0
+    n_parameters = dims.n_active if dims else 0
     layers = dims.layers if dims else 1
     work = {
         "train": training_work(spec.train.first(), size.train_tokens, n_parameters=n_parameters, n_layers=layers),
@@ -185,6 +185,9 @@ def answers_advice(spec: PipelineSpec, measured: float | None) -> str | None:
 def training_work(train: TrainSpec, n_tokens: int, *, n_parameters: int, n_layers: int) -> float:
     """Floating-point operations of a training on this many tokens of examples.
 
+    Args:
+        n_parameters: Those that a token meets: of a mixture of experts, not those of its other experts.
+
     A token takes two for each parameter forward, as many backward for the activations of layers from the lowest
     trained one on, and as many again for the weights if these are trained. Layers below are computed once, if the
     training keeps their outputs.
@@ -229,7 +232,7 @@ def _measured(
         elif model is not None:
             parts, found = store.parts("answers", step.key), store.whole("answers", step.key, Predictions)
             if parts is not None and found is not None and parts.inputs.get("model") == model.digest:
-                work = _answering_work(found.n_items, found.n_new_tokens, size, dims.n_parameters)
+                work = _answering_work(found.n_items, found.n_new_tokens, size, dims.n_active)
         if work and step.seconds > 0:
             return work / step.seconds
     return None
@@ -246,9 +249,7 @@ def _trained(step: StepRow, store: Store, train: TrainSpec, dims: ModelDims) -> 
     if (past.base_model, past.method, past.processes) != (train.base_model, train.method, train.processes):
         return None
     once = past.model_copy(update={"max_steps": None})  # its tokens are those that it processed
-    return training_work(
-        once, round(found.n_tokens / past.epochs), n_parameters=dims.n_parameters, n_layers=dims.layers
-    )
+    return training_work(once, round(found.n_tokens / past.epochs), n_parameters=dims.n_active, n_layers=dims.layers)
 
 
 def _origin(probed: Sequence[str], heavy: set[str]) -> str:

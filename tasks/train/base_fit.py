@@ -18,6 +18,7 @@ from schemas.artifacts import Artifact, DatasetRef, ModelRef, PromptSet
 from schemas.chat_template import WHERE, ChatTemplate
 from schemas.errors import ConfigError, DataError, StorageError, TrainingError, TunegateError
 from schemas.training import TrainSpec
+from tasks.extras import missing_packages
 from tasks.model.adapter import check_targets, check_whole_rows
 from tasks.model.base_model import check_not_quantized, local_place, read_config, sizes_in
 from tasks.model.chat_base import TOKENIZER_CONFIG, own_template
@@ -27,8 +28,11 @@ from tasks.model.convert import read_gguf_config
 from tasks.model.generate import check_room, read_items
 from tasks.model.model_cache import find_cached, not_cached_error, usable_files
 from tasks.model.model_uri import FileUri, HubUri, parse_model_uri
+from tasks.model.skeleton import Parts
+from tasks.model.text_part import has_text_part, text_fields, text_names
 from tasks.step import as_step
-from tasks.train.model_shapes import FAST_TYPES, not_fast_error
+from tasks.train.memory import trainable_parameters, trains_experts
+from tasks.train.model_shapes import FAST_TYPES, PLAIN_TYPES, ModelDims, not_fast_error
 
 TOKENIZER = "tokenizer.json"
 
@@ -40,7 +44,7 @@ class FoundBase:
     where: Path
     """Its folder or GGUF file."""
     config: Mapping[str, Any]
-    """Fields of config.json."""
+    """Fields of config.json; of a model that also sees images, those of its text part."""
     matrices: frozenset[str]
     """Names of its weights with two axes, without `.weight`; empty if they are not known."""
     template: str | None
@@ -90,11 +94,15 @@ def find_base(uri: str, *, allow_download: bool, root: Path, cache: Path) -> Fou
 
 
 def _read_folder(folder: Path) -> FoundBase:
-    return FoundBase(folder, read_config(folder / "config.json"), _matrices(folder), own_template(folder))
+    config: Mapping[str, Any] = read_config(folder / "config.json")
+    matrices = _matrices(folder)
+    if has_text_part(config):
+        config, matrices = text_fields(config), text_names(matrices)
+    return FoundBase(folder, config, frozenset(matrices), own_template(folder))
 
 
-def _matrices(folder: Path) -> frozenset[str]:
-    """The names of two-dimensional weights, from the headers of the safetensors files."""
+def _matrices(folder: Path) -> set[str]:
+    """The names of two-dimensional weights without `.weight`, from the headers of the safetensors files."""
     from safetensors import SafetensorError, safe_open
 
     found: set[str] = set()
@@ -104,7 +112,7 @@ def _matrices(folder: Path) -> frozenset[str]:
                 found |= {name for name in file.keys() if len(file.get_slice(name).get_shape()) == 2}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise StorageError(f"damaged weights: {error}", code="TG0542", where=str(path)) from None
-    return frozenset(name.removesuffix(".weight") for name in found if name.endswith(".weight"))
+    return {name.removesuffix(".weight") for name in found if name.endswith(".weight")}
 
 
 def base_faults(
@@ -126,10 +134,14 @@ def base_faults(
 def _checks(
     base: FoundBase, train: TrainSpec, *, max_new_tokens: int, chat: ChatTemplate | None
 ) -> Iterator[Callable[[], object]]:
+    dims = None
     try:
+        if base.config.get("model_type") not in PLAIN_TYPES and not missing_packages("train"):
+            dims = ModelDims.of(base.config)
         context = base.context_length
-    except ConfigError:
-        yield lambda: base.context_length
+    except ConfigError as error:
+        refusal = error
+        yield lambda: _raise(refusal)
         return
     yield lambda: check_max_length(train.max_length, context)
     yield lambda: _check_answer(max_new_tokens, context, where="evaluate.max_new_tokens", code="TG0309")
@@ -149,6 +161,12 @@ def _checks(
         wanted = train.adapter.target_modules
         if wanted != "all-linear" and base.matrices:
             yield lambda: check_targets(_linear(base.matrices), wanted)
+    if dims is not None and dims.counted is not None:
+        kind, parts = str(base.config.get("model_type")), dims.counted
+        yield lambda: _check_experts(kind, parts, train)
+        yield lambda: _check_sharding(kind, dims, parts, train)
+        if train.method != "full":
+            yield lambda: trainable_parameters(dims, train.adapter)
     if train.four_bits() is not None:
         yield lambda: check_not_quantized(base.config, base.where / "config.json")
     if train.cache_trunk == "on" and (model_type := base.config.get("model_type")) not in FAST_TYPES:
@@ -157,6 +175,29 @@ def _checks(
 
 def _raise(error: TunegateError) -> None:
     raise error
+
+
+def _check_experts(kind: str, parts: Parts, train: TrainSpec) -> None:
+    if train.method == "qlora" and parts.n_stacked:
+        raise ConfigError(
+            f"method qlora cannot load a {kind} in 4 bits: {parts.n_stacked / parts.n_parameters:.0%} of its weights "
+            "are experts stacked in one parameter, and bitsandbytes quantises linear layers alone", code="TG0111",
+            where="train.method", hint="use method: lora, or a base model without experts",
+        )  # fmt: skip
+
+
+def _check_sharding(kind: str, dims: ModelDims, parts: Parts, train: TrainSpec) -> None:
+    if train.sharding != "full":
+        return
+    if not parts.sharded:
+        what = f"a {kind}, whose decoder layers are not in model.layers"
+    elif trains_experts(dims, train):
+        what = f"adapters on the stacked experts of a {kind}"
+    else:
+        return
+    raise ConfigError(
+        f"sharding full cannot train {what}", code="TG0111", where="train.sharding", hint="use sharding: none"
+    )
 
 
 def _linear(matrices: Collection[str]) -> set[str]:

@@ -28,6 +28,7 @@ from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, TrainingError
 from schemas.names import closest
 from schemas.training import AdapterSpec, Method, QuantizationSpec, TrainSpec
+from tasks.model.adapter import adapts_experts, count_trained
 from tasks.model.base_model import auto_is_bfloat16
 from tasks.train.model_shapes import ModelDims
 
@@ -99,6 +100,8 @@ def trainable_parameters(dims: ModelDims, adapter: AdapterSpec) -> int:
 
     Source: Hu et al., LoRA (2021), section 4.1.
     """
+    if dims.config is not None:
+        return count_trained(dims.config, adapter)
     shapes = dims.linear_shapes
     wanted = tuple(shapes) if adapter.target_modules == "all-linear" else tuple(set(adapter.target_modules))
     for name in wanted:
@@ -112,6 +115,20 @@ def trainable_parameters(dims: ModelDims, adapter: AdapterSpec) -> int:
     layers = adapter.layers_within(dims.layers)
     magnitudes = sum(shapes[name][1] for name in wanted) if adapter.dora else 0
     return len(layers) * (adapter.rank * sum(sum(shapes[name]) for name in wanted) + magnitudes)
+
+
+def trains_experts(dims: ModelDims, spec: TrainSpec) -> bool:
+    """Whether an adapter sits on experts that are stacked in one parameter."""
+    if spec.method == "full" or not dims.n_stacked or spec.adapter.target_modules != "all-linear":
+        return False
+    return dims.config is not None and adapts_experts(dims.config)
+
+
+def _updated_experts(dims: ModelDims, spec: TrainSpec, number: int) -> int:
+    """Bytes of the experts with their updates added, which PEFT makes in each forward and the backward needs."""
+    if not trains_experts(dims, spec):
+        return 0
+    return dims.n_stacked * number // (dims.layers if spec.gradient_checkpointing else 1)
 
 
 def nf4_bits(double_quant: bool) -> float:
@@ -174,7 +191,7 @@ def estimate_memory(
         weights=base + n_trained * _FLOAT32,
         gradients=n_trained * _FLOAT32,
         optimizer=round(n_trained * moment_bytes(spec)),
-        activations=activations,
+        activations=activations + _updated_experts(dims, spec, number),
         logits=logits,
     )
 
@@ -264,7 +281,7 @@ def predict_process(
         weights=(base + (0 if spec.method == "full" else trained * _WIDE)) // parts + gathered,
         gradients=trained * _WIDE // parts,
         optimizer=round(trained * moment_bytes(spec)) // parts,
-        activations=round(activations * (1 + WASTE)),
+        activations=round(activations * (1 + WASTE)) + _updated_experts(dims, spec, number),
         logits=logits,
         load=RUNTIME + stored + copies,
     )
@@ -366,6 +383,8 @@ def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> For
     if predicted <= available:
         return Forecast(device, predicted, available)
     for changes in _changes(spec):
+        if changes.get("method") == "qlora" and work.dims.n_stacked:
+            continue  # bitsandbytes does not quantise stacked experts
         # model_copy skips validation, which would reject a learning rate meant for another method.
         changed = spec.model_copy(update=changes)
         needed = required_bytes(predict_parts(work, changed, device=device), changed, device, here=here)
@@ -571,14 +590,15 @@ class Fit:
 
 
 def fit_methods(dims: ModelDims, spec: TrainSpec, *, max_tokens: int) -> list[Fit]:
-    """Every method with its trainable weights, its peak memory and the cards it fits.
+    """Every method that can load it, with its trainable weights, its peak memory and the cards it fits.
 
     Args:
         dims: Shapes of the base model.
         spec: Adapter, batch size, checkpointing; its own method is ignored.
         max_tokens: Longest example, tokens.
     """
-    return [_fit(dims, spec, method, max_tokens) for method in get_args(Method)]
+    methods = [method for method in get_args(Method) if method != "qlora" or not dims.n_stacked]
+    return [_fit(dims, spec, method, max_tokens) for method in methods]
 
 
 def _fit(dims: ModelDims, spec: TrainSpec, method: Method, max_tokens: int) -> Fit:

@@ -1,7 +1,8 @@
 """Shapes of decoders, from a config.json or by a model's name: how many weights of which kind it has.
 
-Decoders with gated feed-forward layers: Llama, Mistral, Qwen2, Qwen3, Gemma 3, Phi-3 and Phi-4. Arithmetic, without
-torch. Used by tasks/train/memory.py and flows/views/advice.py.
+Arithmetic for the plain decoders with gated feed-forward layers (`PLAIN_TYPES`), so that a plan needs no torch; a test
+compares it with transformers. Any other architecture, mixtures of experts among them, is built without weights and
+counted (tasks/model/skeleton.py). Used by tasks/train/memory.py and flows/views/advice.py.
 """
 
 from __future__ import annotations
@@ -12,35 +13,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, TypeAdapter
 from ruamel.yaml import YAML
 
 from schemas.errors import ConfigError
 from schemas.names import closest
+from tasks.model.skeleton import Matrix, Parts, full_config, parts_of
+from tasks.model.text_part import text_fields
 
 FAST_TYPES = ("llama", "mistral", "qwen2")
 """`model_type`s that tasks/train/fast computes exactly."""
-_GEMMA = ("gemma3", "gemma3_text")
+_GEMMA = ("gemma3_text",)
+PLAIN_TYPES = (*FAST_TYPES, "qwen3", "phi3", *_GEMMA)
+"""`model_type`s whose weights follow from the numbers of a config.json that has them all."""
+_BIASES = ("attention_bias", "mlp_bias")
+"""Settings that add weights, which are then counted."""
+_ATTENTION = ("o_proj", "out_proj")
 _KNOWN = Path(__file__).with_name("known_models.yaml")
-_SUFFIX = re.compile(r"-(hf|instruct|chat|it|pt|base|reasoning|thinking|v0\.[12]|\d{4})$")
+_SUFFIX = re.compile(r"-(hf|instruct|chat|it|pt|base|reasoning|thinking|preview|v0\.[12]|\d{4})$")
 """Ends of names under which a model of the same shapes is published."""
 
 
 class KnownModel(BaseModel):
-    """An entry of known_models.yaml: fields of a config.json."""
+    """An entry of known_models.yaml: fields of a config.json; each architecture has more of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
-    model_type: Literal["gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3"]
+    model_type: str
     hidden_size: PositiveInt
-    intermediate_size: PositiveInt
     num_hidden_layers: PositiveInt
     num_attention_heads: PositiveInt
-    num_key_value_heads: PositiveInt
-    head_dim: PositiveInt | None = None
-    """None for hidden_size / num_attention_heads."""
     vocab_size: PositiveInt
     tie_word_embeddings: bool
 
@@ -60,6 +64,7 @@ class ModelDims:
     kv_heads: int
     d_head: int
     intermediate: int
+    """Width of the feed-forward layer that a token meets: of a mixture, that of its active experts together."""
     vocab: int
     tied: bool
     """Output head and embedding are one matrix."""
@@ -70,20 +75,30 @@ class ModelDims:
     """Norms of the hidden size in each layer; Gemma 3 has four."""
     fused: bool = False
     """One matrix for q, k and v, and one for gate and up (Phi-3 and Phi-4)."""
+    counted: Parts | None = None
+    """What it consists of, counted; None where the numbers above decide."""
+    config: str | None = None
+    """The config.json from which it was counted."""
 
     @classmethod
     def read(cls, config: Path) -> ModelDims | None:
-        """From a model's config.json; None for an unsupported architecture."""
-        return cls.of(json.loads(config.read_text(encoding="utf-8")))
+        """From a model's config.json; None for an architecture that cannot be built."""
+        try:
+            return cls.of(json.loads(config.read_text(encoding="utf-8")))
+        except ConfigError:
+            return None
 
     @classmethod
-    def of(cls, found: Mapping[str, Any]) -> ModelDims | None:
-        """From the fields of a config.json; None for an unsupported architecture.
+    def of(cls, found: Mapping[str, Any]) -> ModelDims:
+        """From the fields of a config.json. Of a model that also sees images, the part that reads and writes text.
 
-        Of a model that also sees images, the part that reads and writes text.
+        Raises:
+            ConfigError: TG0173 and TG0112, as `build_skeleton`; none for a plain decoder.
         """
-        found = found.get("text_config", found)
+        found = text_fields(found)
         kind = found.get("model_type")
+        if kind not in PLAIN_TYPES or any(found.get(name) for name in _BIASES):
+            return cls._counted(found)
         try:
             heads = found["num_attention_heads"]
             return cls(
@@ -95,17 +110,47 @@ class ModelDims:
                 intermediate=found["intermediate_size"],
                 vocab=found["vocab_size"],
                 tied=bool(found.get("tie_word_embeddings", kind in _GEMMA)),
-                qkv_bias=kind == "qwen2" or bool(found.get("attention_bias", False)),
+                qkv_bias=kind == "qwen2",
                 qk_norm=kind in ("qwen3", *_GEMMA),
                 layer_norms=4 if kind in _GEMMA else 2,
                 fused=kind == "phi3",
             )
-        except KeyError:
-            return None
+        except KeyError:  # a default of its class
+            return cls._counted(found)
+
+    @classmethod
+    def _counted(cls, found: Mapping[str, Any]) -> ModelDims:
+        whole, parts = full_config(found), parts_of(found)
+        layers, hidden = whole.num_hidden_layers, whole.hidden_size
+        heads = getattr(whole, "num_attention_heads", None) or 1
+        d_head = getattr(whole, "head_dim", None) or hidden // heads
+        # What writes to the hidden states is the feed-forward layer, or the attention.
+        attention = (hidden, heads * d_head)
+        width = sum(
+            len(each.layers) * each.n_active * each.d_in
+            for each in parts.matrices
+            if each.d_out == hidden and (each.stacked or (each.name not in _ATTENTION and each.d_in not in attention))
+        )
+        return cls(
+            layers=layers, hidden=hidden, heads=heads, d_head=d_head, vocab=whole.vocab_size, tied=parts.tied,
+            kv_heads=getattr(whole, "num_key_value_heads", None) or heads, intermediate=width // layers or hidden,
+            counted=parts, config=json.dumps(dict(found), sort_keys=True),
+        )  # fmt: skip
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """The matrices of all decoder layers."""
+        if self.counted is not None:
+            return self.counted.matrices
+        layers = tuple(range(self.layers))
+        return tuple(Matrix(name, d_in, d_out, layers) for name, (d_in, d_out) in self.linear_shapes.items())
 
     @property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(d_in, d_out) of each linear layer in one decoder layer."""
+        """(d_in, d_out) of each linear layer in one decoder layer; of several with one name, the largest."""
+        if self.counted is not None:
+            by_size = sorted(self.counted.matrices, key=lambda each: each.size)
+            return {each.name: (each.d_in, each.d_out) for each in by_size}
         q, kv = self.heads * self.d_head, self.kv_heads * self.d_head
         if self.fused:
             return {
@@ -126,12 +171,19 @@ class ModelDims:
 
     @property
     def n_linear(self) -> int:
-        """Weights in the linear layers of all decoder layers: those that NF4 quantises."""
-        return self.layers * sum(d_in * d_out for d_in, d_out in self.linear_shapes.values())
+        """Weights in the linear layers of all decoder layers: those that NF4 quantises, so without stacked experts."""
+        return sum(each.n_weights for each in self.matrices if not each.stacked)
+
+    @property
+    def n_stacked(self) -> int:
+        """Weights of experts that are stacked in one parameter."""
+        return 0 if self.counted is None else self.counted.n_stacked
 
     @property
     def n_other(self) -> int:
-        """Weights of embedding, output head, norms and biases: those that stay in 16 bits."""
+        """Weights that stay in 16 bits: of embedding, output head, norms, biases, routers and stacked experts."""
+        if self.counted is not None:
+            return self.counted.n_parameters - self.n_linear
         embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
         biases = self.layers * (self.heads + 2 * self.kv_heads) * self.d_head if self.qkv_bias else 0
         norms = self.layer_norms * self.hidden + (2 * self.d_head if self.qk_norm else 0)
@@ -141,6 +193,11 @@ class ModelDims:
     def n_parameters(self) -> int:
         """All weights; a tied head counts once."""
         return self.n_linear + self.n_other
+
+    @property
+    def n_active(self) -> int:
+        """Weights that a token meets: all, without those of the experts that do not read it."""
+        return self.n_parameters if self.counted is None else self.counted.n_active
 
 
 def not_fast_error(model_type: object) -> ConfigError:
@@ -161,12 +218,9 @@ def known_dims(name: str) -> ModelDims:
     """Built-in shapes of a model, from its public configuration.
 
     Raises:
-        ConfigError: TG0171, the model is unknown.
+        ConfigError: TG0171, the model is unknown; TG0112, it has to be counted, and torch is not installed.
     """
-    dims = ModelDims.of(known_config(name))
-    if dims is None:
-        raise TypeError(f"known_models.yaml: the architecture of {name} is not supported")
-    return dims
+    return ModelDims.of(known_config(name))
 
 
 def known_config(name: str) -> dict[str, Any]:
@@ -185,7 +239,7 @@ def known_config(name: str) -> dict[str, Any]:
             where="--base",
             hint=closest(key, models),
         )
-    return models[key].model_dump(exclude_none=True)
+    return models[key].model_dump()
 
 
 @cache

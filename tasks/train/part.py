@@ -49,7 +49,7 @@ def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot
     import torch
 
     torch.set_num_threads(job.threads)
-    from tasks.model.adapter import continue_from, open_for_training, save_trained, trainable_tensors
+    from tasks.model.adapter import continue_from, left_out, open_for_training, save_trained, trainable_tensors
     from tasks.train.answers import Answerer, collect_answers
     from tasks.train.distributed import join
     from tasks.train.engine import mean_last_tenth, train
@@ -70,6 +70,8 @@ def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot
     if job.spec.validation_items and job.dataset.n_validation and group.leads:
         held_out = job.dataset.root / "validation"
         answer = Answerer(model, job.model, job.spec, validation=held_out, folder=answers)
+    if job.spec.method != "full" and job.spec.adapter.target_modules == "all-linear" and (names := left_out(model)):
+        log.write(event="warning", message=f"all-linear leaves out {', '.join(names)}, as PEFT does")
     outcome = train(
         model,
         job.spec,

@@ -16,6 +16,13 @@ def test_estimate_works_for_a_known_base_without_a_pipelines_file(bare_workplace
     assert "39,976,960 (0.5933%)" in table
 
 
+def test_estimate_counts_a_mixture_of_experts_and_leaves_out_what_cannot_load_it(bare_workplace: Workplace) -> None:
+    table = bare_workplace.run("study", "estimate", "--base", "mistralai/Mixtral-8x7B-Instruct-v0.1").stdout
+    assert "46,702,792,704 parameters (12,879,925,248 for each token)" in table
+    assert "qlora cannot load this model" in table
+    assert "\nqlora  " not in table
+
+
 def test_estimate_reads_the_shapes_of_a_pipelines_own_base(empty_workplace: Workplace) -> None:
     result = empty_workplace.json("study", "estimate", "small")
     assert result["n_parameters"] < 1_000_000

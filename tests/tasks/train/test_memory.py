@@ -141,8 +141,10 @@ def test_shapes_are_read_from_the_model(tiny_model: ModelRef, tmp_path: Path) ->
     dims = ModelDims.read(tiny_model.root / "config.json")
     assert dims is not None
     assert dims.n_parameters == tiny_model.n_parameters
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 12}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     assert ModelDims.read(tmp_path / "config.json") is None
+    with pytest.raises(ConfigError, match="lives_nowhere cannot be used: the installed transformers does not know it"):
+        ModelDims.of({"model_type": "lives_nowhere"})
 
 
 def test_advice_names_only_settings_that_can_still_change() -> None:

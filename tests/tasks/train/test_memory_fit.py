@@ -1,10 +1,22 @@
 """Which method fits which card, computed from shapes alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from schemas.errors import ConfigError
-from schemas.training import AdapterSpec
-from tasks.train.memory import CARDS, MARGIN, fit_methods, spec_for, trainable_parameters
+from schemas.training import AdapterSpec, TrainSpec
+from tasks.model.adapter import attach_adapter, left_out
+from tasks.model.skeleton import build_skeleton
+from tasks.train.memory import (
+    CARDS,
+    MARGIN,
+    estimate_memory,
+    fit_methods,
+    spec_for,
+    trainable_parameters,
+    trains_experts,
+)
 from tasks.train.model_shapes import ModelDims, known_config, known_dims, known_models
 
 QV = ("q_proj", "v_proj")
@@ -49,12 +61,105 @@ PARAMETERS = {
     "smollm2-135m": 134_515_008,
     "smollm2-360m": 361_821_120,
     "smollm2-1.7b": 1_711_376_384,
+    "mixtral-8x7b": 46_702_792_704,
+    "mixtral-8x22b": 140_630_071_296,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-235b-a22b": 235_093_634_560,
+    "qwen1.5-moe-a2.7b": 14_315_784_192,
+    "olmoe-1b-7b": 6_919_161_856,
+    "gpt-oss-20b": 20_914_757_184,
+    "gpt-oss-120b": 116_829_156_672,
+    "deepseek-v3": 671_026_419_200,
+    "deepseek-v2-lite": 15_706_484_224,
+    "glm-4.5-air": 106_852_245_504,
+    "phi-3.5-moe": 41_873_153_344,
+    "granite-3.0-1b-a400m": 1_334_628_352,
+    "pythia-1.4b": 1_414_647_808,
+    "pythia-6.9b": 6_857_302_016,
+    "phi-2": 2_779_683_840,
+    "phi-3-mini": 3_821_079_552,
+    "gemma-2b": 2_506_172_416,
+    "gemma-7b": 8_537_680_896,
+    "gemma-2-2b": 2_614_341_888,
+    "gemma-2-9b": 9_241_705_984,
+    "gemma-2-27b": 27_227_128_320,
+    "starcoder2-3b": 3_030_371_328,
+    "olmo-2-7b": 7_298_617_344,
+    "stablelm-2-1.6b": 1_644_515_328,
+    "smollm3-3b": 3_075_098_624,
+    "granite-3.1-8b": 8_170_848_256,
+    "glm-4-9b": 9_400_279_040,
+    "command-r7b": 8_027_834_368,
+    "lfm2-1.2b": 1_170_340_608,
 }
 """As published; of models that also see images, the language model's part."""
+ACTIVE = {"mixtral-8x7b": 12.9e9, "qwen3-30b-a3b": 3.35e9, "qwen3-235b-a22b": 22.2e9, "deepseek-v3": 37.5e9}
+"""Parameters that a token meets, as published."""
 
 
 def test_the_shipped_shapes_give_the_published_parameter_counts() -> None:
-    assert {name: known_dims(name).n_parameters for name in known_models()} == PARAMETERS
+    found = {name: known_dims(name) for name in known_models()}
+    assert found.keys() == PARAMETERS.keys()
+    assert len({dims.config for dims in found.values() if dims.config}) >= 25
+    for name, published in PARAMETERS.items():
+        assert found[name].n_parameters == pytest.approx(published, rel=1e-4), name
+        assert found[name].n_linear + found[name].n_stacked <= found[name].n_parameters
+    for name, published in ACTIVE.items():
+        assert found[name].n_active == pytest.approx(published, rel=0.01), name
+    assert found["llama-3.1-8b"].n_active == found["llama-3.1-8b"].n_parameters
+
+
+EXPERTS = {
+    "mixtral": {"num_local_experts": 4, "num_hidden_layers": 4},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "glm4_moe": {"n_routed_experts": 4, "num_experts_per_tok": 2},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "gpt_neox": {},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4},
+}
+LEFT_OUT = {
+    "glm4_moe": ["down_proj", "gate_proj", "up_proj"],
+    "gpt_oss": ["experts.down_proj", "experts.gate_up_proj"],
+}
+
+
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys", "ignore:fan_in_fan_out")
+@pytest.mark.parametrize("kind", EXPERTS)
+def test_all_linear_is_what_peft_makes_of_it_and_what_it_leaves_out_is_named(kind: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = {
+        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "vocab_size": 400, "intermediate_size": 96, "moe_intermediate_size": 32, "pad_token_id": 0,
+        "model_type": kind, **EXPERTS[kind],
+    }  # fmt: skip
+    dims, ours = ModelDims.of(config), attach_adapter(build_skeleton(config), AdapterSpec(rank=4), seed=0)
+    settings = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    theirs = get_peft_model(build_skeleton(config), settings)
+    shapes = [
+        {name: each.shape for name, each in model.named_parameters() if each.requires_grad} for model in (ours, theirs)
+    ]
+    assert shapes[0] == shapes[1]
+    assert trainable_parameters(dims, AdapterSpec(rank=4)) == sum(each.numel() for each in shapes[1].values())
+    top = trainable_parameters(dims, AdapterSpec(rank=4, layers=1))
+    assert top == sum(each.numel() for name, each in shapes[1].items() if f".{dims.layers - 1}." in name)
+    spec, cheap = (
+        TrainSpec(base_model="x", adapter=AdapterSpec(rank=4), gradient_checkpointing=each) for each in (False, True)
+    )
+    experts = any(".experts." in name for name in shapes[0])
+    assert trains_experts(dims, spec) is experts
+    fewer = replace(dims, counted=replace(dims.counted, matrices=())) if dims.counted else dims
+    kept = [
+        estimate_memory(dims, each, max_tokens=1).activations - estimate_memory(fewer, each, max_tokens=1).activations
+        for each in (spec, cheap)
+    ]
+    assert kept == ([2 * dims.n_stacked, 2 * dims.n_stacked // dims.layers] if experts else [0, 0])
+    assert left_out(ours) == LEFT_OUT.get(kind, [])
+    if kind == "mixtral":
+        assert len(shapes[0]) == 56
+        for setting in ({"dropout": 0.1}, {"dora": True}):
+            with pytest.raises(ConfigError, match="stacked in one parameter"):
+                trainable_parameters(dims, AdapterSpec(**setting))
 
 
 @pytest.mark.parametrize("family", ["gemma-3-4b", "llama-3.2-1b", "mistral-nemo", "phi-4", "qwen2.5-0.5b", "qwen3-4b"])
@@ -66,7 +171,7 @@ def test_transformers_builds_the_same_weights(family: str) -> None:
 
     config = known_config(family) | {"num_hidden_layers": 2}
     dims = ModelDims.of(config)
-    assert dims is not None
+    assert dims.counted is None, "computed, without torch"
     with torch.device("meta"):
         # The padding token of Phi-3's defaults lies outside a smaller vocabulary.
         made = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config, pad_token_id=0))
