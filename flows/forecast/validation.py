@@ -20,6 +20,7 @@ from flows.privacy.keys import load_forgotten
 from flows.run.faults import Declared, base_model_faults, declared_faults
 from flows.workspace.settings import Settings
 from schemas.artifacts import RowCounts, TicketTable
+from schemas.choice import base_models
 from schemas.comparison import with_comparison
 from schemas.errors import DataError, TunegateError
 from schemas.metrics import traits_by_name
@@ -103,8 +104,9 @@ def advice_by_pipeline(pipelines: Mapping[str, Declared], settings: Settings, *,
     return found
 
 
-SURELY = 2.0
-"""Prompts that need this many times the model's context are a fault: bytes say tokens to a factor of two."""
+SURELY_BY_BYTES, SURELY = 2.0, 1.25
+"""Prompts that need on average this many times the model's context are a fault. Bytes say tokens to a factor of two;
+counted with the model's tokenizer, the rest is left to curation, which shortens some tickets."""
 
 
 class DataFindings(NamedTuple):
@@ -228,7 +230,8 @@ def prompt_findings(
 ) -> tuple[list[TunegateError], list[str]]:
     """Return which arms' prompts cannot be made of these tickets or do not fit the base model, and which hardly do.
 
-    An estimate by the bytes of a sample, before curation; a run counts tokens before it trains.
+    From a sample before curation, with the tokenizer of each base model that is here. A run counts all prompts before
+    it trains.
     """
     if spec.train is None or spec.evaluate is None or not spec.evaluate.arms:
         return [], []
@@ -244,25 +247,30 @@ def prompt_findings(
                 hint="lower evaluate.few_shot_examples, or remove few_shot and retrieval from evaluate.arms",
             )
         ], []  # fmt: skip
-    context = 0
-    with suppress(TunegateError):  # `base_model_faults` yields it
-        base = find_base(train.base_model, allow_download=True, root=root, cache=settings.cache)
-        context = 0 if base is None else base.context_length
-    if not context:
-        return [], []
     faults: list[TunegateError] = []
     advice: list[str] = []
-    for arm, n_examples in shown.items():
-        if arm not in PROMPTING_ARMS:
+    for uri, _ in base_models(spec.train):
+        context, tokenizer = 0, None
+        with suppress(TunegateError):  # `base_model_faults` yields it
+            base = find_base(uri, allow_download=True, root=root, cache=settings.cache)
+            if base is not None:
+                context, tokenizer = base.context_length, base.tokenizer
+        if not context:
             continue
-        example = size.prompt_tokens + size.answer_tokens
-        needed = round(n_examples * example + size.prompt_tokens + evaluate.max_new_tokens)
-        if needed <= context:
-            continue
-        what = f"a prompt of {arm} and its answer need about {needed:,} tokens; the model's context has {context:,}"
-        hint = "lower evaluate.few_shot_examples" if n_examples else "lower evaluate.max_new_tokens"
-        if needed >= SURELY * context:
-            faults.append(DataError(what, code="TG0309", where=f"{spec.name}.evaluate", hint=hint))
-        else:
-            advice.append(f"{what}; a run with such a prompt ends with TG0309 before it trains: {hint}")
+        if tokenizer is not None:
+            size = measure_source(table, train.prompt, tokenizer=tokenizer)
+        surely = SURELY_BY_BYTES if tokenizer is None else SURELY
+        for arm, n_examples in shown.items():
+            if arm not in PROMPTING_ARMS:
+                continue
+            example = size.prompt_tokens - size.system_tokens + size.answer_tokens
+            needed = round(n_examples * example + size.prompt_tokens + evaluate.max_new_tokens)
+            if needed <= context:
+                continue
+            what = f"a prompt of {arm} and its answer need about {needed:,} tokens; the model's context has {context:,}"
+            hint = "lower evaluate.few_shot_examples" if n_examples else "lower evaluate.max_new_tokens"
+            if needed >= surely * context:
+                faults.append(DataError(what, code="TG0309", where=f"{spec.name}.evaluate", hint=hint))
+            else:
+                advice.append(f"{what}; a run with such a prompt ends with TG0309 before it trains: {hint}")
     return faults, advice

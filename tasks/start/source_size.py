@@ -1,12 +1,14 @@
-"""How large the tickets of a source are, before they are curated: what is usable, and tokens by their bytes.
+"""How large the tickets of a source are, before they are curated: what is usable, and tokens.
 
 Counts alone, never a text. For `tunegate plan`; `tasks/start/tickets.py` does the same for a file without a pipeline.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,10 +39,16 @@ class SourceSize:
     """Mean of a prompt, system message included."""
     answer_tokens: float
     """Mean of an answer."""
+    system_tokens: float = 0.0
+    """Mean of the system message, which a prompt with examples has once."""
 
 
-def measure_source(tickets: TicketTable, prompt: PromptSpec) -> SourceSize:
-    """Measure a table of tickets as a run would make examples of it."""
+def measure_source(tickets: TicketTable, prompt: PromptSpec, *, tokenizer: Path | None = None) -> SourceSize:
+    """Measure a table of tickets as a run would make examples of it.
+
+    Args:
+        tokenizer: The tokenizer.json that counts the tokens; None estimates them by bytes.
+    """
     learned = template_columns(prompt.answer)
     shown = {name for text in (prompt.system, prompt.user) for name in template_columns(text)}
     wanted = {"body", "messages", *learned, *shown}
@@ -57,15 +65,28 @@ def measure_source(tickets: TicketTable, prompt: PromptSpec) -> SourceSize:
     texts = found["body"] if "body" in found.column_names else found["messages"]
     n_usable = pc.count_distinct(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), mode="all").as_py()
     sample = found.take(list(range(0, found.num_rows, -(-found.num_rows // SAMPLE)))).to_pylist() if n_usable else []
-    sizes = [_tokens_of(row, prompt) for row in sample]
-    n = max(1, len(sizes))
-    return SourceSize(n_rows, n_usable, sum(each[0] for each in sizes) / n, sum(e[1] for e in sizes) / n)
+    count = _by_bytes if tokenizer is None else _by_tokenizer(tokenizer)
+    sizes = [_tokens_of(row, prompt, count) for row in sample]
+    asked, answer, system = (sum(part) / max(1, len(sizes)) for part in zip(*sizes or [(0.0, 0.0, 0.0)], strict=True))
+    return SourceSize(n_rows, n_usable, asked, answer, system)
 
 
-def _tokens_of(row: dict[str, object], prompt: PromptSpec) -> tuple[float, float]:
-    turns = [str(turn["content"]) for turn in messages_for(prompt, row)]
-    asked = sum(len(text.encode()) / BYTES_PER_TOKEN + TURN_TOKENS for text in turns)
+def _tokens_of(row: dict[str, object], prompt: PromptSpec, count: Callable[[str], float]) -> tuple[float, float, float]:
+    """Tokens of the prompt, of the answer and of the prompt's system message."""
+    turns = [(turn["role"], count(str(turn["content"])) + TURN_TOKENS) for turn in messages_for(prompt, row)]
+    asked = sum(tokens for _, tokens in turns)
+    system = sum(tokens for role, tokens in turns if role == "system")
     if row.get("messages"):
-        whole = len(str(row["messages"]).encode()) / BYTES_PER_TOKEN
-        return asked, max(0.0, whole - asked)
-    return asked, len(render_text(prompt.answer, row).encode()) / BYTES_PER_TOKEN + TURN_TOKENS
+        return asked, max(0.0, count(str(row["messages"])) - asked), system
+    return asked, count(render_text(prompt.answer, row)) + TURN_TOKENS, system
+
+
+def _by_bytes(text: str) -> float:
+    return len(text.encode()) / BYTES_PER_TOKEN
+
+
+def _by_tokenizer(file: Path) -> Callable[[str], float]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

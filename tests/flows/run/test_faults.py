@@ -158,7 +158,9 @@ BASE: tuple[tuple[str, str, Callable[[Project], None], tuple[str, ...], Any], ..
     ("a folder without weights", "TG0171", without_weights, ("train", "seed"), 1),
     ("a folder with damaged weights", "TG0542", damaged, ("train", "seed"), 1),
     ("a model of impossible shape", "TG0171", lambda p: p.config(vocab_size=-1), ("train", "seed"), 1),
-    ("a model without a length of its context", "TG0171", lambda p: p.config(max_position_embeddings=None),
+    ("a model without a length of its context", "TG0171",
+     lambda p: p.config(model_type="mamba", max_position_embeddings=None), ("train", "seed"), 1),
+    ("an architecture that transformers does not know", "TG0173", lambda p: p.config(model_type="unheard_of"),
      ("train", "seed"), 1),
     ("a model that may not be downloaded", "TG0171", nothing, ("train", "base_model"), f"hf://org/name@{'a' * 40}"),
     ("no chat template", "TG0173", without_template, ("train", "seed"), 1),
@@ -199,6 +201,7 @@ def test_what_needs_the_base_model_is_found_by_plan(
 
 TICKETS: tuple[tuple[str, str, tuple[str, ...], Any], ...] = (
     ("few-shot prompts over the context", "TG0309", ("evaluate", "arms"), ["few_shot"]),
+    ("few-shot prompts over the context by tokens alone", "TG0309", ("evaluate", "arms"), ["few_shot"]),
     ("retrieved examples over the context", "TG0309", ("evaluate", "arms"), ["retrieval"]),
     ("more examples than tickets", "TG0221", ("evaluate", "arms"), ["few_shot"]),
 )
@@ -211,7 +214,7 @@ def test_prompts_that_these_tickets_cannot_make_are_found_by_plan(
     if code == "TG0221":
         file = project.folder / "tickets.csv"
         file.write_text("\n".join(file.read_text().splitlines()[:30]))
-    project.declare(*path, value=value, few_shot_examples=32)
+    project.declare(*path, value=value, few_shot_examples=14 if "by tokens" in fault else 32)
     assert project.codes(*PLAN) == [code]
     assert project.codes(*DATA) == [code]
 
