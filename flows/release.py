@@ -38,6 +38,7 @@ from schemas.artifacts import (
 )
 from schemas.pipeline import PipelineSpec
 from schemas.trials import ChoiceRef
+from tasks.assess.decision import surpassed
 from tasks.release.bundle import bundle_candidate, check_evaluated
 
 
@@ -144,6 +145,7 @@ def record(
         "answers": answers.digest,
         "scores": tuned.digest,
         "decision": decision.digest,
+        "better_than": surpassed(decision),
     }
     return run.ledger.record_candidate(candidate, verdict=decision.verdict, reason=decision.reason, evidence=evidence)
 

@@ -125,11 +125,11 @@ class SliceGuard(Spec):
 
 
 class AnchorSpec(Spec):
-    """`gates.anchor`: the fixed model that `mode: refresh` and `no_worse` must not drift below, whatever the champion
-    is."""
+    """`gates.anchor`: the model that `mode: refresh` and `no_worse` must not drift below, whatever the champion is."""
 
-    version: str = Field(default="first", pattern=r"^(first|[1-9][0-9]*)$")
-    """`first`: the first champion of the registered model. A number: that version."""
+    version: str = Field(default="best", pattern=r"^(best|[1-9][0-9]*)$")
+    """`best`: the first champion of the registered model, until one is shown at the confidence to be better than it,
+    then that one, and so on. A number: that version."""
     margin: float | None = Field(default=None, gt=0)
     """Largest tolerated loss against the anchor; null takes the rule's margin."""
 

@@ -40,6 +40,7 @@ AT_MOST: Mapping[str, float] = {
     "collapse_not_blocked": 0, "judge_calls_identical": 0,
     "defaults_frozen_weeks": 0, "defaults_reuse_pass": 0.05,
     "defaults_regressions_year": 0.20, "defaults_printed_off": 0.03, "defaults_final_loss": 0.01,
+    "defaults_below_best": 0.015,
 }  # fmt: skip
 AT_LEAST: Mapping[str, float] = {"p_plus3": 0.8, "refresh_plus3": 0.95, "defaults_plus3": 0.8}
 ABOUT: Mapping[str, str] = {
@@ -72,6 +73,8 @@ ABOUT: Mapping[str, str] = {
     "defaults_printed_off": "gate of `init`: distance of that share from what a plan prints, 100 to 1,000 items",
     "defaults_final_loss": "gate of `init`: the champion's accuracy after a year below that with the gate before, "
     "500 and 1,000 items, worst of five worlds",
+    "defaults_below_best": "gate of `init`: how far the champion ends a year below its best so far, worst tenth of the "
+    "years, worst of five worlds and 100, 248, 500 and 1,000 fresh items",
 }
 ITEMS_YEAR: Mapping[str, float] = {"independent": 0.50, "rot": 0.65, "decay": 0.65, "equal": 0.70}
 """Items answered in a year with stops, as a share of those without, at most."""

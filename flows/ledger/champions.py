@@ -11,7 +11,7 @@ import orjson
 
 from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database, Row
-from flows.ledger.history import checked_history, previous_of, waiting_in
+from flows.ledger.history import best_of, checked_history, previous_of, waiting_in
 from flows.ledger.rows import MOVES, CandidateRow, EventRow, Projection
 from flows.workspace.clock import now
 from schemas.artifacts import ChampionRef
@@ -37,7 +37,8 @@ class Champions(LedgerBase):
         reference. `version` and `promoted_at` of the argument are ignored.
 
         Args:
-            evidence: Name -> digest of what the verdict is about: gates, held-out set, scores, answers, decision.
+            evidence: Name -> digest of what the verdict is about: gates, held-out set, scores, answers, decision;
+                and `better_than`, the version that the candidate is shown to be better than.
         """
         digests = {
             "model": candidate.model.digest, "trained": candidate.trained.digest, "bundle": candidate.bundle.digest,
@@ -117,11 +118,13 @@ class Champions(LedgerBase):
         newest_first = dict.fromkeys(row["run_id"] for row in self._rows(query, name, int(version)))
         return tuple(reversed(newest_first))
 
-    def first_champion(self, name: str) -> str | None:
-        """Return the version of the very first champion; None before the first promotion."""
-        query = f"SELECT to_version FROM champion_events WHERE name = ? AND {_IS_MOVE} ORDER BY seq LIMIT 1"
-        row = self._first(query, name)
-        return row["to_version"] if row else None
+    def best_champion(self, name: str, *, before: str | None = None) -> str | None:
+        """Return the version of the best champion so far; None before the first promotion.
+
+        Args:
+            before: As of just before this moment, UTC, ISO 8601.
+        """
+        return best_of([event for event in self.history(name) if before is None or event.at < before])
 
     def history(self, name: str | None = None) -> tuple[EventRow, ...]:
         """Check the chain and return every event about the champion (of every name without one), oldest first.

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
+import orjson
+
 from flows.ledger.database import Database
 from flows.ledger.journal import FIRST_HASH, check_books
 from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow
@@ -132,6 +134,27 @@ def previous_of(events: Sequence[EventRow], name: str) -> str | None:
     """Return the version that the current champion replaced: the target of a rollback."""
     champion = last_move(events, name)
     return entries_of(events, name)[champion.to_version].from_version if champion else None
+
+
+def best_of(events: Sequence[EventRow]) -> str | None:
+    """Return the best champion so far of one name: the first, or the last shown to be better than the best before it.
+
+    A measured gain alone would not do: the luckiest of many candidates would become the best. A champion that a person
+    forced past the gate begins anew, and after a rollback the best is that of the version that came back.
+    """
+    best: dict[str, str] = {}  # champion -> the best one when it became champion
+    champion: str | None = None
+    for event in events:
+        if event.action not in MOVES:
+            continue
+        version = event.to_version
+        if champion is None or event.action == "force":
+            best[version] = version
+        elif event.action != "rollback":
+            earlier = orjson.loads(event.evidence).get("better_than") if event.evidence else None
+            best[version] = version if earlier == best[champion] else best[champion]
+        champion = version
+    return None if champion is None else best[champion]
 
 
 def was_rolled_back(events: Sequence[EventRow], name: str, version: str) -> EventRow | None:

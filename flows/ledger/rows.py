@@ -145,7 +145,8 @@ class EventRow:
     until: str
     """End of the cooldown that a rollback began; empty without one."""
     evidence: str
-    """JSON: digests of model, weights, bundle, gates, held-out set, scores, answers and decision."""
+    """JSON: digests of model, weights, bundle, gates, held-out set, scores, answers and decision; and `better_than`,
+    the version that this one was shown to be better than."""
     note: str
     """Something a reader of the history should know: these weights were BLOCKed before under other gates, or clocks
     differ."""

@@ -42,7 +42,7 @@ class RegistryState:
 
     champion: ChampionRef | None = None
     anchor: ChampionRef | None = None
-    """The fixed model of `gates.anchor`; None if no rule needs one, or there is none yet."""
+    """The model of `gates.anchor`; None if no rule needs one, or there is none yet."""
     start: StartingPoint | None = None
     """What `train.start: champion` continues from; None if it is not declared, or there is no champion yet."""
     judged: tuple[tuple[str, str], ...] = ()
@@ -111,7 +111,7 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger, *, before: str | None 
         champion, state = ledger.champion(name), state_of(spec, ledger.root)
     else:
         champion, state = _champion_before(ledger, name, before), None
-    anchor = _anchor(spec, ledger) if before is None or champion is not None else None
+    anchor = _anchor(spec, ledger, before) if before is None or champion is not None else None
     registry_state = RegistryState(
         champion=champion, anchor=anchor, start=starting_point(spec, ledger, champion),
         judged=ledger.judged_candidates(before=before), held_out=ledger.held_out_items,
@@ -221,12 +221,12 @@ def _shared(sets: Mapping[str, frozenset[str]], this: str, other: str) -> float:
     return len(mine & theirs) / len(mine) if mine else 0.0
 
 
-def _anchor(spec: PipelineSpec, ledger: Ledger) -> ChampionRef | None:
+def _anchor(spec: PipelineSpec, ledger: Ledger, before: str | None) -> ChampionRef | None:
     gates, name = spec.judged_gates, spec.registry.name
     anchor = gates.anchor
     if anchor is None or not gates.needs_anchor:
         return None
-    version = ledger.first_champion(name) if anchor.version == "first" else anchor.version
+    version = ledger.best_champion(name, before=before) if anchor.version == "best" else anchor.version
     if version is None:
         return None
     row = ledger.candidate(name, version)
@@ -236,6 +236,6 @@ def _anchor(spec: PipelineSpec, ledger: Ledger) -> ChampionRef | None:
             f"gates.anchor.version is {version}, and {name} has no such candidate; candidates: {known}",
             code="TG0196",
             where=f"{spec.name}.gates.anchor",
-            hint="name a version of `tunegate model champion`, or `first`",
+            hint="name a version of `tunegate model champion`, or `best`",
         )
     return row.ref

@@ -58,6 +58,23 @@ def describe_anchor(rule: GateRule, *, margin: float, against: str) -> str:
     return f"{rule.metric}{where} is at most {margin:g} worse than {against} at the confidence"
 
 
+def surpassed(decision: GateDecision) -> str:
+    """Return the version of the anchor, or else of the champion, that the candidate is shown to be better than.
+
+    Empty unless it is better at the confidence by one metric over all items, and on average worse by none.
+    """
+    version = decision.anchor_version or decision.champion_version or ""
+    arm = "champion" if version == decision.champion_version else "anchor"
+    shown = []
+    for finding in decision.findings:
+        if finding.slice is None and finding.difference is not None and f"{arm} (version {version})" in finding.rule:
+            sign, bound = (1, finding.lower) if finding.higher_is_better else (-1, finding.upper)
+            if sign * finding.difference < 0:
+                return ""
+            shown.append(bound is not None and sign * bound > 0)
+    return version if any(shown) else ""
+
+
 def describe_guard(metric: str, where: str, against: str) -> str:
     """Describe the guard of one slice."""
     return f"{metric} in {where} is not shown to be worse than {against}"

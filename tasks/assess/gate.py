@@ -19,10 +19,10 @@ Rules, for a metric where higher is better (else mirrored; differences are alway
   below it, or the value itself is beyond `hard_limit`.
 - `change_threshold`, on the same items. `improve`: met if the lower bound of the difference is above 0. `refresh`: met
   if it is above -margin, the difference itself is at least min_gain, and the lower bound of the difference to the
-  anchor, a fixed earlier model, is above the anchor's margin: the margin alone would let a model decay by as much each
-  week. Violated
-  if the upper bound is below 0 (anchor: below its margin). No difference on any item is HOLD. `no_worse`: the lower
-  bound is above -margin, and that to the anchor above its own; violated if the upper bound is below -margin.
+  anchor, the best champion so far, is above the anchor's margin: the margin alone would let a model decay by as much
+  each week. Violated if the upper bound is below 0 (anchor: below its margin). No difference on any item is HOLD.
+  `no_worse`: the lower bound is above -margin, and that to the anchor above its own; violated if the upper bound is
+  below -margin.
 - `gates.compare` adds a rule of mode `refresh` if none compares with the champion (`schemas/comparison.py`).
 - `against: best_baseline` compares with every prompting arm, all of which must be beaten: the best of them is known
   only from the judged items. Its finding is that of the arm with the worst verdict, of equal ones that with the best

@@ -475,4 +475,4 @@ def _part_of(rule: GateRule, traits: MetricTraits) -> Part:
 
 
 def _anchor_name(anchor: AnchorSpec) -> str:
-    return f"anchor ({'first champion' if anchor.version == 'first' else f'version {anchor.version}'})"
+    return f"anchor ({'best champion' if anchor.version == 'best' else f'version {anchor.version}'})"

@@ -41,6 +41,29 @@ def test_the_first_promotion_makes_a_champion_that_is_read_back_unchanged(kit, l
     assert ledger.champion("another name") is None
 
 
+def test_the_best_champion_is_the_last_that_was_shown_to_be_better_than_the_best(kit, ledger):
+    def promote(number, expected, better_than):
+        ref = kit.candidate_ref(ledger.root, number)
+        evidence = {"better_than": better_than}
+        version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better", evidence=evidence)
+        ledger.promote("replies", expected=expected, version=version, verdict=RunVerdict(ref.run_id, "better"))
+        return ledger.best_champion("replies")
+
+    assert ledger.best_champion("replies") is None
+    assert promote(1, None, "") == "1"
+    assert promote(2, "1", "") == "1"  # within the margin, and better by chance for all that is known
+    assert promote(3, "2", "2") == "1"  # than the champion, which was not the best
+    assert promote(4, "3", "1") == "4"
+    assert promote(5, "4", "4") == "5"
+    ledger.rollback("replies", to="3", reason="both were wrong", actor="ada")
+    assert ledger.best_champion("replies") == "1"
+    assert promote(6, "3", "4") == "1"
+    worse = ledger.record_candidate(kit.candidate_ref(ledger.root, 7), verdict="BLOCK", reason="worse")
+    ledger.force("replies", expected="6", version=worse, reason="other answers are wanted now", actor="ada")
+    assert ledger.best_champion("replies") == "7"
+    assert ledger.best_champion("another name") is None
+
+
 def test_the_same_candidate_gets_the_same_version_and_is_sent_once(kit, ledger):
     ref = kit.candidate_ref(ledger.root, 1)
     versions = [ledger.record_candidate(ref, verdict="HOLD", reason="few items") for _ in range(3)]

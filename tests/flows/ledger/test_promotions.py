@@ -57,7 +57,7 @@ def test_with_required_approval_a_candidate_waits_for_a_person(ledger, submit):
     assert ledger.waiting("replies") == ()
     assert ledger.approve("run-1", actor="ada") == event  # a killed process repeats it
     assert actions(ledger) == [("wait", "1"), ("approve", "1")]
-    assert ledger.first_champion("replies") == "1"
+    assert ledger.best_champion("replies") == "1"
 
 
 def test_a_rejected_verdict_stays_rejected_and_a_new_one_waits_again(ledger, submit):

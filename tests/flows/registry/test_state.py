@@ -129,7 +129,7 @@ def test_before_the_first_run_no_budget_is_used(tmp_path: Path) -> None:
         assert registry_state.used_budget(artifact("a"), artifact("b")) == UsedBudget()
 
 
-def promote(ledger: Ledger, number: int, expected: str | None) -> None:
+def promote(ledger: Ledger, number: int, expected: str | None, *, better_than: str = "") -> None:
     root = ledger.root / "store"
     ref = ChampionRef(
         name="replies", version="", run_id=f"r{number}",
@@ -138,22 +138,23 @@ def promote(ledger: Ledger, number: int, expected: str | None) -> None:
         prompt=PromptSpec(), max_new_tokens=8, bundle=BundleRef(root=root, digest=f"b{number}", n_bytes=1),
         verdict_digest="v", promoted_at="",
     )  # fmt: skip
-    version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
+    evidence = {"better_than": better_than}
+    version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better", evidence=evidence)
     ledger.promote("replies", expected=expected, version=version, verdict=RunVerdict(ref.run_id, "better"))
 
 
-def test_the_anchor_is_the_first_champion_or_the_pinned_version(tmp_path: Path) -> None:
+def test_the_anchor_is_the_best_champion_or_the_pinned_version(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     assert registry_state_of(spec(), ledger).anchor is None
     for number, expected in ((1, None), (2, "1"), (3, "2")):
-        promote(ledger, number, expected)
+        promote(ledger, number, expected, better_than="1" if number == 2 else "")
     registry_state = registry_state_of(spec(), ledger)
     assert registry_state.champion is not None
     assert registry_state.anchor is not None
-    assert (registry_state.champion.version, registry_state.anchor.version) == ("3", "1")
-    pinned = registry_state_of(spec(anchor={"version": "2"}), ledger).anchor
+    assert (registry_state.champion.version, registry_state.anchor.version) == ("3", "2")
+    pinned = registry_state_of(spec(anchor={"version": "1"}), ledger).anchor
     assert pinned is not None
-    assert pinned.trained.digest == "t2"
+    assert pinned.trained.digest == "t1"
     assert registry_state_of(spec(anchor=None), ledger).anchor is None
     improve = {"metric": "exact", "change_threshold": {"mode": "improve"}}
     assert registry_state_of(spec(rules=[improve]), ledger).anchor is None

@@ -15,6 +15,7 @@ from schemas.load import load_file
 from schemas.verdicts import UsedBudget
 from tasks.assess.compare import estimate_mean
 from tasks.assess.contract import BLOCK, PROMOTE, change_outcome, guard_outcome, least_p, settle
+from tasks.assess.decision import surpassed
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.items import EXTRA
 
@@ -103,6 +104,21 @@ def test_between_shown_and_harmed_the_anchor_holds(judge: Judge) -> None:
 def test_an_anchor_that_did_not_arrive_is_an_error_and_never_left_out(version: str | None, judge: Judge) -> None:
     decision = judge([REFRESH], *flips(60, 0, 600), anchor_version=version)
     assert [finding.verdict for finding in decision.findings] == ["PROMOTE", "ERROR"]
+
+
+def test_a_candidate_surpasses_the_anchor_if_it_is_shown_to_be_better_and_by_no_metric_worse(judge: Judge) -> None:
+    def among(candidate: Sequence[float], champion: Sequence[float], **given: Any) -> str:
+        return surpassed(judge([REFRESH], candidate, champion, **given))
+
+    better, worse = flips(60, 0, 600)
+    assert among(better, worse, anchor_version="7") == "7", "the champion is the anchor"
+    assert among(*flips(12, 0, 600), anchor_version="7") == "7"
+    assert among(*flips(20, 14, 600), anchor_version="7") == "", "a gain of a point that may be chance"
+    assert among(better, worse, anchor=worse) == "1"
+    assert among(better, worse, anchor=flips(20, 14, 600)[0]) == "1"
+    assert among(better, worse, anchor=better) == "", "better than the champion alone"
+    assert surpassed(judge([IMPROVE], better, worse, anchor_version=None)) == "7"
+    assert surpassed(judge([REFRESH], better)) == "", "there is no champion"
 
 
 def test_a_champion_that_is_the_anchor_is_not_asked_twice(judge: Judge) -> None:
