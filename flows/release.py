@@ -21,6 +21,7 @@ from flows.graph.keys import digest_of
 from flows.ledger.rows import MOVES, EventRow, RunVerdict
 from flows.records.run_picture import keep_picture
 from flows.registry.owner import check_registry
+from flows.registry.state import recipe_of, waits_of
 from flows.views.report import report_run
 from schemas.artifacts import (
     BundleRef,
@@ -146,6 +147,7 @@ def record(
         "scores": tuned.digest,
         "decision": decision.digest,
         "better_than": surpassed(decision),
+        "recipe": recipe_of(spec),
     }
     return run.ledger.record_candidate(candidate, verdict=decision.verdict, reason=decision.reason, evidence=evidence)
 
@@ -168,7 +170,7 @@ def promote(
         expected=decision.champion_version,
         version=version,
         verdict=RunVerdict(run.run_id, decision.reason, decision.digest),
-        approval=spec.registry.approval == "required",
+        waits=waits_of(spec),
     )
 
 

@@ -135,10 +135,12 @@ class AnchorSpec(Spec):
 
 
 class LooksSpec(Spec):
-    """`gates.looks`: on how many held-out sets one candidate may be judged, and the error probability of each."""
+    """`gates.looks`: how often one candidate may be judged, on other held-out sets or by rules that were edited after a
+    HOLD or BLOCK, and the error probability of each look."""
 
     max: int = Field(default=1, ge=1, le=20)
-    """Further looks are HOLD: only another candidate can pass."""
+    """Further looks are HOLD: only another candidate can pass. An earlier look has spent what its own gates declared,
+    so that a larger number afterwards gives no further chance."""
     spend: Literal["obrien_fleming", "equal"] = "obrien_fleming"
     """obrien_fleming: most of the error probability is left for the last look, which then needs 3 % more items than a
     single one if each set contains the one before. equal: every look spends as much, so that an early one may pass."""

@@ -27,11 +27,39 @@ EXPOSURE = "exposure"
 """Method of the finding about canaries: the only one about safety that is not such a rule."""
 
 
+class Terms(Frozen):
+    """How a verdict is reached on given answers: what may not be edited until one passes."""
+
+    rules: str
+    """Digest of the rules, and of how their metrics are measured."""
+    alpha: float
+    """Error probability of all looks at a candidate together."""
+    looks: int
+    """`gates.looks.max`."""
+    spend: Literal["obrien_fleming", "equal"]
+
+
+class Look(Frozen):
+    """One verdict of the ledger."""
+
+    held_out: str
+    """Digest of the held-out set."""
+    model: str
+    """Digest of the trained model."""
+    terms: Terms | None = None
+    verdict: Verdict | None = None
+    """None if the run did not get as far as recording it."""
+
+
 class UsedBudget(Frozen):
     """Earlier verdicts that used up evidence."""
 
     looks: int = Field(default=0, ge=0)
-    """Other held-out sets on which this candidate was judged before."""
+    """Earlier looks at this candidate: on other held-out sets, or by other rules after a HOLD or BLOCK."""
+    edited: int = Field(default=0, ge=0)
+    """Those on the same items by other rules."""
+    spent: tuple[float, ...] = ()
+    """Error probability that each of them spent; empty if it was what these gates would have given it."""
     nested: tuple[int, ...] = ()
     """Items of each of these sets, if each contains the one before and this verdict's contains them all; else empty."""
     verdicts: int = Field(default=0, ge=0)
@@ -68,7 +96,8 @@ class EvidenceUse(Frozen):
     """A verdict's number among those on the same candidate and on the same items."""
 
     look: int
-    """1 for the first held-out set on which this candidate is judged."""
+    """1 for the first time that this candidate is judged; another held-out set is another time, and so are other rules
+    on the same one after a HOLD or BLOCK."""
     looks_max: int
     verdict: int
     """1 for the first candidate judged on these items."""
@@ -78,6 +107,10 @@ class EvidenceUse(Frozen):
     """One-sided confidence of each bound of this verdict, with its share of the error probability."""
     n_seen: int = 0
     """Items whose text people had seen before."""
+    edited: int = 0
+    """Earlier looks on the same items by other rules."""
+    is_spent: bool = False
+    """Earlier looks spent the whole error probability."""
 
     def sentence(self) -> str:
         """The same as a sentence.
@@ -88,6 +121,8 @@ class EvidenceUse(Frozen):
         judged = counted(self.verdict, "candidate")
         budget = "" if self.budget is None else f" of at most {self.budget}"
         looks = counted(self.look, "look (set of items)", "looks (sets of items)")
+        if self.edited:
+            looks = counted(self.look, "look", "looks") + f" ({self.edited} on these items by other rules)"
         seen = f"; people had seen {self.n_seen} of these items before" if self.n_seen else ""
         return (
             f"these items have judged {judged}{budget}; this candidate has had {looks} of at most {self.looks_max}; "

@@ -20,6 +20,7 @@ from benchmarks.measure import table
 from flows.registry.state import RegistryState
 from schemas.artifacts import Artifact
 from schemas.gates import ChangeThreshold
+from schemas.verdicts import Look
 from tasks.assess.contract import HOLD, PROMOTE, anchor_outcome, change_outcome
 from tasks.assess.pass_chance import Comparison, pass_chances
 from tasks.assess.spare import most_judged, spare_items
@@ -177,7 +178,7 @@ def reuse(growth: float, most_items: int, *, years: int, budget: int = 20, seed:
         sets[f"s{week}"], candidate = frozenset(chosen), f"c{week}"
         artifacts = (Artifact(root=Path(), digest=digest) for digest in (f"s{week}", candidate))
         used = replace(state, judged=tuple(judged)).used_budget(*artifacts)
-        judged.append((f"s{week}", candidate))
+        judged.append(Look(held_out=f"s{week}", model=candidate))
         is_held, n_unused = used.verdicts + 1 > budget, sum(counts[name] == 0 for name in ids)
         counts.update(chosen)
         frozen, held, fewest = frozen + (is_held and n_unused >= UNUSED), held + is_held, min(fewest, len(chosen))

@@ -21,6 +21,7 @@ from flows.ledger.open import open_ledger
 from flows.ledger.rows import ENTRIES, MOVES, EventRow
 from flows.workspace.servers import client_environment, running
 from flows.workspace.settings import Settings, load_settings
+from schemas.counted import counted
 from schemas.errors import GateError, TunegateError
 from schemas.load import load_file
 from tasks.release.bundle import check_evaluated
@@ -103,15 +104,21 @@ def rollback(
     """Make an earlier champion champion again; a cooldown begins."""
     settings, ledger, name = registry_of(pipeline, config)
     _check_bundle(ledger, name, to)
-    days = load_file(config).get(pipeline).registry.cooldown_days
+    declared = load_file(config).get(pipeline).registry
     back, late = decide(
         ledger, settings, name,
         lambda: ledger.rollback(
-            name, reason=reason, to=to, actor=by or login(), cooldown_days=days, expected=expect
+            name, reason=reason, to=to, actor=by or login(), cooldown_days=declared.cooldown_days,
+            expected=expect,
         ),
     )  # fmt: skip
     event = next(event for event in reversed(ledger.history(name)) if event.action in MOVES)
     rest = f"; promotions need a person until {event.until}" if event.until else ""
+    if declared.cooldown_items:
+        rest += (
+            f"; a candidate that was trained as v{event.from_version} needs one, or "
+            f"{counted(declared.cooldown_items, 'held-out item')} that did not judge v{event.from_version}"
+        )
     return _decided(event, f"champion of {name} is v{back.version} again{rest}", late)
 
 

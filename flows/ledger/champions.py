@@ -38,7 +38,7 @@ class Champions(LedgerBase):
 
         Args:
             evidence: Name -> digest of what the verdict is about: gates, held-out set, scores, answers, decision;
-                and `better_than`, the version that the candidate is shown to be better than.
+                `better_than`, the version that the candidate is shown to be better than; and `recipe`, how it was made.
         """
         digests = {
             "model": candidate.model.digest, "trained": candidate.trained.digest, "bundle": candidate.bundle.digest,

@@ -151,8 +151,8 @@ def best_of(events: Sequence[EventRow]) -> str | None:
         if champion is None or event.action == "force":
             best[version] = version
         elif event.action != "rollback":
-            earlier = orjson.loads(event.evidence).get("better_than") if event.evidence else None
-            best[version] = version if earlier == best[champion] else best[champion]
+            better = evidence_of(event).get("better_than") == best[champion]
+            best[version] = version if better else best[champion]
         champion = version
     return None if champion is None else best[champion]
 
@@ -163,6 +163,32 @@ def was_rolled_back(events: Sequence[EventRow], name: str, version: str) -> Even
         if event.name == name and event.action in MOVES and version in (event.from_version, event.to_version):
             return event if event.action == "rollback" and event.from_version == version else None
     return None
+
+
+def like_rolled_back(events: Sequence[EventRow], candidate: CandidateRow) -> tuple[EventRow, EventRow] | None:
+    """Return the rollback of a version that was trained as the candidate, and the event that had promoted that version.
+
+    None if there is none, or a version trained so became champion since.
+    """
+    recipe = evidence_of(candidate).get("recipe")
+    name = candidate.ref.name
+    entries = entries_of(events, name)
+    for event in reversed(events if recipe else ()):
+        if event.name != name or event.action not in MOVES:
+            continue
+        if event.action != "rollback":
+            if evidence_of(event).get("recipe") == recipe:
+                return None
+        elif event.from_version in entries:
+            promoted = entries[event.from_version]
+            if evidence_of(promoted).get("recipe") == recipe:
+                return event, promoted
+    return None
+
+
+def evidence_of(row: EventRow | CandidateRow) -> dict[str, str]:
+    """Return what the verdict was about; empty if nothing was recorded."""
+    return dict(orjson.loads(row.evidence)) if row.evidence else {}
 
 
 def waiting_in(events: Sequence[EventRow], name: str) -> tuple[EventRow, ...]:

@@ -4,12 +4,13 @@ Each is one compare-and-set transaction that also writes the event and the chang
 done. Each is idempotent: after a kill it is simply repeated. `flows/release.py` promotes,
 `flows/cli/decisions.py` executes what a person decides.
 
-A candidate waits because its pipeline requires approval, because of a cooldown, or because it was rolled back before.
+A candidate waits because its pipeline requires approval, because of a cooldown, or because it, or one that was trained
+as it was, has been rolled back.
 `Approvals` is a person's answer: approved, it becomes champion if its verdict still allows that; or rejected.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from flows.ledger.champions import Champions, blocked_before, champion_version, project
@@ -20,7 +21,9 @@ from flows.ledger.history import (
     append_event,
     checked_history,
     entries_of,
+    evidence_of,
     last_move,
+    like_rolled_back,
     previous_of,
     waiting_in,
     was_rolled_back,
@@ -29,19 +32,34 @@ from flows.ledger.history import (
 from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow, RunVerdict
 from flows.workspace.clock import present
 from schemas.artifacts import ChampionRef
+from schemas.counted import counted
 from schemas.errors import ConfigError, GateError, SecurityError
 from schemas.verdicts import Verdict
 from tasks.storage.failpoint import reach
 
 
+@dataclass(frozen=True)
+class Waits:
+    """When a candidate with PROMOTE waits for a person."""
+
+    approval: bool = False
+    """Always."""
+    fresh_items: int = 0
+    """If it was trained as a version that was rolled back, until so many of its held-out items did not judge that."""
+
+
+NEVER = Waits()
+
+
 class Promotions(Champions):
     def promote(
-        self, name: str, *, expected: str | None, version: str, verdict: RunVerdict, approval: bool = False
+        self, name: str, *, expected: str | None, version: str, verdict: RunVerdict, waits: Waits = NEVER
     ) -> EventRow:
         """Make the version champion if `expected` still is, or record that it waits for a person.
 
-        It waits when approval is required, during a cooldown, and when it was itself rolled back; a version whose
-        verdict was rejected stays rejected. The returned event's action says which, its reason says why.
+        It waits when approval is required, during a cooldown, when it was itself rolled back, and when it was trained
+        as a version that was; a version whose verdict was rejected stays rejected. The returned event's action says
+        which, its reason says why.
 
         Args:
             expected: The champion that the evaluation compared with; None when there was none.
@@ -61,7 +79,7 @@ class Promotions(Champions):
                 raise moved(name, expected, champion)
             candidate = self.promotable(db, name, version)
             run_id, digest = verdict.run_id, verdict.digest or candidate.ref.verdict_digest
-            held = why_held(events, name, version, approval=approval, at=present())
+            held = _why_held(db, events, candidate, waits, at=present())
             same = _answered(events, name, version, run_id, digest)
             if same is not None and (same.action == "reject" or held):
                 return same
@@ -152,10 +170,13 @@ class Promotions(Champions):
         reach("ledger.promote.committed")
         return back
 
-    def held(self, name: str, version: str, *, approval: bool, at: datetime | None = None) -> str:
+    def held(self, name: str, version: str, waits: Waits = NEVER, *, at: datetime | None = None) -> str:
         """Return why a promotion of the version would wait for a person now; empty when it would not."""
         with self.read() as db:
-            return why_held(checked_history(db), name, version, approval=approval, at=at or present())
+            candidate = self._row(db, name, version)
+            if candidate is None:
+                raise _unfit(name, version, None)
+            return _why_held(db, checked_history(db), candidate, waits, at=at or present())
 
     def enter(self, db: Database, events: Sequence[EventRow], candidate: CandidateRow, new: NewEvent) -> EventRow:
         """Append the event and the change for MLflow, within the caller's transaction.
@@ -192,15 +213,32 @@ class Promotions(Champions):
             )
 
 
-def why_held(events: Sequence[EventRow], name: str, version: str, *, approval: bool, at: datetime) -> str:
-    """Return why a person has to approve the version; empty when no one has to."""
+def _why_held(db: Database, events: Sequence[EventRow], candidate: CandidateRow, waits: Waits, *, at: datetime) -> str:
+    """Return why a person has to approve the candidate; empty when no one has to."""
+    name, version = candidate.ref.name, candidate.ref.version
     fallen = was_rolled_back(events, name, version)
     if fallen is not None:
         return f"v{version} was rolled back ({fallen.reason}) at {fallen.at} by {fallen.actor}"
     rolled = [event for event in events if event.name == name and event.action == "rollback"]
     if rolled and rolled[-1].until and at < datetime.fromisoformat(rolled[-1].until):
         return f"cooldown until {rolled[-1].until} after the rollback from v{rolled[-1].from_version}"
-    return "register.approval is required" if approval else ""
+    alike = like_rolled_back(events, candidate) if waits.fresh_items else None
+    if alike is not None:
+        rollback, promoted = alike
+        mine, theirs = (_items_of(db, evidence_of(each)) for each in (candidate, promoted))
+        n_fresh = len(mine - theirs)
+        if n_fresh < waits.fresh_items:
+            return (
+                f"v{version} was trained as v{promoted.to_version}, which was rolled back ({rollback.reason}) at "
+                f"{rollback.at}; {counted(n_fresh, 'held-out item')} of {len(mine)} did not judge that one, and "
+                f"register.cooldown_items is {waits.fresh_items}"
+            )
+    return "register.approval is required" if waits.approval else ""
+
+
+def _items_of(db: Database, evidence: Mapping[str, str]) -> frozenset[str]:
+    row = db.execute("SELECT items FROM held_out WHERE digest = ?", (evidence.get("items", ""),)).fetchone()
+    return frozenset() if row is None else frozenset(row["items"].split())
 
 
 def _answered(events: Sequence[EventRow], name: str, version: str, run_id: str, verdict_digest: str) -> EventRow | None:

@@ -36,6 +36,8 @@ class RunRow:
     """Digest of everything that decides the verdict but people's labels: equal digests, equal verdicts."""
     labels_digest: str
     """Digest of the labels that count; empty without any."""
+    terms: str
+    """JSON of `schemas.verdicts.Terms`; empty before they are known."""
     config_json: str
     """The pipeline's configuration, with the settings of `--set`."""
     as_of: str | None
@@ -145,8 +147,8 @@ class EventRow:
     until: str
     """End of the cooldown that a rollback began; empty without one."""
     evidence: str
-    """JSON: digests of model, weights, bundle, gates, held-out set, scores, answers and decision; and `better_than`,
-    the version that this one was shown to be better than."""
+    """JSON: digests of model, weights, bundle, gates, held-out set, scores, answers, decision and recipe (how it was
+    made); and `better_than`, the version that this one was shown to be better than."""
     note: str
     """Something a reader of the history should know: these weights were BLOCKed before under other gates, or clocks
     differ."""

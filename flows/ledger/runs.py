@@ -17,7 +17,7 @@ from flows.ledger.ticks import set_mark
 from flows.workspace.clock import now
 from schemas.artifacts import Artifact, RowCounts
 from schemas.errors import ConfigError, TunegateError
-from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, SeenItems, Verdict
+from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, Look, SeenItems, Terms, Verdict
 from tasks.assess.spare import most_judged
 from tasks.storage.failpoint import reach
 from tasks.tickets.draw import item_hash
@@ -28,7 +28,7 @@ _STEP = "run_id, step, key, state, digest, seconds, n_in, n_out, error"
 _FIRST_RUN = "SELECT min(seq) AS seq FROM runs WHERE (pipeline = ? AND input_digest = ?) OR started_at >= ?"
 """The first run of these inputs, or from a moment on."""
 _VERDICTS = (
-    "SELECT items.digest AS held_out, train.digest AS model FROM runs"
+    "SELECT items.digest AS held_out, train.digest AS model, runs.terms, runs.verdict FROM runs"
     " JOIN steps AS gate ON gate.run_id = runs.run_id AND gate.step = 'gate' AND gate.key <> ''"
     " JOIN steps AS items ON items.run_id = runs.run_id AND items.step = 'items'"
     " JOIN steps AS train ON train.run_id = runs.run_id AND train.step = 'train'"
@@ -75,12 +75,12 @@ class Runs(LedgerBase):
             )
         reach("ledger.run")
 
-    def set_digests(self, run_id: str, *, inputs: str, code: str, labels: str = "") -> None:
+    def set_digests(self, run_id: str, *, inputs: str, code: str, labels: str = "", terms: Terms | None = None) -> None:
         """Record the digests of all that decides the run's verdict, and of its code, once they are known."""
         with self.write() as db:
             db.execute(
-                "UPDATE runs SET input_digest = ?, labels_digest = ?, code = ? WHERE run_id = ?",
-                (inputs, labels, code, run_id),
+                "UPDATE runs SET input_digest = ?, labels_digest = ?, terms = ?, code = ? WHERE run_id = ?",
+                (inputs, labels, "" if terms is None else terms.model_dump_json(), code, run_id),
             )
 
     def finish_run(
@@ -302,8 +302,8 @@ class Runs(LedgerBase):
         )  # fmt: skip
         return found[0] if found else None
 
-    def judged_candidates(self, *, before: str | None = None) -> tuple[tuple[str, str], ...]:
-        """Return digests of held-out set and trained model of every gate that has judged, of all names, oldest first.
+    def looks(self, *, before: str | None = None) -> tuple[Look, ...]:
+        """Return every gate that has judged, of all names, oldest first.
 
         How the run ended does not matter: its verdict could be seen.
 
@@ -313,7 +313,15 @@ class Runs(LedgerBase):
         rows = self._rows(
             f"{_VERDICTS} WHERE ? IS NULL OR runs.ended_at < ? ORDER BY runs.seq", before, before,
         )  # fmt: skip
-        return tuple((row["held_out"], row["model"]) for row in rows)
+        return tuple(
+            Look(
+                held_out=row["held_out"],
+                model=row["model"],
+                terms=Terms.model_validate_json(row["terms"]) if row["terms"] else None,
+                verdict=row["verdict"],
+            )
+            for row in rows
+        )
 
     def mark_interrupted(self) -> tuple[RunRow, ...]:
         """Turn RUNNING rows whose process is gone into INTERRUPTED and return them, oldest first.

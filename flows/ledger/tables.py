@@ -20,6 +20,7 @@ CREATE TABLE runs (
     reason TEXT NOT NULL DEFAULT '',
     input_digest TEXT NOT NULL DEFAULT '',
     labels_digest TEXT NOT NULL DEFAULT '',
+    terms TEXT NOT NULL DEFAULT '',
     config_json TEXT NOT NULL,
     as_of TEXT,
     settings TEXT NOT NULL DEFAULT '[]',

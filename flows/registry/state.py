@@ -5,7 +5,7 @@ Called by `flows/run/open_run.py` and `tunegate plan`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from flows.graph.keys import digest_of
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
+from flows.ledger.promotions import Waits
 from flows.registry.champion_past import NO_PAST, ChampionPast, past_of
 from flows.registry.feedback import feedback_database, state_of
 from schemas.artifacts import Artifact, ChampionRef, DatasetRef, EvalSet, Splits
@@ -21,10 +22,24 @@ from schemas.errors import ConfigError, StorageError
 from schemas.feedback import LiveQuality
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec, TrainSpec
-from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, SeenItems, UsedBudget
+from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, Look, SeenItems, Terms, UsedBudget
+from tasks.assess.looks import spent_by
 from tasks.model.continue_examples import count_examples, learned_ids
 from tasks.monitor.feedback import acceptance_of
 from tasks.tickets.draw import item_hash
+
+_NO_RULES = {"power", "strict_power", "interim", "looks", "reuse"}
+_MEASURED_BY = {
+    "max_new_tokens", "dtype", "arms", "corpus", "endpoint", "baseline_system", "few_shot_examples", "fields",
+    "routing_field", "style", "metrics", "labels", "random_labels",
+}  # fmt: skip
+"""Keys of `evaluate`."""
+_NO_RECIPE = {
+    "seed", "threads", "processes", "sharding", "memory_check", "timeout_minutes", "budget", "save_every",
+    "validate_every", "validation_items", "validation_metrics", "validation_max_new_tokens", "gradient_checkpointing",
+    "cache_trunk", "allow_download",
+}  # fmt: skip
+"""Keys of `train`."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +60,10 @@ class RegistryState:
     """The model of `gates.anchor`; None if no rule needs one, or there is none yet."""
     start: StartingPoint | None = None
     """What `train.start: champion` continues from; None if it is not declared, or there is no champion yet."""
-    judged: tuple[tuple[str, str], ...] = ()
-    """Digests of held-out set and candidate of every verdict of the ledger, oldest first."""
+    judged: tuple[Look, ...] = ()
+    """Every verdict of the ledger, oldest first."""
+    terms: Terms | None = None
+    """How this run reaches its verdict."""
     held_out: Callable[[], Mapping[str, frozenset[str]]] = dict
     """Returns digest of a held-out set -> hashes of its items: sets that share items use up each other's evidence.
     Called late, since this run's own set is recorded meanwhile."""
@@ -65,23 +82,31 @@ class RegistryState:
 
     def used_budget(self, items: Artifact, candidate: Artifact) -> UsedBudget:
         """Return what earlier verdicts cost this one."""
-        # The same candidate on the same items is one look, however often repeated: nothing after the first counts.
-        this = (items.digest, candidate.digest)
-        before = self.judged[: self.judged.index(this)] if this in self.judged else self.judged
+        # The same candidate on the same items by the same rules is one look, however often repeated: nothing after the
+        # first counts.
+        mine = [self._is_this(each, items, candidate) for each in self.judged]
+        before = self.judged[: mine.index(True)] if True in mine else self.judged
         sets, shares = self.held_out(), dict[str, float]()
-        for held_out, model in before:
-            if model != candidate.digest:
-                shares[model] = max(shares.get(model, 0.0), _shared(sets, items.digest, held_out))
-        looks = list(dict.fromkeys(held_out for held_out, model in before if model == candidate.digest))
-        chain = [sets.get(held_out, frozenset()) for held_out in (*looks, items.digest)]
+        for each in before:
+            if each.model != candidate.digest:
+                shares[each.model] = max(shares.get(each.model, 0.0), _shared(sets, items.digest, each.held_out))
+        looks = _looks_at([each for each in before if each.model == candidate.digest], items)
+        chain = [sets.get(held_out, frozenset()) for held_out in (*(each.held_out for each in looks), items.digest)]
         nested = all(chain) and all(one < other for one, other in pairwise(chain))
+        terms = [each.terms for each in looks if each.terms is not None]
         return UsedBudget(
             looks=len(looks),
+            edited=sum(each.held_out == items.digest for each in looks),
+            spent=spent_by(terms) if len(terms) == len(looks) else (),
             nested=tuple(len(each) for each in chain[:-1]) if nested else (),
             # The mean over these items of how many other candidates each has judged, rounded up.
             verdicts=math.ceil(sum(shares.values()) - 1e-9),
             n_seen=self._n_seen(items),
         )
+
+    def _is_this(self, look: Look, items: Artifact, candidate: Artifact) -> bool:
+        same_rules = look.terms is None or self.terms is None or look.terms.rules == self.terms.rules
+        return look.held_out == items.digest and look.model == candidate.digest and same_rules
 
     def _n_seen(self, items: Artifact) -> int:
         shown = frozenset(self.seen.hashes)
@@ -114,7 +139,7 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger, *, before: str | None 
     anchor = _anchor(spec, ledger, before) if before is None or champion is not None else None
     registry_state = RegistryState(
         champion=champion, anchor=anchor, start=starting_point(spec, ledger, champion),
-        judged=ledger.judged_candidates(before=before), held_out=ledger.held_out_items,
+        judged=ledger.looks(before=before), terms=terms_of(spec), held_out=ledger.held_out_items,
         past=past_of(champion, ledger, Store(ledger.root, recorded=ledger.digests_of), before=before),
     )  # fmt: skip
     if spec.feedback is None:
@@ -198,6 +223,36 @@ def training_size(train: TrainSpec, n_train: int, *, splits: Splits | None, star
     return count_examples(n_train - n_older, n_older, train.replaying())
 
 
+def terms_of(spec: PipelineSpec) -> Terms:
+    """Return how the pipeline reaches a verdict on given answers of a candidate.
+
+    What may be edited after a verdict without another chance to pass is left out: what a plan assumes, when to stop
+    early, and which items are taken, since other items are another look as it is.
+    """
+    gates = spec.judged_gates
+    rules = gates.model_dump(mode="json", exclude_defaults=True, exclude=_NO_RULES)
+    return Terms(
+        rules=digest_of([rules, spec.evaluate.model_dump(mode="json", exclude_defaults=True, include=_MEASURED_BY)]),
+        alpha=gates.alpha,
+        looks=gates.looks.max,
+        spend=gates.looks.spend,
+    )
+
+
+def waits_of(spec: PipelineSpec) -> Waits:
+    """Return when a candidate of the pipeline waits for a person."""
+    return Waits(approval=spec.registry.approval == "required", fresh_items=spec.registry.cooldown_items)
+
+
+def recipe_of(spec: PipelineSpec) -> str:
+    """Return the digest of how the pipeline makes a model of its tickets: two of the same may share a fault.
+
+    Another seed, or a machine that trains in another way, is the same recipe.
+    """
+    train = spec.train.model_dump(mode="json", exclude_defaults=True, exclude=_NO_RECIPE)
+    return digest_of([train, spec.curate.model_dump(mode="json", exclude_defaults=True)])
+
+
 def record_held_out(ledger: Ledger, items: EvalSet) -> None:
     """Record which items the set has, before anything is judged on them."""
     ledger.record_held_out(items.digest, _ids_of(items))
@@ -211,6 +266,19 @@ def _ids_of(items: Artifact) -> list[str]:
 def _train_ids(splits: Splits) -> list[str]:
     ids: list[str] = pq.read_table(splits.train, columns=["ticket_id"]).column(0).to_pylist()
     return ids
+
+
+def _looks_at(judged: Sequence[Look], items: Artifact) -> list[Look]:
+    """Return the looks among the verdicts on one candidate: each set once, and again by other rules after a refusal."""
+    found: list[Look] = []
+    for each in judged:
+        earlier = [look for look in found if look.held_out == each.held_out]
+        is_known = any(look.terms is None or look.terms.rules == (each.terms or look.terms).rules for look in earlier)
+        # Whoever is promoted, or could not be judged, has no second chance from an edit.
+        is_edit = bool(earlier) or each.held_out == items.digest
+        if not is_known and not (is_edit and each.verdict in ("PROMOTE", "UNCOMPARED", "ERROR")):
+            found.append(each)
+    return found
 
 
 def _shared(sets: Mapping[str, frozenset[str]], this: str, other: str) -> float:

@@ -173,8 +173,9 @@ def _opened(context: RunContext) -> OpenRun:
     context.labels_digest = graph_context.labels_digest
     context.code_digest = digest_of(code_of(pipeline.graph.nodes.values()))
     context.ledger.set_digests(
-        context.run_id, inputs=context.input_digest, labels=context.labels_digest, code=context.code_digest
-    )
+        context.run_id, inputs=context.input_digest, labels=context.labels_digest, code=context.code_digest,
+        terms=context.registry_state.terms,
+    )  # fmt: skip
     run = guarded_run(pipeline.graph, spec, context.store, settings, observer=RunObserver(context), live=context)
     run.made_by = context.ledger.made_by
     context.picture = lambda: picture_now(context, run)

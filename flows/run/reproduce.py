@@ -72,7 +72,7 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
     spec = spec_of(row)
     registry_state = RegistryState(
         start=_start(spec, ledger, store, rows),
-        judged=ledger.judged_candidates(before=row.as_of and end_of(row.as_of)),
+        judged=ledger.looks(before=row.as_of and end_of(row.as_of)),
         held_out=ledger.held_out_items,
     )
     context = context_of(

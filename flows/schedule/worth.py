@@ -12,6 +12,7 @@ from flows.effects.contract import check_data
 from flows.forecast.gate_power import warn_of_weak_gate
 from flows.forecast.training_budget import refuse_over_budget
 from flows.ledger.rows import EventRow, RunRow
+from flows.registry.state import waits_of
 from flows.run.faults import check_early
 from flows.run.open_run import OpenRun
 from flows.schedule.ticks import decide_after_curation, record_decision, skip_before_curation
@@ -145,9 +146,8 @@ def _last_valid_run(context: RunContext) -> RunRow | None:
         return None
     if champion is not None and champion.run_id == last.run_id:
         return last
-    register = context.spec.registry
     for event in _waiting(context, last):
-        if not ledger.held(register.name, event.to_version, approval=register.approval == "required"):
+        if not ledger.held(context.spec.registry.name, event.to_version, waits_of(context.spec)):
             return None  # its cooldown is over
     key = ledger.keys_of(last.run_id).get("gate")
     decision = context.store.find("gate", key, GateDecision) if key else None

@@ -57,6 +57,7 @@ import numpy as np
 import tasks.assess.checks  # noqa: F401  registers them
 from schemas.artifacts import ArtifactGroup, CheckEvidence, EvalSet, GateDecision, InterimAnswers, LabelSources, Scores
 from schemas.checks import JudgeSpec
+from schemas.counted import counted
 from schemas.feedback import Acceptance, LiveQuality
 from schemas.gates import GatesSpec, PowerSpec
 from schemas.metrics import MetricTraits, traits_by_name, traits_of
@@ -73,7 +74,7 @@ from tasks.assess.forgetting import assess_forgetting, divergence_finding
 from tasks.assess.interim import HARM_AT_STOP, stops
 from tasks.assess.items import extra_items
 from tasks.assess.judge import NO_PLAN, SIGN_TEST, ChangeTest, Judgement, judge_change
-from tasks.assess.looks import last_levels, levels_of
+from tasks.assess.looks import is_spent, last_levels, levels_of
 from tasks.assess.metric_check import metric_findings
 from tasks.assess.power import smallest_difference, smallest_gain
 from tasks.assess.questions import Assessment, assess_rules, look_at_rules
@@ -169,6 +170,8 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
         budget=None if gates.reuse is None else gates.reuse.budget,
         confidence=1 - levels.met,
         n_seen=context.used_budget.n_seen,
+        edited=context.used_budget.edited,
+        is_spent=is_spent(gates, context.used_budget),
     )
     unordered: tuple[Finding, ...] = (
         *check_findings(judged.checks, gates),
@@ -381,13 +384,18 @@ def _slice_finding(finding: Finding, each: Assessment, detects: _Detects, *, can
 
 def use_findings(use: EvidenceUse, *, n_items: int) -> Iterator[Finding]:
     """Yield a HOLD for a candidate, and one for items, that were used in too many verdicts."""
-    if not use.look <= use.looks_max:
+    if not use.look <= use.looks_max or use.is_spent:
+        before = f"this candidate was judged {counted(use.look - 1, 'time')} before"
+        if use.edited:
+            before += f", {use.edited} of them on these items by rules that were edited since, which counts as a look"
+        most = f"gates.looks.max is {use.looks_max}"
+        if use.look <= use.looks_max:
+            most = "that spent the whole error probability, since gates.looks.max was lower then"
         yield Finding(
-            rule=f"a candidate is judged on at most {use.looks_max} held-out sets", metric="looks", verdict="HOLD",
+            rule=f"a candidate is judged at most {counted(use.looks_max, 'time')}", metric="looks", verdict="HOLD",
             n_items=n_items, candidate=None, method="count",
             part="use",
-            reason=f"this candidate was judged on {use.look - 1} other held-out sets, and gates.looks.max is "
-            f"{use.looks_max}; only another candidate can pass.",
+            reason=f"{before}, and {most}; only another candidate can pass.",
         )  # fmt: skip
     if use.budget is not None and not use.verdict <= use.budget:
         yield Finding(

@@ -1,8 +1,8 @@
 """The error probability of each look at a candidate: numbers in, numbers out.
 
-A look is one held-out set on which a candidate is judged. Each spends a part of the error probability that is left to
-it by a spending function, so that all looks together keep it. Knows nothing of scores. Used by `tasks/assess/gate.py`,
-and by the plan before a training.
+A look is one held-out set on which a candidate is judged, or the same one by rules that were edited since. Each spends
+a part of the error probability that is left to it by a spending function, so that all looks together keep it. Knows
+nothing of scores. Used by `tasks/assess/gate.py`, by the plan before a training, and where the ledger is read.
 
 Looks at a growing set of items are correlated: the first 500 of 1,000 items are half of the evidence of both looks.
 The levels use that if each set holds the one before; three looks then cost 3 % more items than one, where a third of
@@ -18,7 +18,7 @@ from statistics import NormalDist
 import numpy as np
 
 from schemas.gates import GatesSpec
-from schemas.verdicts import UsedBudget
+from schemas.verdicts import Terms, UsedBudget
 
 LEAST_LEVEL = 1e-12
 """Least error probability of a look. The first of 20 by O'Brien and Fleming would have 1e-17: its confidence is 1 in
@@ -43,15 +43,40 @@ def levels_of(gates: GatesSpec, used: UsedBudget, *, n_items: int) -> Levels:
     Args:
         n_items: Held-out items of this look.
     """
-    looks = gates.looks
-    number = min(used.looks + 1, looks.max)
-    spent = [spending(gates.alpha, each / looks.max, function=looks.spend) for each in range(number + 1)]
-    increments = [after - before for before, after in pairwise(spent)]
+    most, spend = gates.looks.max, gates.looks.spend
+    number = min(used.looks + 1, most)
+    increments = [_increment(gates.alpha, each + 1, most, spend) for each in range(number)]
+    if used.spent and not is_spent(gates, used):
+        increments = [*used.spent, min(increments[-1], gates.alpha - sum(used.spent))]
     sizes = (*used.nested, n_items)
     nested = len(sizes) == number and all(a < b for a, b in pairwise(sizes))
     met = nested_level(increments, sizes) if nested and number > 1 else increments[-1]
     harm = max(increments[-1], LEAST_LEVEL)
     return Levels(met=max(met, harm), harm=harm)
+
+
+def is_spent(gates: GatesSpec, used: UsedBudget) -> bool:
+    """Whether earlier looks at the candidate have spent all: other gates may have declared fewer looks."""
+    return gates.alpha - sum(used.spent) < LEAST_LEVEL
+
+
+def spent_by(looks: Sequence[Terms]) -> tuple[float, ...]:
+    """The error probability that each of a candidate's looks has spent, by the terms of each; at most what was left.
+
+    >>> once = Terms(rules="a", alpha=0.05, looks=1, spend="equal")
+    >>> spent_by([once, once.model_copy(update={"looks": 3})])
+    (0.05, 0.0)
+    """
+    found: list[float] = []
+    for number, terms in enumerate(looks, start=1):
+        share = _increment(terms.alpha, number, terms.looks, terms.spend) if number <= terms.looks else 0.0
+        found.append(max(0.0, min(share, terms.alpha - sum(found))))
+    return tuple(found)
+
+
+def _increment(alpha: float, number: int, most: int, spend: str) -> float:
+    """What the look of this number spends."""
+    return spending(alpha, number / most, function=spend) - spending(alpha, (number - 1) / most, function=spend)
 
 
 def last_levels(gates: GatesSpec) -> Levels:

@@ -23,10 +23,24 @@ def result(home: Path, run_id: str, step: str, folder: str) -> Path:
 
 def blocked(workplace: Workplace) -> dict[str, Any]:
     """A run with a gate that the candidate cannot pass."""
-    workplace.declare(lambda document: document["pipelines"]["small"]["gates"].update(rules=STRICT))
+    declare_gates(workplace, rules=STRICT, confidence=0.95)
     outcome = workplace.json("run", "small")
     assert (outcome["verdict"], outcome["exit_code"]) == ("BLOCK", 5)
     return outcome  # type: ignore[no-any-return]
+
+
+def declare_gates(workplace: Workplace, **gates: Any) -> None:
+    """Change some gates, and judge on as many items as a second look needs."""
+
+    def change(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["gates"].update(gates)
+        document["pipelines"]["small"]["evaluate"]["max_items"] = 40
+
+    workplace.declare(change)
+
+
+SECOND_LOOK = {"confidence": 0.51, "looks": {"max": 2, "spend": "equal"}}
+"""Gates that the same candidate passes on the same items, although it is its second look."""
 
 
 STRICT = [{"metric": "exact", "value_threshold": 0.9}]
@@ -88,9 +102,17 @@ def test_the_champions_files_are_compared_with_its_event(workplace: Workplace) -
     assert "files are not there" in workplace.run("model", "history", "small").stderr
 
 
+def test_a_loosened_gate_does_not_promote_what_it_refused(workplace: Workplace) -> None:
+    blocked(workplace)
+    declare_gates(workplace)
+    again = workplace.json("run", "small")
+    assert again["verdict"] == "HOLD"
+    assert "1 of them on these items by rules that were edited since, which counts as a look" in again["reason"]
+
+
 def test_promoting_a_candidate_that_other_gates_blocked_is_noted(workplace: Workplace) -> None:
     run_id = blocked(workplace)["run_id"]
-    workplace.declare()
+    declare_gates(workplace, **SECOND_LOOK)
     outcome = workplace.json("run", "small")
     assert outcome["verdict"] == "PROMOTE"
     note = f"these weights were BLOCKed under other gates by run {run_id}"
@@ -99,6 +121,7 @@ def test_promoting_a_candidate_that_other_gates_blocked_is_noted(workplace: Work
     assert note in shown["events"][-1]["note"]
     assert set(json.loads(shown["events"][-1]["evidence"])) == {
         "model", "trained", "bundle", "gates", "items", "answers", "scores", "decision",
+        "better_than", "recipe",
     }  # fmt: skip
     assert note in workplace.run("model", "history", "small").stdout.replace("\n", " ")
     assert note in (workplace.home / "reports" / outcome["run_id"] / "report.md").read_text()
@@ -139,7 +162,7 @@ def test_a_run_that_repeats_a_verdict_has_its_exit_code(workplace: Workplace) ->
     assert (again["verdict"], again["holds"], again["exit_code"]) == ("SKIP", "BLOCK", 5)
     assert workplace.run("run", "small").returncode == 5
     assert workplace.json("runs")["runs"][0]["exit_code"] == 5
-    workplace.declare()
+    declare_gates(workplace, **SECOND_LOOK)
     assert workplace.json("run", "small")["verdict"] == "PROMOTE"
     assert workplace.run("run", "small").returncode == 0
     refused = workplace.run(*accept)

@@ -13,6 +13,7 @@ import pytest
 
 from flows.champion.approvals import ApprovalAnswer, answer
 from flows.champion.mlflow_sync import SyncResult, decide, reconcile, synchronise
+from flows.ledger.promotions import Waits
 from flows.ledger.rows import RunVerdict
 from flows.registry.owner import check_model
 from schemas.errors import StorageError
@@ -34,7 +35,9 @@ def shared(place: Place, tmp_path: Path) -> Place:
     place.promote(1, after=None)
     place.promote(2, after="1")
     version = place.record(3, "PROMOTE")
-    place.ledger.promote("replies", expected="2", version=version, verdict=RunVerdict("run-3", "better"), approval=True)
+    place.ledger.promote(
+        "replies", expected="2", version=version, verdict=RunVerdict("run-3", "better"), waits=Waits(approval=True)
+    )
     assert synchronise(place.ledger, place.settings) is None
     return place
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flows.champion.mlflow_sync import SyncResult, reconcile, synchronise
+from flows.ledger.promotions import Waits
 from flows.ledger.rows import RunVerdict
 from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.release import RunRecord
@@ -172,7 +173,9 @@ def test_a_new_mlflow_gets_every_verdict_on_the_champion(place: Place, tmp_path:
 def test_the_challenger_is_the_version_that_waits_for_approval(place: Place) -> None:
     place.promote(1, after=None)
     version = place.record(2, "PROMOTE")
-    place.ledger.promote("replies", expected="1", version=version, verdict=RunVerdict("run-2", "better"), approval=True)
+    place.ledger.promote(
+        "replies", expected="1", version=version, verdict=RunVerdict("run-2", "better"), waits=Waits(approval=True)
+    )
     assert synchronise(place.ledger, place.settings) is None
     assert [place.mlflow_state()[alias] for alias in ("previous", "champion", "challenger")] == [None, "1", "2"]
     place.ledger.approve("run-2", actor="ada")

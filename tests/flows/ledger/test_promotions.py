@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from flows.ledger.promotions import Waits
 from flows.ledger.rows import RunVerdict
 from flows.ledger.runs import SeenTickets
 from flows.workspace import clock
@@ -27,7 +28,9 @@ def submit(ledger, record):
     def submit(number, expected, *, run_id="", digest="", approval=False):
         version = record(number)
         verdict = RunVerdict(run_id or f"run-{number}", "better", digest)
-        return ledger.promote("replies", expected=expected, version=version, verdict=verdict, approval=approval)
+        return ledger.promote(
+            "replies", expected=expected, version=version, verdict=verdict, waits=Waits(approval=approval)
+        )
 
     return submit
 
@@ -144,8 +147,8 @@ def test_a_rollback_starts_a_cooldown_that_only_a_person_ends(ledger, submit, mo
         "wait",
         "cooldown until 2026-03-02T12:00:00+00:00 after the rollback from v2",
     )
-    assert ledger.held("replies", "3", approval=False, at=begin + day) == waiting.reason
-    assert ledger.held("replies", "3", approval=False, at=begin + 2 * day) == ""
+    assert ledger.held("replies", "3", at=begin + day) == waiting.reason
+    assert ledger.held("replies", "3", at=begin + 2 * day) == ""
     monkeypatch.setenv(clock.VARIABLE, (begin + 2 * day).isoformat())
     assert submit(3, "1").action == "promote"
     assert ledger.champion("replies").version == "3"
@@ -172,6 +175,38 @@ def test_only_a_person_brings_back_a_version_that_was_rolled_back(ledger, submit
     assert "rolled back (customers complain)" in waiting.reason
     assert ledger.approve("run-later", actor="ada").to_version == "2"
     assert ledger.previous("replies") == "1"
+
+
+def test_a_candidate_that_was_trained_as_one_rolled_back_waits_for_a_person_or_fresh_items(kit, ledger):
+    """The tickets that hid a fault hide it again: a weekly training would bring it back once a cooldown is over."""
+    waits = Waits(fresh_items=3)
+    ledger.start_run("r", pipeline="demo", model_name="replies", config_json="{}")
+    ids = [f"t{number}" for number in range(12)]
+    for name, chosen in (("monday", ids[:8]), ("tuesday", ids[2:10]), ("friday", ids[3:11])):
+        ledger.record_held_out(name, chosen)
+
+    def submit(number, expected, recipe, items, *, approved=False):
+        ref = kit.candidate_ref(ledger.root, number)
+        evidence = {"recipe": recipe, "items": items}
+        version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better", evidence=evidence)
+        verdict = RunVerdict(ref.run_id, "better")
+        event = ledger.promote("replies", expected=expected, version=version, verdict=verdict, waits=waits)
+        assert bool(ledger.held("replies", version, waits)) == (event.action == "wait")
+        return ledger.approve(ref.run_id, actor="ada") if approved else event
+
+    assert submit(1, None, "weekly", "monday").action == "promote"
+    assert submit(2, "1", "weekly", "monday").action == "promote", "nothing was rolled back"
+    ledger.rollback("replies", reason="invents refunds", actor="ada")
+    waiting = submit(3, "1", "weekly", "tuesday")
+    assert waiting.action == "wait"
+    assert waiting.reason.startswith("v3 was trained as v2, which was rolled back (invents refunds) at ")
+    assert waiting.reason.endswith("; 2 held-out items of 8 did not judge that one, and register.cooldown_items is 3")
+    assert submit(4, "1", "weekly", "a set that the ledger does not know").action == "wait"
+    assert submit(5, "1", "weekly", "friday").action == "promote"
+    ledger.rollback("replies", reason="the same again", actor="ada")
+    assert submit(6, "1", "mended", "friday").action == "promote", "trained in another way"
+    assert submit(7, "6", "weekly", "friday", approved=True).action == "approve"
+    assert submit(8, "7", "weekly", "friday").action == "promote", "a person has accepted one of this kind since"
 
 
 def test_tickets_are_used_by_a_candidate_that_met_its_rules_or_that_a_person_accepted(ledger, record, submit):

@@ -14,7 +14,7 @@ from flows.ledger.tables import VERSION
 from flows.ledger.ticks import set_mark
 from schemas.artifacts import Artifact, RowCounts, TicketTable
 from schemas.errors import ConfigError, DataError, StorageError
-from schemas.verdicts import NOTHING_JUDGED
+from schemas.verdicts import NOTHING_JUDGED, Look
 from tasks.tickets.draw import item_hash
 
 
@@ -116,8 +116,9 @@ def test_candidates_are_judged_once_a_run_has_ended_by_the_moment(ledger, tmp_pa
         ledger.record_step("a", step, obtained(tmp_path))
     finish(ledger, "a", "HOLD")
     ended = ledger.run("a").ended_at
-    assert ledger.judged_candidates() == ledger.judged_candidates(before=f"{ended}Z") == (("d", "d"),)
-    assert ledger.judged_candidates(before=ended) == ()
+    look = Look(held_out="d", model="d", verdict="HOLD")
+    assert ledger.looks() == ledger.looks(before=f"{ended}Z") == (look,)
+    assert ledger.looks(before=ended) == ()
 
 
 def test_the_typical_time_is_the_median_of_the_last_five_successes(ledger, tmp_path):

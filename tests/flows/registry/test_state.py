@@ -8,12 +8,13 @@ import pytest
 from flows.graph.store import Obtained
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import RunVerdict
-from flows.registry.state import RegistryState, describe_champion, registry_state_of
+from flows.registry.state import RegistryState, describe_champion, recipe_of, registry_state_of, terms_of
 from schemas.artifacts import Artifact, BundleRef, ChampionRef, ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
-from schemas.verdicts import UsedBudget
+from schemas.verdicts import UsedBudget, Verdict
+from tasks.assess.looks import is_spent
 from tests.support.refs import trained_ref
 from tests.support.specs import pipeline_spec
 
@@ -28,9 +29,22 @@ def spec(**gates: Any) -> PipelineSpec:
     return pipeline_spec(register={"name": "replies"}, gates={"rules": [REFRESH], **gates})
 
 
-def judge(ledger: Ledger, run_id: str, items: str, model: str, *, gate: bool = True, name: str = "replies") -> None:
-    """Record a run that reached its gate, or failed at it."""
+def judge(
+    ledger: Ledger,
+    run_id: str,
+    items: str,
+    model: str,
+    *,
+    gate: bool = True,
+    name: str = "replies",
+    by: PipelineSpec | None = None,
+    verdict: Verdict = "HOLD",
+) -> None:
+    """Record a run that reached its gate, or failed at it."""  # fmt: skip
     ledger.start_run(run_id, pipeline="demo", model_name=name, config_json="{}")
+    if by is not None:
+        ledger.set_digests(run_id, inputs="", code="", terms=terms_of(by))
+        ledger.finish_run(run_id, status="DONE", verdict=verdict, exit_code=0)
     for step, digest in (("items", items), ("train", model)):
         ledger.record_step(run_id, step, Obtained(artifact(digest), "k", reused=False, seconds=0.0))
     if gate:
@@ -88,6 +102,51 @@ def test_looks_at_a_growing_set_are_known_as_such(tmp_path: Path) -> None:
     assert registry_state.used_budget(artifact("other"), artifact("a")) == UsedBudget(looks=2)
     assert registry_state.used_budget(artifact("larger"), artifact("a")) == UsedBudget(looks=1, nested=(6,))
     assert registry_state.used_budget(artifact("unknown"), artifact("a")) == UsedBudget(looks=2)
+
+
+def test_other_rules_on_the_same_items_are_a_look_after_a_refusal(tmp_path: Path) -> None:
+    """Of six settings of a gate, an equal candidate passes one in 76 %."""
+    ledger = Ledger(tmp_path)
+    wider = {"metric": "exact", "change_threshold": {"mode": "refresh", "margin": 0.1}}
+    strict, loose = spec(looks={"max": 3}), spec(looks={"max": 3}, rules=[wider])
+
+    def used(by: PipelineSpec, model: str = "a") -> UsedBudget:
+        return registry_state_of(by, ledger).used_budget(artifact("monday"), artifact(model))
+
+    judge(ledger, "1", "monday", "a", by=strict)
+    assert used(strict) == UsedBudget(), "a repeated look"
+    assert used(spec(looks={"max": 3}, power={"effect": 0.01}, strict_power=True, interim={})) == UsedBudget()
+    first = pytest.approx(0.0007, abs=5e-5)
+    assert (used(loose).looks, used(loose).edited, used(loose).spent, used(loose).nested) == (1, 1, (first,), ())
+    assert used(loose, "b") == UsedBudget(verdicts=1), "of another candidate it is a verdict as before"
+    for evaluate in ({"fields": "(?P<category>[a-z]+)"}, {"max_new_tokens": 9}, {"arms": ["zero_shot"]}):
+        edited = pipeline_spec(register={"name": "replies"}, gates={"rules": [REFRESH]}, evaluate=evaluate)
+        assert used(edited).looks == 1, evaluate
+    judge(ledger, "2", "monday", "a", by=loose, verdict="BLOCK")
+    assert (used(strict), used(loose).looks) == (UsedBudget(), 1), "each as it was the first time"
+    narrower = {"metric": "exact", "change_threshold": {"mode": "refresh", "margin": 0.01}}
+    third = used(spec(looks={"max": 3}, rules=[narrower]))
+    assert (third.looks, third.edited, sum(third.spent)) == (2, 2, pytest.approx(0.0164, abs=5e-5))
+
+
+def test_what_a_look_spent_is_what_its_own_gates_declared(tmp_path: Path) -> None:
+    """Whoever allows more looks after a HOLD has spent the error probability already."""
+    ledger = Ledger(tmp_path)
+    judge(ledger, "1", "monday", "a", by=spec())
+    more = spec(looks={"max": 3})
+    used = registry_state_of(more, ledger).used_budget(artifact("tuesday"), artifact("a"))
+    assert (used.looks, used.edited, used.spent) == (1, 0, (pytest.approx(0.05),))
+    assert is_spent(more.gates, used)
+    assert not is_spent(spec(looks={"max": 3}, confidence=0.9).gates, used)
+
+
+@pytest.mark.parametrize("verdict", ["PROMOTE", "UNCOMPARED", "ERROR"])
+def test_an_edit_is_no_look_where_nothing_was_refused(verdict: Verdict, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    judge(ledger, "1", "monday", "a", by=spec(), verdict=verdict)
+    edited = registry_state_of(spec(min_items=60), ledger)
+    assert edited.used_budget(artifact("monday"), artifact("a")) == UsedBudget()
+    assert edited.used_budget(artifact("tuesday"), artifact("a")).looks == 1, "other items are"
 
 
 def test_later_verdicts_do_not_change_a_repeated_verdict(tmp_path: Path) -> None:
@@ -158,6 +217,16 @@ def test_the_anchor_is_the_best_champion_or_the_pinned_version(tmp_path: Path) -
     assert registry_state_of(spec(anchor=None), ledger).anchor is None
     improve = {"metric": "exact", "change_threshold": {"mode": "improve"}}
     assert registry_state_of(spec(rules=[improve]), ledger).anchor is None
+
+
+def test_two_trainings_of_one_recipe_share_a_fault_whatever_their_seed() -> None:
+    def recipe(**sections: Any) -> str:
+        return recipe_of(pipeline_spec(register={"name": "replies"}, gates={"rules": [REFRESH]}, **sections))
+
+    same = recipe(train={"base_model": "m"})
+    assert recipe(train={"base_model": "m", "seed": 9, "threads": 2, "save_every": 5}) == same
+    assert recipe(train={"base_model": "m", "epochs": 2}) != same
+    assert recipe(train={"base_model": "m"}, curate={"steps": [{"uses": "dedup"}]}) != same
 
 
 def test_a_champion_that_learned_other_answers_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from flows.champion.mlflow_sync import synchronise
 from flows.cli.ops import metrics
+from flows.ledger.promotions import Waits
 from flows.ledger.rows import RunVerdict
 from flows.views.metrics import exposition
 from tasks.curate.warehouse_query import funnel_of
@@ -39,7 +40,9 @@ def test_runs_champions_and_what_waits_are_exported(place: Place, monkeypatch: p
             place.record(number, "BLOCK")
         place.ledger.finish_run(f"run-{number}", status="DONE", verdict=verdict, exit_code=0)  # type: ignore[arg-type]
     place.record(4, "PROMOTE")
-    place.ledger.promote("replies", expected="1", version="4", verdict=RunVerdict("run-4", "better"), approval=True)
+    place.ledger.promote(
+        "replies", expected="1", version="4", verdict=RunVerdict("run-4", "better"), waits=Waits(approval=True)
+    )
     monkeypatch.setenv("TUNEGATE_NOW", "2026-06-02T06:00:00Z")
     with place.ledger.pipeline_lock("small", wait_s=0, run_id="run-4"):
         series = read(exposition(place.settings))

@@ -449,6 +449,23 @@ def test_a_candidate_that_was_looked_at_too_often_holds_however_good_it_is(judge
     assert "only another candidate can pass" in decision.reason
 
 
+def test_rules_that_were_edited_after_a_refusal_are_a_look_and_the_verdict_says_so(judge: Judge) -> None:
+    flipped = flips(100, 1, 600)
+    edited = UsedBudget(looks=1, edited=1, spent=(0.05,))
+    refused = judge([IMPROVE], *flipped, used_budget=edited)
+    assert refused.verdict == "HOLD"
+    assert "judged 1 time before, 1 of them on these items by rules that were edited since" in refused.reason
+    assert "this candidate has had 2 looks (1 on these items by other rules) of at most 1" in refused.evidence_used()
+    raised = judge([IMPROVE], *flipped, used_budget=edited, looks={"max": 3})
+    assert raised.verdict == "HOLD"
+    assert "spent the whole error probability, since gates.looks.max was lower then" in raised.reason
+    declared = UsedBudget(looks=1, edited=1, spent=(0.0007,))
+    allowed = judge([IMPROVE], *flipped, used_budget=declared, looks={"max": 3})
+    assert allowed.verdict == "PROMOTE"
+    assert allowed.use is not None
+    assert 1 - allowed.use.confidence == pytest.approx(0.0157, abs=5e-5)
+
+
 def test_items_that_have_judged_too_many_candidates_hold_and_bad_ones_still_block(judge: Judge) -> None:
     candidate, champion = flips(100, 1, 600)
     budget = ReuseSpec(budget=3)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from flows.champion.mlflow_sync import synchronise
+from flows.ledger.promotions import Waits
 from flows.ledger.rows import RunVerdict
 from flows.workspace.servers import MLFLOW_ENVIRONMENT, free_port
 from schemas.errors import ServiceError
@@ -89,7 +90,9 @@ def promoted_and_rolled_back(place: Place, uri: str, scratch: Path) -> None:
     served = replace(place.settings, mlflow_tracking_uri=uri)
     place.promote(1, after=None)
     place.record(2, "PROMOTE")
-    place.ledger.promote("replies", expected="1", version="2", verdict=RunVerdict("run-2", "better"), approval=True)
+    place.ledger.promote(
+        "replies", expected="1", version="2", verdict=RunVerdict("run-2", "better"), waits=Waits(approval=True)
+    )
     assert synchronise(place.ledger, served) is None
     assert aliases(uri) == {"previous": None, "champion": "1", "challenger": "2"}
     place.ledger.approve("run-2", actor="ada")

@@ -91,14 +91,16 @@ def test_a_candidate_that_other_gates_promote_is_the_champion_of_mlflow(
 ) -> None:
     verdicts: dict[str, str] = {}
     limit = {"metric": "exact", "value_threshold": 0.9}
-    for gates in ({"min_items": 1000}, {"rules": [limit]}, {}):
+    second = {"confidence": 0.51, "looks": {"max": 2, "spend": "equal"}}
+    for gates in ({"rules": [limit], "confidence": 0.95}, second):
 
         def judged_by(document: dict[str, Any], gates: dict[str, Any] = gates) -> None:
             document["pipelines"]["small"]["gates"] = AS_GOOD | gates
+            document["pipelines"]["small"]["evaluate"]["max_items"] = 40  # a second look needs more than 12
 
         workplace.declare(judged_by)
         verdicts |= dict([judge(workplace)])
-    assert list(verdicts.values()) == ["HOLD", "BLOCK", "PROMOTE"]
+    assert list(verdicts.values()) == ["BLOCK", "PROMOTE"]
     for _ in range(2):
         mlflow_has(workplace, mlflow, verdicts, tmp_path)
         reconcile_changes_nothing(workplace)

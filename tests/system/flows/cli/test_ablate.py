@@ -37,7 +37,7 @@ def test_an_ablation_resumes_after_a_kill_shows_the_lever_and_does_not_change_th
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ledger = Ledger(world.settings.home)
-    before = (ledger.runs(), ledger.champions(), ledger.candidates("desk"), ledger.judged_candidates())
+    before = (ledger.runs(), ledger.champions(), ledger.candidates("desk"), ledger.looks())
     process = multiprocessing.get_context("fork").Process(target=ablate_until_killed, args=(world.config,))
     process.start()
     process.join()
@@ -62,7 +62,7 @@ def test_an_ablation_resumes_after_a_kill_shows_the_lever_and_does_not_change_th
     assert rows["without-has_body"]["gain"] == "no item differs"
     assert table["confidence"] == pytest.approx(0.975)  # two comparisons share the error probability
     assert table["answer"].startswith("Yes: at equal steps the curated tickets beat the raw ones")
-    assert before == (ledger.runs(), ledger.champions(), ledger.candidates("desk"), ledger.judged_candidates())
+    assert before == (ledger.runs(), ledger.champions(), ledger.candidates("desk"), ledger.looks())
     with pytest.raises(SystemExit):
         main([*arguments, "--config", str(world.config)])
     again = capsys.readouterr()
