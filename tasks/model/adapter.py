@@ -49,11 +49,16 @@ _DECIDE_PARTS = ("trainable_token_indices", "target_parameters", "rank_pattern",
 """The same of trained tokens and experts; PEFT's defaults where the file lacks them."""
 
 
-def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
+def open_for_training(model: ModelRef, spec: TrainSpec, *, device: torch.device | None = None) -> nn.Module:
     """Load the base model, prepared for `spec.method`, in train mode.
 
     lora: base frozen in `spec.dtype`, LoRA factors in float32. qlora: the same on a 4-bit base. full: everything
     trains, in float32, because a step of 1e-5 vanishes in a bfloat16 weight.
+
+    Args:
+        model: The base.
+        spec: The settings.
+        device: As for `load_base`; a 4-bit base always gets its default.
 
     Raises:
         ConfigError: the model lacks a target module, or a layer.
@@ -63,9 +68,9 @@ def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
 
     dtype = resolve_dtype(spec.dtype)
     if spec.method == "full":
-        whole: nn.Module = load_base(model, dtype=torch.float32)
+        whole: nn.Module = load_base(model, dtype=torch.float32, device=device)
         return whole.requires_grad_(True).train()
-    base = _open_base(model, dtype, spec.four_bits())
+    base = _open_base(model, dtype, spec.four_bits(), device)
     rows = trained_ids(model.root)
     if spec.sharding == "full":
         check_whole_rows(len(rows))
@@ -342,10 +347,12 @@ def load_trained(
     return _for_answers(put_adapter_on(base, trained.root))
 
 
-def _open_base(model: ModelRef, dtype: torch.dtype, quantization: QuantizationSpec | None) -> PreTrainedModel:
+def _open_base(
+    model: ModelRef, dtype: torch.dtype, quantization: QuantizationSpec | None, device: torch.device | None = None
+) -> PreTrainedModel:
     from torch import nn
 
-    base = load_base(model, dtype=dtype, quantization=quantization)
+    base = load_base(model, dtype=dtype, quantization=quantization, device=device)
     if quantization is not None:
         from bitsandbytes.nn import Linear4bit
 

@@ -177,8 +177,14 @@ def resolve_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_base(model: ModelRef, *, dtype: torch.dtype, quantization: QuantizationSpec | None = None) -> PreTrainedModel:
-    """Load the weights in `dtype`, in eval mode, on CUDA if there is a device.
+def load_base(
+    model: ModelRef,
+    *,
+    dtype: torch.dtype,
+    quantization: QuantizationSpec | None = None,
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """Load the weights in `dtype`, in eval mode, on `device`; None for CUDA if there is a card, else the CPU.
 
     With `quantization` the decoder's linear layers are stored in 4 bits and multiplied in `dtype`.
 
@@ -225,7 +231,7 @@ def load_base(model: ModelRef, *, dtype: torch.dtype, quantization: Quantization
             names = sorted(str(key) for key in info[problem])
             raise StorageError(f"{problem.replace('_', ' ')}: {', '.join(names[:5])}", code="TG0542", where=where)
     grow_embeddings(loaded, model.root)
-    ready: PreTrainedModel = (loaded if quantization else loaded.to(resolve_device())).eval()
+    ready: PreTrainedModel = (loaded if quantization else loaded.to(device or resolve_device())).eval()
     return ready
 
 

@@ -4,7 +4,9 @@
 by the number of supervised tokens in all processes' rows, so the sum of the gradients is the gradient of the mean over
 the whole batch, however many tokens each process has. `Shards` each hold a part of every weight, gradient and moment
 (`train.sharding: full`), with torch's FSDP2: it gathers a layer's weights for its forward and its backward and frees
-them afterwards. Checkpoints and results hold whole tensors, exactly as from a single process.
+them afterwards. No card ever holds the whole model: it is read into the machine's memory and sharded from there, one
+process after another, and checkpoints and results, which hold whole tensors exactly as from a single process, are put
+together in the memory of the first.
 
 The loop in tasks/train/engine.py uses this interface and knows nothing of processes; this module knows nothing of how
 they were started (tasks/train/place.py; on a cluster by Ray). Created by tasks/train/part.py.
@@ -12,6 +14,7 @@ they were started (tasks/train/place.py; on a cluster by Ray). Created by tasks/
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,9 +26,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import Store, TCPStore
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
@@ -38,6 +42,11 @@ from tasks.train.forward import Losses, losses_of, plain_losses
 from tasks.train.place import LISTENER, LOOPBACK, PORT, RANK, SIZE
 
 T = TypeVar("T")
+Load = Callable[[torch.device | None], nn.Module]
+"""Opens the model as it is before training, on a device; None for this process's card, or the CPU if there is none."""
+_CPU = torch.device("cpu")
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Bytes of a number -> the type that shows its bits as an integer."""
 BUCKET = 2**22
 """Gradients sent at once: 16 MiB in float32."""
 TIMEOUT = timedelta(minutes=30)
@@ -58,17 +67,12 @@ class Group:
         """Whether this process writes checkpoints, figures and results."""
         return self.rank == 0
 
-    def prepare(self, model: nn.Module) -> nn.Module:
+    def open(self, load: Load) -> nn.Module:
         """The model as this process holds it; called once, before the optimiser is created."""
-        return model
+        return load(None)
 
-    def finish(self, model: nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module:
-        """The whole trained model, for the leader to save.
-
-        Args:
-            model: The trained model.
-            fresh: Opens the model as it was before training.
-        """
+    def finish(self, model: nn.Module, load: Load) -> nn.Module:
+        """The whole trained model, for the leader to save; `load` is that of `open`."""
         return model
 
     def losses_of(self, model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Losses:
@@ -227,11 +231,11 @@ class Replicas(Group):
         return done
 
     def check_in_step(self, step: int, model: nn.Module) -> None:
-        sums = [tensor.double().sum() for tensor in self._compared(model)]
-        mine = torch.stack([torch.tensor(float(step), dtype=torch.float64), *(each.cpu() for each in sums)])
-        least, most = mine.to(self.device), mine.to(self.device)
-        dist.all_reduce(least, dist.ReduceOp.MIN)
-        dist.all_reduce(most, dist.ReduceOp.MAX)
+        mine = torch.stack([torch.tensor(step, device=self.device), *map(_sum_of_bits, self._compared(model))])
+        # The largest of each number and of its negative: one message, and no tensor is both input and result.
+        extremes = torch.stack([mine, -mine])
+        dist.all_reduce(extremes, dist.ReduceOp.MAX)
+        most, least = extremes[0], -extremes[1]
         if not bool((least == most).all()):
             what = "weights" if least[0] == most[0] else f"steps: {int(least[0])} and {int(most[0])}"
             raise TrainingError(
@@ -273,6 +277,11 @@ class Replicas(Group):
             reach("train.rank.reduced")
 
 
+def _sum_of_bits(tensor: Tensor) -> Tensor:
+    """The sum of all numbers, read as integers: equal on every processor, and finite whatever the numbers are."""
+    return tensor.contiguous().view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64)
+
+
 def _buckets(trained: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     """The parameters in order, grouped into up to `BUCKET` weights of one type."""
     bucket: list[nn.Parameter] = []
@@ -301,22 +310,21 @@ def without_targets(batch: Batch) -> Batch:
 class Shards(Replicas):
     """One of several processes that each hold a part of the model."""
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        for layer in language_model(model).model.layers:
-            fully_shard(layer)
-        fully_shard(model)
-        for module in _sharded(model):
-            # Each process has divided by the tokens of all processes, so the gradients only need to be summed.
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
-        return model
+    def __init__(self) -> None:
+        super().__init__()
+        # Whole tensors travel between the processes' memories, past the cards.
+        self._by_memory = dist.group.WORLD if self.device.type == "cpu" else _by_gloo()
 
-    def finish(self, model: nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module:
-        trained = {name: _whole(part) for name, part in trainable_tensors(model).items()}
+    def open(self, load: Load) -> nn.Module:
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        return self.in_turn(lambda: _shard(load(_CPU), mesh))
+
+    def finish(self, model: nn.Module, load: Load) -> nn.Module:
+        trained = {name: self._gather(part) for name, part in trainable_tensors(model).items()}
         if not self.leads:
             return model
         # A sharded module always returns its shards as its state, so the tensors move to a plain module.
-        plain = fresh()
+        plain = load(_CPU)
         for name, tensor in trainable_tensors(plain).items():
             tensor.copy_(trained[name])
         return plain
@@ -328,18 +336,33 @@ class Shards(Replicas):
     def load(
         self, folder: Path, *, key: str, model: nn.Module, optimizer: torch.optim.Optimizer, warn: Callable[[str], None]
     ) -> State | None:
-        whole = _Gathered(model, optimizer)
-        state = self.in_turn(
-            lambda: load_newest(folder, key=key, weights=whole.weights, optimizer=whole.as_optimizer(), warn=warn)
-        )
-        if state is not None:
-            whole.put_back()
-        return state
+        def read() -> State | None:
+            whole = _Whole(model, optimizer, _unwritten)
+            state = load_newest(folder, key=key, weights=whole.weights, optimizer=whole.as_optimizer(), warn=warn)
+            if state is not None:
+                whole.cut_into(model, optimizer)
+            return state
+
+        return self.in_turn(read)
 
     def save(self, folder: Path, state: State, *, key: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        whole = _Gathered(model, optimizer)  # all processes take part
+        for module in _sharded(model):
+            module.reshard()  # a forward without a backward (validation) leaves whole weights in place of the shards
+        whole = _Whole(model, optimizer, self._gather)  # all processes take part
         if self.leads:
             self._write(folder, state, key, whole.weights, whole.as_optimizer())
+
+    def _gather(self, part: Tensor) -> Tensor:
+        """The whole tensor, in the memory of the first process; the others get an empty one."""
+        if not isinstance(part, DTensor):
+            return part.detach().cpu().clone()
+        local = part.to_local().detach().cpu()
+        # A message has the rows of the largest part: the last parts may be smaller, or empty.
+        padded = local.new_zeros(_rows_of_part(part), *part.shape[1:])
+        padded[: len(local)] = local
+        pieces = [torch.empty_like(padded) for _ in range(self.size)] if self.leads else None
+        dist.gather(padded, pieces, group=self._by_memory)
+        return local.new_empty(0) if pieces is None else torch.cat(pieces)[: part.shape[0]]
 
     def _compared(self, model: nn.Module) -> list[Tensor]:
         return []  # the processes hold different parts
@@ -364,43 +387,63 @@ class Shards(Replicas):
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
+def _by_gloo() -> dist.ProcessGroup:
+    """A second group of the same processes, which sends what lies in memory."""
+    group = dist.new_group(backend="gloo")
+    if not isinstance(group, dist.ProcessGroup):
+        raise TypeError("every process is a member of its own group")
+    return group
+
+
+def _shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Leave this process its part of every weight, on its own device; layer by layer, so that no card holds all."""
+    for layer in language_model(model).model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    for module in _sharded(model):
+        # Each process has divided by the tokens of all processes, so the gradients only need to be summed.
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
+    return model
+
+
 def _sharded(model: nn.Module) -> list[FSDPModule]:
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
-class _Gathered:
-    """Whole copies of weights and moments, while a checkpoint is written or read."""
+class _Whole:
+    """Whole weights and moments in the CPU's memory, while a checkpoint is written or read.
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        for module in _sharded(model):
-            module.reshard()  # a forward without a backward (validation) leaves whole weights in place of the shards
-        self._parts, self._optimizer = trainable_tensors(model), optimizer
+    Args:
+        model: The sharded model.
+        optimizer: Over its shards.
+        whole: Returns a shard's whole tensor.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, whole: Callable[[Tensor], Tensor]) -> None:
+        self.weights = {name: whole(part) for name, part in trainable_tensors(model).items()}
         self._names = _names(model)
-        self.weights = {name: _whole(part) for name, part in self._parts.items()}
         self.state: dict[Tensor, dict[str, Tensor]] = {}
         self.param_groups = [
             {"params": [self.weights[self._names[id(each)]] for each in group["params"]]}
             for group in optimizer.param_groups
         ]
         for parameter, moments in optimizer.state.items():
-            whole = self.weights[self._names[id(parameter)]]
-            self.state[whole] = {kind: _whole(value) for kind, value in moments.items()}
+            kept = self.weights[self._names[id(parameter)]]
+            self.state[kept] = {kind: whole(value) for kind, value in moments.items()}
 
     def as_optimizer(self) -> torch.optim.Optimizer:
         """This object as an optimiser: it has the two members that checkpoints use, `state` and `param_groups`."""
         return cast(torch.optim.Optimizer, self)
 
-    def put_back(self) -> None:
-        """Shard what was read as the model is sharded."""
-        for name, part in self._parts.items():
-            part.copy_(_cut(self.weights[name], part))
-        for group in self._optimizer.param_groups:
+    def cut_into(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Give the model and its optimiser this process's part of each tensor."""
+        for name, part in trainable_tensors(model).items():
+            _local(part).copy_(_own_rows(self.weights[name], part))
+        for group in optimizer.param_groups:
             for parameter in group["params"]:
                 moments = self.state.get(self.weights[self._names[id(parameter)]], {})
-                self._optimizer.state[parameter] = {
-                    kind: _cut(value, parameter.detach()) if value.shape == parameter.shape else value
-                    for kind, value in moments.items()
-                }
+                optimizer.state[parameter] = {kind: _cut(value, parameter) for kind, value in moments.items()}
 
 
 def _names(model: nn.Module) -> dict[int, str]:
@@ -409,12 +452,34 @@ def _names(model: nn.Module) -> dict[int, str]:
     return {id(parameter): name for parameter, name in zip(trained, trainable_tensors(model), strict=True)}
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+def _unwritten(part: Tensor) -> Tensor:
+    """Room for the whole tensor; it takes no memory until something is written."""
+    return torch.empty(part.shape, dtype=part.dtype)
 
 
-def _cut(whole: Tensor, part: Tensor) -> Tensor:
-    """The whole tensor, sharded as `part` is."""
+def _rows_of_part(part: DTensor) -> int:
+    """Rows of the first process's part, the largest. FSDP2 cuts along the first axis, as `torch.chunk` does."""
+    return math.ceil(part.shape[0] / part.device_mesh.size())
+
+
+def _own_rows(whole: Tensor, part: Tensor) -> Tensor:
+    """Those rows of the whole tensor that this process holds."""
     if not isinstance(part, DTensor):
         return whole
-    return distribute_tensor(whole.to(part.device), part.device_mesh, part.placements, src_data_rank=None)
+    start = part.device_mesh.get_local_rank() * _rows_of_part(part)
+    return whole[start : start + len(part.to_local())]
+
+
+def _local(part: Tensor) -> Tensor:
+    return part.to_local() if isinstance(part, DTensor) else part
+
+
+def _cut(value: Tensor, parameter: Tensor) -> Tensor:
+    """A moment as the optimiser holds it: sharded like its weight, or if it is one number, whole."""
+    weight = parameter.detach()
+    if value.shape != weight.shape or not isinstance(weight, DTensor):
+        return value.to(weight.device)
+    rows = _own_rows(value, weight).to(weight.device, copy=True)
+    return DTensor.from_local(
+        rows, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
+    )

@@ -14,11 +14,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tasks.storage.files import seal, write_json
 from tasks.train.job import ANSWERS, CHECKPOINTS, FINAL, INTERRUPTED, MEMORY_FIGURES, ProgressLog, TrainJob
 from tasks.train.memory import detect_device, predict_parts
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -62,10 +65,14 @@ def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot
     if depot is not None:
         depot.restore(job.scratch)
         group.on_saved = partial(depot.save, job.scratch)
-    opened = open_for_training(job.model, job.spec)
-    if job.start is not None:
-        continue_from(opened, job.start)
-    model = group.prepare(opened)
+
+    def load(device: torch.device | None) -> nn.Module:
+        opened = open_for_training(job.model, job.spec, device=device)
+        if job.start is not None:
+            continue_from(opened, job.start)
+        return opened
+
+    model = group.open(load)
     answer, answers = None, job.scratch / ANSWERS / job.key()[:16]
     if job.spec.validation_items and job.dataset.n_validation and group.leads:
         held_out = job.dataset.root / "validation"
@@ -88,7 +95,7 @@ def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot
     log.write(event="ended", finished=outcome.finished)
     if not outcome.finished:
         return INTERRUPTED
-    model = group.finish(model, lambda: open_for_training(job.model, job.spec))
+    model = group.finish(model, load)
     if not group.leads:
         return 0
     aside = job.scratch / f".{FINAL}.tmp"

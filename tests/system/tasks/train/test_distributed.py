@@ -17,6 +17,7 @@ from tasks.storage.files import MANIFEST
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import train_model
 from tests.support.forked_training import server_with_torch, train_forked
+from tests.support.two_ranks import CASES, compare
 
 MakeSpec = Callable[..., TrainSpec]
 Run = Callable[..., int | None]
@@ -43,6 +44,27 @@ def run(processes: multiprocessing.context.ForkServerContext, dataset: DatasetRe
         return train_forked(processes, job, failpoint)
 
     return work
+
+
+def test_processes_that_differ_do_not_train_together(
+    tmp_path: Path, processes: multiprocessing.context.ForkServerContext
+) -> None:
+    ranks = [processes.Process(target=compare, args=(rank, tmp_path)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    found, other = (orjson.loads((tmp_path / f"{rank}.json").read_bytes()) for rank in range(2))
+    assert found == other
+    assert found.keys() == CASES.keys()
+    weights = "TG0416 the processes do not start from the same weights"
+    assert found == {
+        "equal": None,
+        "equal, not a number": None,
+        "other weights": weights,
+        "not a number in one": weights,
+        "other steps": "TG0416 the processes do not start from the same steps: 3 and 4",
+    }
 
 
 def _losses(out: Path) -> list[tuple[float, ...]]:
