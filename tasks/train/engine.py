@@ -148,19 +148,20 @@ def _step(
 ) -> tuple[float, float]:
     """One optimiser step; returns mean loss (nats per supervised token) and the gradient's norm before clipping."""
     losses, group = loop.losses, loop.group
+    trained = [parameter for parameter in loop.model.parameters() if parameter.requires_grad]
     n_supervised = int(*group.total(sum(len(batch.targets) for batch in batches)))
     if not n_supervised:
         raise DataError(f"no supervised token in the examples of step {step}", code="TG0308")
-    total = 0.0
+    # Stays on the device: reading each batch's loss would make the CPU wait for the card before it sends the next.
+    sums = torch.zeros((), dtype=torch.float64, device=trained[0].device)
     with losses.sharing(batches) if batches else nullcontext():
         for batch in batches:
             if group.needs(batch):
                 part = losses(batch).sum() / n_supervised
-                total += float(part.detach())
+                sums += part.detach()
                 part.backward()  # type: ignore[no-untyped-call]
-    trained = [parameter for parameter in loop.model.parameters() if parameter.requires_grad]
     group.sum_gradients(trained)
-    (total,) = group.total(total)
+    (total,) = group.total(float(sums))
     norm = group.clip(trained, loop.spec.max_grad_norm)
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise _diverged(step, total, norm, batches, rate)

@@ -57,9 +57,9 @@ class PlainModel:
         if n_prefix:
             ids = ids[:, n_prefix : int(ends_of(batch).max())]
             extra = self._filled_cache(len(ids), n_prefix + ids.shape[1])
-        logits = self._forward(ids, logits_to_keep=(columns - n_prefix).to(device), **extra).logits
-        chosen = logits[batch.rows.to(device), place.to(device)].float()
-        return functional.cross_entropy(chosen, batch.targets.to(device), reduction="none")
+        logits = self._forward(ids, logits_to_keep=_sent(columns - n_prefix, device), **extra).logits
+        chosen = logits[_sent(batch.rows, device), _sent(place, device)].float()
+        return functional.cross_entropy(chosen, _sent(batch.targets, device), reduction="none")
 
     @contextmanager
     def sharing(self, batches: Sequence[Batch]) -> Iterator[None]:
@@ -92,7 +92,7 @@ class PlainModel:
         device = self.whole.device
         mixed = self.dtype != torch.float32
         with torch.autocast(device.type, dtype=self.dtype if mixed else torch.bfloat16, enabled=mixed):
-            return self.model(input_ids=ids.to(device), **settings)
+            return self.model(input_ids=_sent(ids, device), **settings)
 
     def _filled_cache(self, n_rows: int, n_columns: int) -> dict[str, Any]:
         """Arguments with which the model treats the prefix as read by each row."""
@@ -106,6 +106,11 @@ class PlainModel:
         from transformers import DynamicCache
 
         return DynamicCache(config=self.whole.config)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device. From pinned memory a card takes it when it gets there, and the CPU need not wait."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _caches_every_position(config: Any) -> bool:

@@ -98,8 +98,9 @@ class _Reading:
             use_cache=False,
             logits_to_keep=longest + 1,
         )
-        # The last `longest` positions, of which a row's answer takes the last `len(answer)`.
-        real = (torch.arange(longest)[None] >= longest - torch.tensor(lengths)[:, None]).to(device)
-        logits = out.logits[:, :-1][real]
-        targets = whole[:, -longest:].to(device)[real]
-        return means_per_row(token_nats(logits, targets, lambda given: given), lengths)
+        # The last `longest` positions, of which a row's answer takes the last `len(answer)`. Which ones is found on the
+        # CPU: a card would have to say how many there are.
+        real = torch.arange(longest)[None] >= longest - torch.tensor(lengths)[:, None]
+        rows, columns = (each.to(device) for each in torch.nonzero(real, as_tuple=True))
+        targets = whole[:, -longest:][real].to(device)
+        return means_per_row(token_nats(out.logits[rows, columns], targets, lambda given: given), lengths)
