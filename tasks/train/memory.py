@@ -2,8 +2,8 @@
 
 Arithmetic over the shapes in config.json, without torch: `tunegate plan` and `tunegate study estimate` use it before
 anything is loaded. In this order: trainable weights and bytes on a card, of the decoders in model_shapes.py; the peak
-resident set of a process on a CPU, by term; the memory that is free here (/proc, control groups and, if there is a
-driver, nvidia-smi) and whether a training fits; which method fits which card.
+resident set of a process on a CPU, by term; the memory that is free here (/proc, control groups and, if there are
+cards, tasks/train/cards.py) and whether a training fits; which method fits which card.
 
 The CPU terms follow what tasks/train/forward.py and the optimiser actually hold; `RUNTIME` and `WASTE` are measured
 (see docs/decisions/0018-memory-prediction-and-processes.md), all others are computed. A card shares no runtime and maps
@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +27,8 @@ from schemas.errors import ConfigError, TrainingError
 from schemas.names import closest
 from schemas.training import AdapterSpec, Method, QuantizationSpec, TrainSpec
 from tasks.model.adapter import adapts_experts, count_trained
-from tasks.model.base_model import auto_is_bfloat16
+from tasks.model.base_model import auto_is_bfloat16, forced_dtype
+from tasks.train.cards import cards_here
 from tasks.train.model_shapes import ModelDims
 
 PAGED = "paged_adamw_8bit"
@@ -154,20 +153,27 @@ def moment_bytes(spec: TrainSpec) -> float:
 
 
 def estimate_memory(
-    dims: ModelDims, spec: TrainSpec, *, max_tokens: int, n_logit_positions: int | None = None
+    dims: ModelDims,
+    spec: TrainSpec,
+    *,
+    max_tokens: int,
+    n_logit_positions: int | None = None,
+    number: int | None = None,
 ) -> MemoryEstimate:
-    """Peak memory of one training step.
+    """Peak memory of one training step on each card.
 
     Args:
         dims: Shapes of the base model.
-        spec: Method, adapter, batch size, checkpointing; `dtype: auto` counts as 16-bit.
+        spec: Method, adapter, batch size, checkpointing, sharding.
         max_tokens: Longest example, tokens.
         n_logit_positions: Positions whose logits exist at once; None for all positions of a batch.
+        number: Bytes per number in the arithmetic; None for those of `spec.dtype`, where `auto` counts as 16-bit.
 
     Source: activations per layer as in Korthikanti et al., Reducing Activation Recomputation (2022), for a gated
     feed-forward layer, without attention weights.
     """
-    number = _FLOAT32 if spec.dtype == "float32" else _FLOAT16
+    if number is None:
+        number = _FLOAT32 if spec.dtype == "float32" else _FLOAT16
     positions = spec.batch_size * max_tokens
     kept_per_layer = positions * dims.hidden * number
     q, kv = dims.heads * dims.d_head, dims.kv_heads * dims.d_head
@@ -178,7 +184,9 @@ def estimate_memory(
     logits = (positions if n_logit_positions is None else n_logit_positions) * dims.vocab * _LOGIT
     if spec.method == "full":
         n_trained, base = dims.n_parameters, 0
+        copies = dims.n_parameters * number if number < _WIDE else 0  # autocast's, kept for the backward
     else:
+        copies = 0
         n_trained = trainable_parameters(dims, spec.adapter)
         base = (
             quantized_bytes(dims, spec.quantization or QuantizationSpec())
@@ -187,10 +195,14 @@ def estimate_memory(
         )
     if spec.method == "qlora":
         activations += max(d_in * d_out for d_in, d_out in dims.linear_shapes.values()) * number
+    parts = spec.processes if spec.sharding == "full" else 1
+    # In a sharded model, one layer and the embeddings are whole at a time.
+    wide = _FLOAT32 if spec.method == "full" else number
+    gathered = 0 if parts == 1 else (dims.n_other + dims.n_linear // dims.layers) * wide
     return MemoryEstimate(
-        weights=base + n_trained * _FLOAT32,
-        gradients=n_trained * _FLOAT32,
-        optimizer=round(n_trained * moment_bytes(spec)),
+        weights=(base + n_trained * _FLOAT32) // parts + gathered + copies,
+        gradients=n_trained * _FLOAT32 // parts,
+        optimizer=round(n_trained * moment_bytes(spec)) // parts,
         activations=activations + _updated_experts(dims, spec, number),
         logits=logits,
     )
@@ -376,7 +388,7 @@ def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> For
         spec: The settings.
         here: How many of its processes run on this machine; None for all.
     """
-    card = free_card_bytes()
+    card = free_card_bytes(spec.processes if here is None else here)
     device: Literal["cpu", "cuda"] = "cpu" if card is None else "cuda"
     available = free_bytes() if card is None else card
     predicted = required_bytes(predict_parts(work, spec, device=device), spec, device, here=here)
@@ -423,8 +435,8 @@ def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = N
 
 def predict_parts(work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cuda"]) -> dict[str, int]:
     """Bytes of one process by term, with `total`."""
+    number = _bytes_per_number(spec, device)
     if device == "cpu":
-        number = 2 if spec.dtype == "bfloat16" or (spec.dtype == "auto" and auto_is_bfloat16()) else 4
         return predict_process(
             work.dims,
             spec,
@@ -433,10 +445,7 @@ def predict_parts(work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cu
             supervised_share=work.supervised_share,
             stored=work.stored,
         ).parts()
-    parts = estimate_memory(work.dims, spec, max_tokens=work.max_tokens).parts()
-    if spec.sharding == "full":
-        for name in ("weights", "gradients", "optimizer"):
-            parts[name] //= spec.processes
+    parts = estimate_memory(work.dims, spec, max_tokens=work.max_tokens, number=number).parts()
     runtime = round(RUNTIME_GIB * GIB)
     total = runtime + sum(size for name, size in parts.items() if name != "total")
     return {"runtime": runtime, **parts, "total": total}
@@ -513,29 +522,19 @@ def _group_limits(root: Path) -> Iterator[int]:
             yield max(0, int(limit) - used + int(stat.get("inactive_file", 0)))
 
 
-def free_card_bytes() -> int | None:
-    """Free memory of the fullest card in use; None without a card, a driver or a torch with CUDA."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    program = shutil.which("nvidia-smi")
-    if program is None or visible == "" or _torch_is_for_cpu():
-        return None
-    selected = ["-i", visible] if visible else []
-    command = [program, *selected, "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        found = [int(line) for line in done.stdout.split()]
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-    return min(found) * 2**20 if found else None
+def free_card_bytes(processes: int = 1) -> int | None:
+    """Free memory of the fullest card in use, of one for each process; None without a card."""
+    return min((card.free for card in cards_here()[:processes]), default=None)
 
 
-def _torch_is_for_cpu() -> bool:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("torch").endswith("+cpu")
-    except PackageNotFoundError:
-        return True
+def _bytes_per_number(spec: TrainSpec, device: Literal["cpu", "cuda"]) -> int:
+    """Of the arithmetic, as `tasks.model.base_model.resolve_dtype` will choose it."""
+    wanted = forced_dtype() if spec.dtype == "auto" else spec.dtype
+    if wanted is not None:
+        return _FLOAT32 if wanted == "float32" else _FLOAT16
+    if device == "cuda":
+        return _FLOAT16 if all(card.bfloat16 for card in cards_here()[: spec.processes]) else _FLOAT32
+    return _FLOAT16 if auto_is_bfloat16() else _FLOAT32
 
 
 def _changes(spec: TrainSpec) -> Iterator[dict[str, int | bool | str]]:

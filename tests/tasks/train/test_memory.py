@@ -116,12 +116,13 @@ def test_a_published_peak_of_an_8b_qlora_is_predicted_within_ten_percent(targets
     assert whole.logits > 0.8 * 5.70e9
 
 
-def test_our_full_tuning_takes_sixteen_bytes_per_weight() -> None:
+@pytest.mark.parametrize(("dtype", "n_bytes"), [("float32", 16), ("bfloat16", 18)])
+def test_our_full_tuning_takes_sixteen_bytes_per_weight_and_two_for_autocasts_copy(dtype: str, n_bytes: int) -> None:
     dims = known_dims("llama-2-7b")
-    spec = TrainSpec(base_model="x", method="full", learning_rate=1e-5, batch_size=1)
-    estimate = estimate_memory(dims, spec, max_tokens=1)
-    states = estimate.weights + estimate.gradients + estimate.optimizer
-    assert states == 16 * dims.n_parameters  # ZeRO (2020), section 3.1: two 16-bit numbers, three of 32 bits
+    settings = {"base_model": "x", "method": "full", "learning_rate": 1e-5, "batch_size": 1, "dtype": dtype}
+    estimate = estimate_memory(dims, TrainSpec.model_validate(settings), max_tokens=1)
+    # Four numbers in float32: weight, gradient and two moments.
+    assert estimate.weights + estimate.gradients + estimate.optimizer == n_bytes * dims.n_parameters
 
 
 def test_activations_grow_with_the_batch_and_checkpointing_saves_memory() -> None:

@@ -1,13 +1,16 @@
 """Refusals before anything is loaded: free memory, settings that would fit, and the report."""
 
 import logging
-import stat
+from ctypes import CFUNCTYPE, POINTER, c_int, c_size_t, c_uint, c_void_p
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
+from tasks.train.cards import Card, cards_here, query
 from tasks.train.memory import GIB, Workload, check_memory, forecast, free_bytes, free_card_bytes, predict_parts
 from tasks.train.model_shapes import known_dims
 
@@ -53,27 +56,79 @@ def test_in_a_container_with_a_host_path_the_mounted_group_counts(tmp_path: Path
     assert free_bytes(root) == 6 * 2**20
 
 
-def _nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    program = folder / "nvidia-smi"
-    program.write_text(f'#!/bin/sh\necho "$@" > {folder}/asked\nprintf "{answer}"\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-
-
-def test_the_fullest_card_in_use_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _nvidia_smi(tmp_path, monkeypatch, "40000\\n24000\\n")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
-    monkeypatch.setattr("importlib.metadata.version", lambda _name: "2.9.0+cu128")
-    assert free_card_bytes() == 24_000 * 2**20
-    assert (tmp_path / "asked").read_text().startswith("-i 1,3 ")
-    found = forecast(LARGE, TrainSpec(base_model="x", method="qlora", batch_size=1, gradient_checkpointing=True))
-    assert (found.device, found.fits, found.remedy) == ("cuda", False, None)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def test_the_fullest_card_in_use_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = (Card(40_000 * 2**20, True), Card(24_000 * 2**20, False), Card(8_000 * 2**20, True))
+    monkeypatch.setattr("tasks.train.memory.cards_here", lambda: cards)
+    assert [free_card_bytes(n) for n in (1, 2, 3)] == [40_000 * 2**20, 24_000 * 2**20, 8_000 * 2**20]
+    spec = TrainSpec(base_model="x", method="qlora", batch_size=1, gradient_checkpointing=True)
+    found = forecast(LARGE, spec)
+    assert (found.device, found.available, found.fits, found.remedy) == ("cuda", 40_000 * 2**20, False, None)
+    two = forecast(SMALL, TrainSpec(base_model="x", processes=2))
+    assert (two.device, two.available, two.fits) == ("cuda", 24_000 * 2**20, True)
+    monkeypatch.setattr("tasks.train.memory.cards_here", tuple)
     assert free_card_bytes() is None
 
 
+def test_auto_takes_four_bytes_on_a_card_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    def weights(dtype: str, *, bfloat16: bool) -> int:
+        monkeypatch.setattr("tasks.train.memory.cards_here", lambda: (Card(2**40, bfloat16),))
+        return predict_parts(SMALL, TrainSpec.model_validate({"base_model": "x", "dtype": dtype}), device="cuda")[
+            "weights"
+        ]
+
+    monkeypatch.delenv("TUNEGATE_AUTO_DTYPE", raising=False)
+    assert weights("auto", bfloat16=True) == weights("bfloat16", bfloat16=False)
+    assert weights("auto", bfloat16=False) == weights("float32", bfloat16=True)
+    assert weights("float32", bfloat16=True) - weights("bfloat16", bfloat16=True) == 2 * SMALL.dims.n_parameters
+    monkeypatch.setenv("TUNEGATE_AUTO_DTYPE", "float32")
+    assert weights("auto", bfloat16=True) == weights("float32", bfloat16=True)
+
+
+def _driver(cards: list[tuple[int, int]], *, refused: str = "") -> SimpleNamespace:
+    """A CUDA driver by its C interface, which ctypes calls as the real one: (free bytes, capability) of each card."""
+    current: list[int] = []
+    numbers, sizes = POINTER(c_int), POINTER(c_size_t)
+
+    def fill(target: Any, value: int) -> int:
+        target[0] = value
+        return 0
+
+    def retain(context: Any, device: int) -> int:
+        context[0] = device + 1
+        return 0
+
+    functions: dict[str, Any] = {
+        "cuInit": CFUNCTYPE(c_int, c_uint)(lambda _flags: 0),
+        "cuDeviceGetCount": CFUNCTYPE(c_int, numbers)(lambda count: fill(count, len(cards))),
+        "cuDeviceGet": CFUNCTYPE(c_int, numbers, c_int)(lambda device, index: fill(device, index)),
+        "cuDeviceGetAttribute": CFUNCTYPE(c_int, numbers, c_int, c_int)(
+            lambda value, which, device: fill(value, cards[device][1]) if which == 75 else 1
+        ),
+        "cuDevicePrimaryCtxRetain": CFUNCTYPE(c_int, POINTER(c_void_p), c_int)(retain),
+        "cuCtxSetCurrent": CFUNCTYPE(c_int, c_void_p)(lambda context: current.append(context - 1) or 0),
+        "cuMemGetInfo_v2": CFUNCTYPE(c_int, sizes, sizes)(lambda free, _total: fill(free, cards[current[-1]][0])),
+        "cuDevicePrimaryCtxRelease_v2": CFUNCTYPE(c_int, c_int)(lambda _device: 0),
+    }
+    if refused:
+        functions[refused] = lambda *_: 46
+    return SimpleNamespace(**functions)
+
+
+def test_the_driver_names_the_free_memory_and_the_age_of_each_card() -> None:
+    assert query(_driver([(80 * GIB, 9), (15 * GIB, 7)])) == [Card(80 * GIB, True), Card(15 * GIB, False)]
+    assert query(_driver([])) == []
+    with pytest.raises(OSError, match="cuDevicePrimaryCtxRetain: CUDA error 46"):
+        query(_driver([(GIB, 8)], refused="cuDevicePrimaryCtxRetain"))
+
+
+def test_without_a_visible_card_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: "2.9.0+cu128")
+    assert cards_here() == ()
+
+
 def test_the_smallest_change_that_fits_is_named_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.train.memory.free_card_bytes", lambda: None)
+    monkeypatch.setattr("tasks.train.memory.free_card_bytes", lambda _processes: None)
 
     def remedy(gib: float, spec: TrainSpec) -> str | None:
         monkeypatch.setattr("tasks.train.memory.free_bytes", lambda: round(gib * GIB))
@@ -95,7 +150,7 @@ def test_the_smallest_change_that_fits_is_named_and_fits(monkeypatch: pytest.Mon
 def test_a_training_is_refused_warned_about_or_allowed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tasks.train.memory.free_card_bytes", lambda: None)
+    monkeypatch.setattr("tasks.train.memory.free_card_bytes", lambda _processes: None)
     spec = TrainSpec(base_model="x", method="qlora", batch_size=1, gradient_checkpointing=True)
     with pytest.raises(TrainingError, match="does not fit") as caught:
         check_memory(LARGE, spec)
@@ -110,9 +165,11 @@ def test_a_training_is_refused_warned_about_or_allowed(
 
 
 def test_sharding_divides_the_memory_of_each_process() -> None:
-    alone = TrainSpec(base_model="x", method="full", learning_rate=1e-5, processes=4)
+    alone = TrainSpec(base_model="x", method="full", learning_rate=1e-5, processes=4, dtype="bfloat16")
     cut = alone.model_copy(update={"sharding": "full"})
     for device in ("cpu", "cuda"):
         whole, part = (predict_parts(SMALL, spec, device=device) for spec in (alone, cut))  # type: ignore[arg-type]
         assert part["optimizer"] == whole["optimizer"] // 4
         assert part["total"] < whole["total"]
+    # On a card the copies in 16 bits are whole, and so are one layer and the embeddings at a time.
+    assert part["weights"] > SMALL.dims.n_parameters * (4 // 4 + 2) + 4 * SMALL.dims.n_other
