@@ -302,6 +302,8 @@ def training_advice(train: TrainSpec) -> list[str]:
         advice.append(
             f"train.early_stopping may end the training before lr_scheduler {train.lr_scheduler} has lowered the rate"
         )
+    if train.sharding == "full":
+        advice.append("train.sharding full is experimental: it has run on several CPU processes, and on no cards yet")
     return advice
 
 

@@ -359,7 +359,8 @@ class TrainSpec(Spec):
     """Processes on this machine that train together, each with `batch_size` examples per batch; with CUDA one per
     card."""
     sharding: Literal["none", "full"] = "none"
-    """`full` shards weights, gradients and moments over the processes (FSDP2); with `none` each has all of them."""
+    """`full` shards weights, gradients and moments over the processes (FSDP2; experimental: no cards have run it yet);
+    with `none` each has all of them."""
     memory_check: Literal["refuse", "warn", "off"] = "refuse"
     """What to do if the predicted peak exceeds the available memory, before the model is loaded."""
     timeout_minutes: float = Field(default=24 * 60, gt=0)

@@ -89,6 +89,11 @@ def test_early_stopping_and_a_falling_rate_are_told_together() -> None:
     assert training_advice(train(early_stopping={"patience": 3}, lr_scheduler="constant")) == []
 
 
+def test_sharding_is_told_to_be_experimental() -> None:
+    (told,) = training_advice(train(sharding="full", processes=2))
+    assert "train.sharding full is experimental" in told
+
+
 def test_faults_stand_where_they_are_written(explain: Callable[[str], str]) -> None:
     told = explain(
         "version: 1\npipelines:\n  demo:\n    source: {kind: generated}\n"
