@@ -2,13 +2,13 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-MARKS ?= not campaign
+MARKS ?= not campaign and not gpu
 # Their tests wait for servers for a quarter of their time: one worker more than cores.
 SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check types lint lint-imports test test-arithmetic test-pythons test-system campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-forget bench-weeks bench-pairs bench-rag bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
+.PHONY: help install check types lint lint-imports test test-arithmetic test-pythons test-system test-gpu campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-forget bench-weeks bench-pairs bench-rag bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -46,6 +46,10 @@ test: install ## tests in this process; those that lack data skip with their rea
 
 test-system: install ## tests of processes, servers, browsers, Ray and two hosts; those that lack one skip with their reason
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(SYSTEM_WORKERS) --dist loadgroup --no-loadscope-reorder --durations 12 -m "$(MARKS)" tests/system
+
+test-gpu: install ## tests that need a CUDA device, two for some; fails where there is none
+	@$(BIN)/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'there is no CUDA device')"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m gpu tests/tasks
 
 test-arithmetic: install ## both suites in float32, in bfloat16 and without vector units; TESTS=PATH, MARKS=trains: a part
 	@set -e; for each in TUNEGATE_AUTO_DTYPE=float32 TUNEGATE_AUTO_DTYPE=bfloat16 ATEN_CPU_CAPABILITY=default; do \

@@ -16,6 +16,7 @@ from benchmarks.measure import MissingError, find_python
 
 PROJECT = Path(__file__).resolve().parents[1]
 UV = Path(sys.executable).with_name("uv")
+MARKS = "not campaign and not gpu"
 
 
 def allowed_versions() -> list[str]:
@@ -44,7 +45,7 @@ def test(version: str, interpreter: str, tests: list[str]) -> bool:
         *([] if python.exists() else [[UV, "venv", "--quiet", "--python", interpreter, folder]]),
         [UV, "pip", "sync", "--quiet", "--python", python, "--require-hashes", "requirements.lock"],
         [*install, "--no-deps", "--no-build-isolation", "--editable", "."],
-        [python, "-m", "pytest", "-q", "-n", "logical", "--dist", "worksteal", "-m", "not campaign", *tests],
+        [python, "-m", "pytest", "-q", "-n", "logical", "--dist", "worksteal", "-m", MARKS, *tests],
     ]  # fmt: skip
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "VIRTUAL_ENV": str(folder)}
     return all(subprocess.run(command, cwd=PROJECT, env=environ, check=False).returncode == 0 for command in commands)

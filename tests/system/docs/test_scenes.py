@@ -39,6 +39,7 @@ from tests.system.flows.cli.test_weekly_init import write_export
 ONLY_LOOKED_UP = {
     "test": "takes minutes, and every change runs it",
     "test-system": "it runs this test",
+    "test-gpu": "needs a CUDA device",
     "test-arithmetic": "runs both suites three times",
     "campaign": "it runs this test",
     "fuzz": "takes minutes",
