@@ -113,7 +113,8 @@ class CompareSpec(Spec):
 
 class SliceGuard(Spec):
     """`gates.slices`: no slice of these columns may be significantly worse than the champion or, without one, than any
-    prompting arm. Every slice is tested, with Holm's correction over all tests that may block."""
+    prompting arm. Every slice is tested, with Holm's correction over all tests that may block; a loss that is only
+    probable next to the other slices is HOLD."""
 
     by: tuple[SliceColumn, ...] = Field(min_length=1)
     """Columns of evaluate.slices; each of their values is a slice."""
@@ -121,7 +122,8 @@ class SliceGuard(Spec):
     """Metric that must not get worse in any slice."""
     top_up: int = Field(default=0, ge=0)
     """Smaller slices get further held-out items up to this number, from the test split. They count for this guard and
-    for no rule. 100 items nearly always show a loss of 15 points, 50 about half the time."""
+    for no rule. 100 items nearly always show a loss of 15 points, 50 about half the time; where models differ on more of
+    them than in the other slices it takes more, and the verdict says how many."""
 
 
 class AnchorSpec(Spec):

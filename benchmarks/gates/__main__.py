@@ -12,6 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.gates.defaults import defaults
+from benchmarks.gates.guards import guards
 from benchmarks.gates.league import League
 from benchmarks.gates.promises import missed, promise_table, promises
 from benchmarks.gates.simulated import measure
@@ -38,7 +39,7 @@ def main() -> int:
 def gate_alone(*, quick: bool) -> tuple[str, dict[str, object]]:
     """Measure the gate; its tables and figures."""
     body, figures = measure(quick=quick)
-    figures |= promises(quick=quick)
+    figures |= promises(quick=quick) | guards(quick=quick)
     written, found = defaults(quick=quick)
     figures |= found
     return f"{promise_table(figures)}\n\n{body}\n\n## The gate that init writes\n\n{written}", figures

@@ -38,6 +38,8 @@ AT_MOST: Mapping[str, float] = {
     "labels_share_d20": 0.30, "labels_changed": 0, "slice2_pass": 0.07, "many_slices_block": 0.05,
     "best_of_4_block": 0.05, "refresh_equal": 0.20, "refresh_year": 0.20, "looks3_items": 730, "tails_pass": 0.065,
     "collapse_not_blocked": 0, "judge_calls_identical": 0,
+    "margin_block": 0.05, "better_block": 0.05, "slice6_torn_pass": 0.07, "slice2_torn_pass": 0.07,
+    "slice20_pass": 0.35, "slices_power_loss": 0.02,
     "defaults_frozen_weeks": 0, "defaults_reuse_pass": 0.05,
     "defaults_regressions_year": 0.20, "defaults_printed_off": 0.03, "defaults_final_loss": 0.01,
     "defaults_below_best": 0.015,
@@ -65,6 +67,13 @@ ABOUT: Mapping[str, str] = {
     "tails_pass": "continuous scores with a heavy tail, truly at the limit: met",
     "collapse_not_blocked": "3 % right, 89 % before, 100 customers: not blocked, of seven splits of the error rate",
     "judge_calls_identical": "calls of a judge for 100 pairs of identical answers",
+    "margin_block": "blocked as worse than a margin although just at it, any n and discordance, exact",
+    "better_block": "chrF: 85 % of the answers 0.02 worse, 15 % 0.25 better, 12 slices of 40: blocked, by `decide`",
+    "slice6_torn_pass": "promoted although one of six slices falls by 15 points, 25 % of its items differ, n=1000",
+    "slice2_torn_pass": "the same of a slice of 2 %, topped up to the items that the verdict names",
+    "slice20_pass": "promoted although one of 20 slices of 50 items falls by 15 points, 20 % of its items differ",
+    "slices_power_loss": "chance to be promoted that the hold for a probable loss costs a candidate 3 points better, "
+    "worst of 6 to 40 slices",
     "defaults_frozen_weeks": "gate of `init`: weeks of two years with HOLD for the budget while 50 items are unused",
     "defaults_reuse_pass": "gate of `init`: promoted at the margin, two years on items that are used again",
     "defaults_regressions_year": "gate of `init`: regressions of more than a point promoted in a year, worst of five "

@@ -18,12 +18,15 @@ from scipy.stats import binom, multivariate_normal, norm
 
 from benchmarks.measure import table
 from tasks.assess.contract import (
+    HOLD,
     PROMOTE,
     RuleOutcome,
     anchor_outcome,
     change_outcome,
     guard_outcome,
+    held_from,
     least_p,
+    loss_chances,
     settle,
 )  # fmt: skip
 from tasks.assess.power import paired_items_needed
@@ -123,18 +126,23 @@ def draw(generator: np.random.Generator, reps: int, n_items: int, deltas: tuple[
     return Tables(gained=table[..., 1], lost=table[..., 2], both=table[..., 0], n=n)
 
 
-def guarded(rule: RuleOutcome, gained: Counts, lost: Counts, sizes: Counts) -> NDArray[np.int8]:
+def guarded(rule: RuleOutcome, gained: Counts, lost: Counts, sizes: Counts, *, hold: bool = True) -> NDArray[np.int8]:
     """The gate's verdict: one rule against the champion, every slice guarded, all tests in one Holm family.
 
     Args:
         gained: Items of each slice that only the candidate got right, shape (candidates, slices), as `lost`.
         sizes: Items of each slice.
+        hold: Whether a slice whose loss is only probable holds; False only to measure what that costs.
     """
     slices = guard_outcome(gained, lost, sizes)
+    gains = (gained - lost) / sizes
+    chances, _ = loss_chances(gains, (gained + lost) / sizes - gains**2, sizes)
     met = np.concatenate([rule.met[:, None], slices.met], axis=1)
     p_harm = np.concatenate([rule.p_harm[:, None], slices.p_harm], axis=1)
     p_least = np.concatenate([np.zeros((len(met), 1)), least_p(gained + lost, sizes)], axis=1)
-    return np.asarray(settle(met, p_harm, alpha=ALPHA, p_least=p_least).max(axis=1), np.int8)
+    codes = settle(met, p_harm, alpha=ALPHA, p_least=p_least).max(axis=1)
+    probable = (chances > held_from(gained.shape[1])).any(axis=1)
+    return np.asarray(np.where(probable & hold & (codes == PROMOTE), HOLD, codes), np.int8)
 
 
 def champion_rule(gained: Counts, lost: Counts, n: int, *, mode: str) -> RuleOutcome:
@@ -166,14 +174,24 @@ def promoted_shares(*, n_items: int, reps: int, seed: int) -> dict[str, dict[str
 
 def false_pass(n: int, margin: float, discordance: float) -> float:
     """Exact probability that the interval code passes a candidate whose true difference is -margin."""
+    won, lost, chance = _at_the_margin(n, margin, discordance)
+    return float(chance[anchor_outcome(won, lost, n, margin=margin, alpha=ALPHA).met].sum())
+
+
+def false_block(n: int, margin: float, discordance: float) -> float:
+    """Exact probability that such a candidate is blocked as worse than the margin."""
+    won, lost, chance = _at_the_margin(n, margin, discordance)
+    return float(chance[anchor_outcome(won, lost, n, margin=margin, alpha=ALPHA).p_harm <= ALPHA].sum())
+
+
+def _at_the_margin(n: int, margin: float, discordance: float) -> tuple[Counts, Counts, NDArray[np.float64]]:
+    """Items won and lost, and their probability if the true difference is -margin."""
     spread = 7 * (n * discordance * (1 - discordance)) ** 0.5 + 7
     differing = np.arange(max(0, int(n * discordance - spread)), min(n, int(n * discordance + spread)) + 1)
     won, differ = np.meshgrid(np.arange(differing.max() + 1), differing)
-    lost = np.maximum(differ - won, 0)
     share = max(0.0, (discordance - margin) / 2 / discordance)
     chance = binom.pmf(won, differ, share) * binom.pmf(differ, n, discordance)
-    passed = anchor_outcome(won, lost, n, margin=margin, alpha=ALPHA).met & (won <= differ)
-    return float(chance[passed].sum())
+    return won, np.maximum(differ - won, 0), np.where(won <= differ, chance, 0.0)
 
 
 def worst_false_pass(*, quick: bool) -> tuple[float, int, float, float]:

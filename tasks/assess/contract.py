@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from schemas.gates import MIN_GAIN
-from tasks.assess.compare import CONTINUITY, tango_z, z_value
+from tasks.assess.compare import CONTINUITY, HARM_CONTINUITY, tango_z, z_value
 
 if TYPE_CHECKING:
     Floats = NDArray[np.float64]
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 PROMOTE, HOLD, BLOCK = 0, 1, 2
 """Codes of the verdicts, from best to worst."""
+PRIOR_SPREAD = 0.3
+"""How much slices differ in their gains, in standard deviations of one item's gain: 9 points at discordance 10 %."""
+PRIOR_LOSS = 0.15
+"""The loss of a slice that matters, in the same unit: 5 points at discordance 10 %."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,56 @@ def anchor_outcome(
 ) -> RuleOutcome:
     """Non-inferiority to a fixed model. Harm: worse than it by more than the margin."""
     sure = tango_z(gained, lost, n_items, -margin, continuity=CONTINUITY) > z_value(1 - alpha)
-    return RuleOutcome(sure, _p_below(gained, lost, n_items, -margin))
+    return RuleOutcome(sure, _p_below(gained, lost, n_items, -margin, continuity=HARM_CONTINUITY))
 
 
 def guard_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike) -> RuleOutcome:
     """A guard against harm: met unless Holm's procedure rejects it (see `settle`)."""
     return kept_unless_rejected(_p_below(gained, lost, n_items, 0.0))
+
+
+def loss_chances(gains: ArrayLike, variances: ArrayLike, n_items: ArrayLike) -> tuple[Floats, Floats]:
+    """How probable it is that each slice of a column (last axis) really loses, judged by its gain and the others'.
+
+    A slice of 50 items can hardly show a loss of 15 points among 20 tests, though nobody would bet on it. Its gain is
+    drawn towards that of all slices, the more the fewer items it has; what then remains is the chance of a loss of more
+    than `PRIOR_LOSS`.
+
+    Args:
+        gains: Mean gain of the items of each slice.
+        variances: Of one item's gain; the larger one of the slice's own and that of all slices counts.
+        n_items: Items of each slice, at least one.
+
+    Returns:
+        The chances, 0-1, shaped as `gains`, and the loss that they are about, one per column.
+
+    >>> chance, loss = loss_chances([0.04] * 5 + [-0.1], [0.1] * 6, [100] * 6)
+    >>> chance.round(2).tolist(), loss.round(3).tolist()
+    ([0.0, 0.0, 0.0, 0.0, 0.0, 0.91], 0.047)
+
+    Source: the normal-normal model of empirical Bayes, Efron and Morris (1975), JASA 70:311-319, but with a fixed
+    spread of the slices: estimated from few of them it is often 0.
+    """
+    from scipy.special import ndtr
+
+    gain, own, n = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in (gains, variances, n_items)))
+    total = n.sum(axis=-1, keepdims=True)
+    mean, pooled = ((each * n).sum(axis=-1, keepdims=True) / total for each in (gain, own))
+    error, prior, loss = np.maximum(own, pooled) / n, PRIOR_SPREAD**2 * pooled, PRIOR_LOSS * np.sqrt(pooled)
+    share = prior / np.where(prior + error > 0, prior + error, 1.0)
+    spread = np.sqrt(share * error)
+    chance = ndtr((-loss - mean - share * (gain - mean)) / np.where(spread > 0, spread, np.inf))
+    return np.where(spread > 0, chance, 0.0), loss[..., 0]
+
+
+def held_from(n_slices: int) -> float:
+    """The chance of a loss from which a slice holds the candidate: with more than 20 slices a higher one, so that
+    chance holds as few candidates as with 20.
+
+    >>> held_from(7), held_from(40)
+    (0.75, 0.875)
+    """
+    return 1 - 0.25 * min(1.0, 20 / max(1, n_slices))
 
 
 def kept_unless_rejected(p_harm: ArrayLike) -> RuleOutcome:
@@ -171,11 +219,13 @@ def settle(met: Bools, p_harm: Floats, *, alpha: float, p_least: ArrayLike = 0.0
     return codes.astype(np.int8)
 
 
-def _p_below(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, limit: float) -> Floats:
+def _p_below(
+    gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, limit: float, *, continuity: float = CONTINUITY
+) -> Floats:
     """p-value of a true difference of at least `limit` against one below it."""
     from scipy.special import ndtr
 
-    p: Any = ndtr(tango_z(gained, lost, n_items, limit, continuity=-CONTINUITY))
+    p: Any = ndtr(tango_z(gained, lost, n_items, limit, continuity=-continuity))
     return p  # type: ignore[no-any-return]
 
 

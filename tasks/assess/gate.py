@@ -30,11 +30,11 @@ Rules, for a metric where higher is better (else mirrored; differences are alway
   ERROR.
 - `gates.slices`: no slice of a column may be worse than the champion. All are tested, whatever their size; one in which
   too few items differ to show harm among all tests leaves its share of the error probability to the others (Tarone),
-  and is reported if more were lost than won.
+  and is reported if more were lost than won. A slice whose loss is not shown, but probable next to the other slices
+  (`contract.loss_chances`), is HOLD.
 - With fewer than `gates.min_items` items (of the slice, if the rule has one) a rule that is met becomes HOLD.
   Continuous metrics need 320 items of which 30 differ and 15 carry the spread, clustered ones 40 clusters; otherwise
-  the rule is not met. A comparison that has fewer is violated if an exact sign test shows that the candidate is worse
-  on most of them.
+  the rule is neither met nor violated: on how many items the candidate is worse says nothing about the mean.
 
 A metric of the user's own that alone compares with the champion must distinguish right answers from wrong ones, else
 HOLD (`tasks/assess/metric_check.py`).
@@ -73,10 +73,10 @@ from tasks.assess.few_examples import hold_blocked
 from tasks.assess.forgetting import assess_forgetting, divergence_finding
 from tasks.assess.interim import HARM_AT_STOP, stops
 from tasks.assess.items import extra_items
-from tasks.assess.judge import NO_PLAN, SIGN_TEST, ChangeTest, Judgement, judge_change
+from tasks.assess.judge import NO_PLAN, ChangeTest, Judgement, judge_change
 from tasks.assess.looks import is_spent, last_levels, levels_of
 from tasks.assess.metric_check import metric_findings
-from tasks.assess.power import smallest_difference, smallest_gain
+from tasks.assess.power import paired_items_needed, smallest_difference, smallest_gain
 from tasks.assess.questions import Assessment, assess_rules, look_at_rules
 from tasks.step import as_step
 
@@ -85,6 +85,8 @@ SEVERITY: tuple[Verdict, ...] = get_args(Verdict)
 _VERDICTS: dict[int, Verdict] = {PROMOTE: "PROMOTE", HOLD: "HOLD", BLOCK: "BLOCK"}
 MAX_UNREADABLE = 0.1
 """Share of unreadable replies above which the judge is not used."""
+TOP_UP_LOSS, TOP_UP_POWER = 0.15, 0.93
+"""The loss that a slice with topped up items shows nearly always, as a share of its items."""
 RULE = "the judge is not shown to prefer the reference answers"
 METRIC = "acceptance"
 
@@ -176,7 +178,9 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
     unordered: tuple[Finding, ...] = (
         *check_findings(judged.checks, gates),
         *([divergence_finding(judged.checks, gates.forgetting)] if gates.forgetting else []),
-        *findings_of(assessed, alpha=levels.harm, planned=gates.power),
+        *findings_of(
+            assessed, alpha=levels.harm, planned=gates.power, top_up=gates.slices.top_up if gates.slices else 0
+        ),
         *metric_findings(
             judged.checks, gates, metrics=context.declared_comparison, known=traits_by_name(context.traits)
         ),
@@ -298,16 +302,19 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return max(verdicts, key=SEVERITY.index)
 
 
-def findings_of(assessed: Sequence[Assessment], *, alpha: float, planned: PowerSpec = NO_PLAN) -> Iterator[Finding]:
+def findings_of(
+    assessed: Sequence[Assessment], *, alpha: float, planned: PowerSpec = NO_PLAN, top_up: int = 0
+) -> Iterator[Finding]:
     """Yield a finding for each, in order.
 
     Args:
         alpha: Error probability of all tests that may block, together.
         planned: The power with which slices say what they can show.
+        top_up: Items up to which small slices were topped up.
     """
     everyone = [each for first in assessed for each in (first, *first.rivals)]
     judged = (each.judgement for each in everyone if each.judgement is not None)
-    tested = [each for each in judged if each.lower is not None or each.method == SIGN_TEST]
+    tested = [each for each in judged if each.lower is not None]
     settled: dict[int, Verdict] = {}
     unable: set[int] = set()
     n_tests = len(tested)
@@ -320,7 +327,7 @@ def findings_of(assessed: Sequence[Assessment], *, alpha: float, planned: PowerS
         able = testable(p_least, alpha=alpha).tolist()
         unable = {id(judgement) for judgement, can in zip(tested, able, strict=True) if not can}
         n_tests -= len(unable)
-    detects = _Detects(everyone, alpha / max(1, n_tests), planned.power)
+    detects = _Detects(everyone, alpha / max(1, n_tests), planned.power, top_up)
     for first in assessed:
         found = [
             _slice_finding(
@@ -343,34 +350,69 @@ def _of_all_arms(found: Sequence[Finding]) -> Finding:
 
 
 class _Detects:
-    """The smallest loss that a slice of given size shows, from the disagreement on all slices of its metric."""
+    """What slices can show, from the disagreement in each and on all of its metric, whichever is more."""
 
-    def __init__(self, everyone: Sequence[Assessment], alpha: float, power: float) -> None:
+    def __init__(self, everyone: Sequence[Assessment], alpha: float, power: float, top_up: int) -> None:
         judged = [(each.n_items, each.judgement) for each in everyone if each.part == "slices" and each.judgement]
         differing = sum((judgement.won or 0) + (judgement.lost or 0) for _, judgement in judged)
         self._discordance = max(differing, 1) / max(sum(n for n, _ in judged), 1)
-        self._level = {"confidence": 1 - alpha, "power": power}
+        self.power, self._confidence, self._top_up = power, 1 - alpha, top_up
 
     def smallest_loss(self, each: Assessment) -> float | None:
-        judgement = each.judgement
-        if judgement is None or judgement.sd is None:
+        """The smallest loss that the slice would probably show."""
+        judgement, level = each.judgement, {"confidence": self._confidence, "power": self.power}
+        if judgement is None or judgement.sd is None or judgement.lower is None:
             return None
         if judgement.method == "tango":
-            return smallest_difference(each.n_items, discordance=self._discordance, **self._level)
-        return smallest_gain(each.n_items, variance=judgement.sd**2, paired=False, **self._level)
+            return smallest_difference(each.n_items, discordance=self._in(each, judgement), **level)
+        return smallest_gain(each.n_items, variance=judgement.sd**2, paired=False, **level)
+
+    def describe(self, each: Assessment) -> str:
+        """Say which loss the slice would show, and how many items it needs to keep what `top_up` promises."""
+        smallest, judgement = self.smallest_loss(each), each.judgement
+        if smallest is None:
+            shows = "so few items can show no loss on average"
+        else:
+            shows = f"it would probably show a loss of {smallest:.3f}"
+        if not self._top_up or judgement is None or judgement.method != "tango":
+            return shows
+        needed = self.items_for(each, TOP_UP_LOSS, power=TOP_UP_POWER)
+        if needed is None or needed <= each.n_items:
+            return shows
+        differ = 100 * self._in(each, judgement)
+        return (
+            f"{shows}; to show one of {TOP_UP_LOSS:g} nearly always it takes {needed:,} items, as models differ on "
+            f"{differ:.0f} % of them (gates.slices.top_up: {needed})"
+        )
+
+    def items_for(self, each: Assessment, loss: float, *, power: float) -> int | None:
+        """Items of the slice with which a true loss is shown; None if no number is enough, or it is not known."""
+        judgement, level = each.judgement, {"confidence": self._confidence, "power": power}
+        if judgement is None or judgement.sd is None or judgement.method != "tango":
+            return None
+        return paired_items_needed(loss, discordance=self._in(each, judgement), **level)
+
+    def _in(self, each: Assessment, judgement: Judgement) -> float:
+        return max(self._discordance, ((judgement.won or 0) + (judgement.lost or 0)) / max(1, each.n_items))
 
 
 def _slice_finding(finding: Finding, each: Assessment, detects: _Detects, *, can: bool) -> Finding:
-    """Say what the slice could have shown; a loss that it could not show at all is reported, and decides nothing."""
+    """Say what the slice could have shown. A loss that is not shown, but probable given the other slices, holds."""
     if each.judgement is None or finding.verdict != "PROMOTE":
         return finding
-    smallest = detects.smallest_loss(each)
-    shows = (
-        "so few items can show no loss on average"
-        if smallest is None
-        else f"it would probably show a loss of {smallest:.3f}"
-    )
+    smallest, shows, loss = detects.smallest_loss(each), detects.describe(each), each.loss
     reason = f"{finding.reason.removesuffix('.')}; {shows}."
+    if loss is not None and loss.is_probable:
+        needed = detects.items_for(each, abs(each.judgement.difference), power=detects.power)
+        more = None if needed is None else max(0, needed - each.n_items)
+        advice = "" if not more else f"; about {more:,} more items of it would show such a loss (gates.slices.top_up)"
+        reason = (
+            f"{finding.reason.removesuffix('.')}; this may be chance, but given all slices a loss of more than "
+            f"{loss.least:.3f} is probable ({100 * loss.chance:.0f} %){advice}."
+        )
+        return finding.model_copy(
+            update={"verdict": "HOLD", "reason": reason, "smallest_loss": smallest, "more_items": more}
+        )
     if not can and (finding.lost or 0) > (finding.won or 0):
         reason = (
             f"lost {finding.lost} and won {finding.won} of {finding.n_items} items, which are too few to show harm "

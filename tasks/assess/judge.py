@@ -10,15 +10,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from schemas.gates import PowerSpec
 from schemas.metrics import MetricTraits
 from schemas.verdicts import Verdict
 from tasks.assess.compare import tango_interval
-from tasks.assess.contract import least_gain, least_p, sign_p
+from tasks.assess.contract import least_gain, least_p
 from tasks.assess.power import gain_items_needed, items_needed, share_items_needed
-from tasks.assess.weigh import Kind, method_of, settled, shortage_of, weigh_change, weigh_value
+from tasks.assess.weigh import Kind, method_of, settled, shortage_of, spread_of, weigh_change, weigh_value
 
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
 
 NO_PLAN = PowerSpec()
-SIGN_TEST = "sign_test"
-"""Method of a comparison with too few items to bound the mean: it can show harm, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Judgement:
     p_least: float = 0.0
     """The smallest p-value that so many differing items can give; 0 if it was not computed."""
     sd: float | None = None
-    """Standard deviation of one item's difference; None for absolute limits and without bounds."""
+    """Standard deviation of one item's difference; None for absolute limits, and without bounds unless of a guard."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,6 @@ class ChangeTest:
     """Tolerated loss; None tolerates none."""
     kind: Kind | None = None
     """None is `improve` without a margin and `refresh` with one."""
-    sign_tested: bool = False
-    """With too few items to bound a mean, a sign test may still show that the candidate is worse."""
     min_gain: float | None = 0.0
     """Least gain that must be measured; None as in `contract.least_gain`."""
     planned: PowerSpec = NO_PLAN
@@ -157,10 +151,11 @@ def judge_change(candidate: Floats, reference: Floats, test: ChangeTest, *, clus
         return replace(base, reason=reason, lower=equal.lower, upper=equal.upper)
     shortage = None if same else shortage_of(gains, traits, clusters)
     if shortage is not None:
-        held = replace(base, reason=f"{worth}: {_by(gain)}, but {shortage}.")
-        if not test.sign_tested:
-            return held
-        return _sign_tested(held, gains + (margin or 0.0) * (kind == "anchor"), test, clusters)
+        if kind != "guard":
+            return replace(base, reason=f"{worth}: {_by(gain)}, but {shortage}.")
+        # It can show no harm by itself; next to the other slices it may still be held (`contract.loss_chances`).
+        reason = f"{worth}: {_by(gain)}; {shortage}."
+        return replace(base, verdict="PROMOTE", reason=reason, met=True, sd=spread_of(gains, clusters))
     evidence = weigh_change(
         gains, traits, kind=kind, margin=margin or 0.0, alpha=1 - confidence, clusters=clusters, min_gain=test.min_gain
     )
@@ -192,29 +187,6 @@ def judge_change(candidate: Floats, reference: Floats, test: ChangeTest, *, clus
         p_harm=float(evidence.outcome.p_harm), if_not_blocked=worse, more_items=more, sd=evidence.sd,
         p_least=float(least_p((gains != 0).sum(), n)) if countable and kind == "guard" else 0.0,
     )  # fmt: skip
-
-
-def _sign_tested(held: Judgement, gains: Floats, test: ChangeTest, clusters: Clusters) -> Judgement:
-    """Turn a HOLD for want of items into BLOCK if the candidate is worse on most items (or customers).
-
-    The mean cannot be bounded, but the number of items that got worse is exact at any size.
-    """
-    units = gains if clusters is None else np.bincount(clusters, gains)
-    better, worse = int((units > 0).sum()), int((units < 0).sum())
-    p_harm = float(sign_p(better, worse)) if gains.mean() < 0 else 1.0
-    what = "items" if clusters is None else "customers or groups"
-    counted = f"{held.reason.partition(', but ')[0]}, and worse on {worse} of {len(units)} {what}"
-    found = replace(
-        held, method=SIGN_TEST, p_harm=p_harm, if_not_blocked=counted, p_least=float(sign_p(0, better + worse))
-    )
-    if test.kind == "guard":
-        found = replace(found, met=True, verdict="PROMOTE", reason=f"{counted}: not shown to be worse.")
-    if not p_harm <= 1 - test.confidence:
-        return found
-    level = f"at {100 * test.confidence:g} % confidence"
-    return replace(
-        found, verdict="BLOCK", reason=f"{counted}: that is no chance {level}; only a better candidate can pass."
-    )
 
 
 def _value_items_needed(test: ValueTest, sd: float, clusters: Clusters) -> int | None:

@@ -16,6 +16,7 @@ from schemas.gates import LEAST_ITEMS, AnchorSpec, ChangeThreshold, GateRule, Ga
 from schemas.metrics import RIGHT, SAFETY_NAMES, MetricTraits
 from schemas.verdicts import Part, Passes, Verdict
 from tasks.assess.clusters import Clusters
+from tasks.assess.contract import held_from, loss_chances
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
 from tasks.assess.evidence import (
     UNLABELLED,
@@ -36,6 +37,18 @@ from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind, method_of
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class SliceLoss:
+    """What a slice's loss is worth next to the other slices of its column (`contract.loss_chances`)."""
+
+    chance: float
+    """That it is more than `least`, 0-1."""
+    least: float
+    """In the metric's unit."""
+    is_probable: bool
+    """Whether the candidate is held for it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,8 @@ class Assessment:
     unlabelled: bool = False
     """No judgement, because answers have no labels."""
     passes: Passes | None = None
+    loss: SliceLoss | None = None
+    """Of a guarded slice with a judgement."""
     chances: tuple[float, float] | None = None
     """Of an interim look: the chance that the rule is met with all planned items, before the first answer and now."""
 
@@ -158,7 +173,10 @@ def _decide_by_labels(
 
 def _is_met(assessment: Assessment) -> bool:
     return all(
-        each.judgement is not None and each.judgement.verdict == "PROMOTE" and not each.short
+        each.judgement is not None
+        and each.judgement.verdict == "PROMOTE"
+        and not each.short
+        and not (each.loss and each.loss.is_probable)
         for each in (assessment, *assessment.rivals)
     )
 
@@ -223,7 +241,7 @@ class _Assessor:
                 for each in (self._rule(added, min_items=least), *self._anchor(added, min_items=least))
             ]
         if self._gates.slices is not None:
-            found += [_marked(each, "slices") for each in self._slices(self._gates.slices)]
+            found += _weighed([_marked(each, "slices") for each in self._slices(self._gates.slices)])
         return tuple(found)
 
     def _is_declared(self, added: GateRule) -> bool:
@@ -363,8 +381,7 @@ class _Assessor:
         if reference is not None and paired.reference is not None:
             limit = None
             change = ChangeTest(
-                traits, confidence, reference.name, margin=margin, kind=kind, sign_tested=True, min_gain=min_gain,
-                planned=planned,
+                traits, confidence, reference.name, margin=margin, kind=kind, min_gain=min_gain, planned=planned,
             )  # fmt: skip
             judgement = judge_change(paired.candidate, paired.reference, change, clusters=clusters)
         elif limit is not None:
@@ -439,6 +456,27 @@ class _Assessor:
                 clustered=self._gates.cluster_by is not None,
             ),
         )  # fmt: skip
+
+
+def _weighed(slices: Sequence[Assessment]) -> list[Assessment]:
+    """The slices with the chance that each loses, given the others of its column against the same reference."""
+    columns: dict[tuple[str, str | None], list[tuple[Assessment, Judgement]]] = {}
+    for each in (each for first in slices for each in (first, *first.rivals)):
+        if each.judgement is not None and each.judgement.sd is not None:
+            column = (each.slice or "").partition("=")[0]
+            columns.setdefault((column, each.baseline), []).append((each, each.judgement))
+    least, losses = held_from(len(slices)), dict[int, SliceLoss]()
+    for group in columns.values():
+        gains = [judged.difference if each.higher_is_better else -judged.difference for each, judged in group]
+        variances = [(judged.sd or 0.0) ** 2 for _, judged in group]
+        chances, loss = loss_chances(gains, variances, [each.n_items for each, _ in group])
+        for (each, _), chance in zip(group, chances.tolist(), strict=True):
+            losses[id(each)] = SliceLoss(chance, float(loss), chance > least)
+
+    def weighed(each: Assessment) -> Assessment:
+        return replace(each, loss=losses.get(id(each)), rivals=tuple(map(weighed, each.rivals)))
+
+    return list(map(weighed, slices))
 
 
 def _tolerates_all(judgement: Judgement, traits: MetricTraits, margin: float) -> str | None:

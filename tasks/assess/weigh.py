@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from schemas.metrics import MetricTraits
 from tasks.assess import contract
 from tasks.assess.compare import (
+    HARM_CONTINUITY,
     Bounds,
     MeanEstimate,
     clopper_pearson_interval,
@@ -112,7 +113,8 @@ def weigh_change(
             "anchor": lambda: contract.anchor_outcome(won, lost, counted, margin=margin, alpha=alpha),
             "guard": lambda: contract.guard_outcome(won, lost, counted),
         }[kind]()
-        bounds = tango_interval(won, lost, counted, confidence=confidence)
+        beyond = HARM_CONTINUITY if kind == "anchor" else None
+        bounds = tango_interval(won, lost, counted, confidence=confidence, harm_continuity=beyond)
         exact = Evidence(outcome, bounds, float(gains.std()) * each**0.5)
         if clusters is None or not _carried(estimate):
             return exact
@@ -201,6 +203,15 @@ def shortage_of(values: Floats, traits: MetricTraits, clusters: Clusters) -> str
             f"{MIN_EFFECTIVE}; limit the values, or judge the share of extreme ones with a metric of 0 or 1"
         )
     return None
+
+
+def spread_of(values: Floats, clusters: Clusters) -> float:
+    """Standard deviation of one item's value, as the spread of the clusters' sums shows it; 0 with a single one."""
+    units = values - values.mean()
+    if clusters is not None:
+        units = np.bincount(clusters, units).astype(np.float64)
+    n = len(units)
+    return float((n / max(1, n - 1) * (units**2).sum() / len(values)) ** 0.5) if n > 1 else 0.0
 
 
 def binary_sd(share: float) -> float:

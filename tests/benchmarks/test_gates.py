@@ -12,6 +12,7 @@ from benchmarks.engines.gates import mlflow
 from benchmarks.gates.chart import panels
 from benchmarks.gates.defaults import PLUS3, found, printed, reuse
 from benchmarks.gates.draws import differences
+from benchmarks.gates.guards import EVEN6, EVEN20, UNEVEN, power_lost, ruined
 from benchmarks.gates.league import scored_slices
 from benchmarks.gates.promises import (
     AT_LEAST,
@@ -217,6 +218,15 @@ def test_labels_of_equal_answers_change_no_decision_and_a_slice_that_falls_is_se
     falls = small_slice_falls()
     blind, seen = (slice_pass(np.random.default_rng(12), 4000, falls, top_up=top_up) for top_up in (0, TOP_UP))
     assert seen <= AT_MOST["slice2_pass"] < blind
+
+
+def test_ruined_slices_whose_items_differ_are_held_for_little_power() -> None:
+    generator = np.random.default_rng(13)
+    assert ruined(generator, EVEN6, 4000, differ=0.25) <= AT_MOST["slice6_torn_pass"]
+    assert ruined(generator, UNEVEN, 4000, differ=0.25, top_up=170) <= AT_MOST["slice2_torn_pass"]
+    shown, held = (ruined(generator, EVEN20, 4000, differ=0.2, hold=hold) for hold in (False, True))
+    assert held <= AT_MOST["slice20_pass"] < 0.45 < shown
+    assert max(power_lost(generator, sizes, 4000) for sizes in (EVEN20, EVEN6, (25,) * 40)) <= 0.025
 
 
 def test_slices_as_right_and_wrong_answers_have_their_counts() -> None:

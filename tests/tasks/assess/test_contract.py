@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from benchmarks.gates.simulated import false_pass
-from tasks.assess.compare import clopper_pearson_interval, tango_interval
+from benchmarks.gates.simulated import false_block, false_pass
+from tasks.assess.compare import HARM_CONTINUITY, clopper_pearson_interval, tango_interval
 from tasks.assess.contract import (
     BLOCK,
     HOLD,
@@ -20,6 +20,7 @@ from tasks.assess.contract import (
     guard_outcome,
     holm,
     kept_unless_rejected,
+    loss_chances,
     settle,
     share_outcome,
 )
@@ -59,12 +60,29 @@ def test_a_p_value_that_is_no_number_rejects_nothing_and_keeps_nothing() -> None
 def test_what_decides_is_what_the_shown_bounds_say(counts: tuple[int, int, int], margin: float) -> None:
     gained, lost, n = counts[0], min(counts[1], counts[2] - counts[0]), counts[2]
     bounds = tango_interval(gained, lost, n, confidence=0.95)
+    harm = tango_interval(gained, lost, n, confidence=0.95, harm_continuity=HARM_CONTINUITY)
     outcome = change_outcome(gained, lost, n, margin=margin, alpha=0.05)
     assert bool(outcome.met) == (bounds.lower > -margin and gained > lost)
     assert bool(outcome.p_harm <= 0.05) == (bounds.upper < 0)
     anchored = anchor_outcome(gained, lost, n, margin=0.05, alpha=0.05)
     assert bool(anchored.met) == (bounds.lower > -0.05)
-    assert bool(anchored.p_harm <= 0.05) == (bounds.upper < -0.05)
+    assert bool(anchored.p_harm <= 0.05) == (harm.upper < -0.05)
+
+
+@pytest.mark.parametrize(("n", "margin"), [(180, 0.02), (360, 0.01), (260, 0.03), (280, 0.02)])
+def test_a_candidate_at_the_margin_is_blocked_in_at_most_five_percent(n: int, margin: float) -> None:
+    # With a continuity of a quarter item 7.6 % of n=180 and n=360 are blocked.
+    for share in (1.02, 1.25, 2.0):
+        assert false_block(n, margin, share * margin) <= 0.05
+
+
+def test_a_slice_of_few_items_is_drawn_towards_the_others_and_nothing_follows_from_no_difference() -> None:
+    gains, variances = [0.0] * 9 + [-0.2], [0.1] * 10
+    chances = [float(loss_chances(gains, variances, [50] * 9 + [n])[0][-1]) for n in (2, 10, 50, 500)]
+    assert chances == sorted(chances)
+    assert chances[0] < 0.5 < 0.99 < chances[-1]
+    assert loss_chances([0.0] * 3, [0.0] * 3, [5] * 3)[0].tolist() == [0.0] * 3
+    assert loss_chances([-0.1], [0.0], [5])[0].tolist() == [0.0]  # each item loses as much: nothing to be drawn to
 
 
 @pytest.mark.parametrize("n", [1, 10, 96, 400])

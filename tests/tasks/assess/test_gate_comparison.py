@@ -44,20 +44,19 @@ def losses(mean: float, n_items: int) -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize("n_items", [8, 40, 400])
-def test_a_regression_that_meets_every_threshold_is_blocked(n_items: int, judge: Judge) -> None:
+def test_a_regression_that_meets_every_threshold_is_not_promoted(n_items: int, judge: Judge) -> None:
     decision = judge({"rules": [FINISHED]}, losses(4.96, n_items), losses(3.52, n_items))
-    assert decision.verdict == "BLOCK"
+    assert decision.verdict == ("BLOCK" if n_items == 400 else "HOLD")  # under 320 items no mean is bounded
     met, compared = decision.findings
     assert met.verdict == "PROMOTE"
     assert compared.rule == (
         "heldout_loss is better than champion (version 3), and at most 0.05 worse at the confidence (gates.compare)"
     )
-    assert compared.method == ("bootstrap_t" if n_items == 400 else "sign_test")
-    assert "only a better candidate can pass" in compared.reason
+    assert ("only a better candidate can pass" if n_items == 400 else "needs 320, whatever") in compared.reason
 
 
 def test_before_the_first_champion_the_base_model_is_the_reference(judge: Judge) -> None:
-    worse = judge({"rules": [FINISHED]}, losses(4.96, 40), None, losses(3.52, 40))
+    worse = judge({"rules": [FINISHED]}, losses(4.96, 400), None, losses(3.52, 400))
     assert worse.verdict == "BLOCK"
     assert "improves on best_baseline (zero_shot), as there is no champion (gates.compare)" in worse.findings[1].rule
     assert judge({"rules": [FINISHED]}, losses(3.0, 400), None, losses(3.52, 400)).verdict == "PROMOTE"
