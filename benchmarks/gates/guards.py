@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.gates.simulated import ALPHA, DISCORDANCE, false_block, guarded
-from schemas.artifacts import GateDecision, Scores
-from schemas.gates import GateRule, GatesSpec, SliceGuard
+from schemas.artifacts import EvalSet, GateDecision, Scores
+from schemas.evaluation import EvaluateSpec
+from schemas.gates import ChangeThreshold, CompareSpec, GateRule, GatesSpec, SliceGuard
+from schemas.metrics import SqlMetric, traits_by_name
 from tasks.assess.contract import PROMOTE, change_outcome
 from tasks.assess.gate import TOP_UP_LOSS, TOP_UP_POWER, GateContext, JudgedArms, decide
+from tasks.assess.metric_check import check_metrics, metric_findings
 from tasks.assess.power import paired_items_needed
 
 Floats = NDArray[np.float64]
@@ -40,6 +43,7 @@ def guards(*, quick: bool, seed: int = 20260601) -> dict[str, object]:
     )
     verdicts = better_on_average(generator(), n_decided)
     return {
+        "metrics_misjudged": misjudged_metrics(),
         "margin_block": blocked_at_the_margin(quick=quick),
         "better_block": verdicts.count("BLOCK") / len(verdicts),
         "better_held": verdicts.count("HOLD") / len(verdicts),
@@ -93,6 +97,36 @@ def decided(candidate: Floats, champion: Floats, slices: Sequence[str], *, metri
         out.mkdir()
         judged = JudgedArms(candidate=arms[0], champion=arms[1])
         return decide(judged=judged, gates=gates, context=GateContext(champion_version="1"), out=out)
+
+
+GAMED = ("contains(p.text, i.answer)", "contains(lower(p.text), 'thank') AND contains(p.text, i.category)")
+HONEST = ("p.text = i.answer", "regexp_extract(p.text, '\\[(\\w+)\\]', 1) = i.category")
+LABELS = ("billing", "delivery", "returns", "account")
+
+
+def misjudged_metrics(n: int = 100) -> int:
+    """Metrics of which a user's comparison is misjudged: those that an answer with all labels meets and that may
+    compare, and those that it does not meet and that may not."""
+    rows = [
+        {"item_id": f"i{number}", "ticket_id": f"i{number}", "category": label,
+         "answer": f"[{label}] Thank you, case {number * number}."}
+        for number in range(n) for label in (LABELS[number % len(LABELS)],)
+    ]  # fmt: skip
+    wrong = 0
+    for select in (*GAMED, *HONEST):
+        query = f"SELECT p.item_id, ({select})::INT AS value FROM predictions p JOIN items i USING (item_id)"
+        own = EvaluateSpec(metrics=(SqlMetric(uses="sql", name="own", select=query),), slices=())
+        rule = GateRule(metric="own", change_threshold=ChangeThreshold())
+        gates = GatesSpec(rules=(rule,), compare=CompareSpec(metric="own"))
+        with tempfile.TemporaryDirectory(prefix="tunegate-bench-") as folder:
+            pq.write_table(pa.Table.from_pylist(rows), Path(folder, "items.parquet"))
+            items, out = EvalSet(root=Path(folder), n_items=n, n_available=n), Path(folder, "check")
+            out.mkdir()
+            known = traits_by_name(own.traits())
+            evidence = check_metrics(out=out, items=items, evaluate=own)
+            [found] = metric_findings([evidence], gates, metrics=("own",), known=known)
+        wrong += (found.verdict == "PROMOTE") == (select in GAMED)
+    return wrong
 
 
 def ruined(

@@ -39,7 +39,7 @@ AT_MOST: Mapping[str, float] = {
     "best_of_4_block": 0.05, "refresh_equal": 0.20, "refresh_year": 0.20, "looks3_items": 730, "tails_pass": 0.065,
     "collapse_not_blocked": 0, "judge_calls_identical": 0,
     "margin_block": 0.05, "better_block": 0.05, "slice6_torn_pass": 0.07, "slice2_torn_pass": 0.07,
-    "slice20_pass": 0.35, "slices_power_loss": 0.02,
+    "slice20_pass": 0.35, "slices_power_loss": 0.02, "metrics_misjudged": 0,
     "defaults_frozen_weeks": 0, "defaults_reuse_pass": 0.05,
     "defaults_regressions_year": 0.20, "defaults_printed_off": 0.03, "defaults_final_loss": 0.01,
     "defaults_below_best": 0.015,
@@ -74,6 +74,8 @@ ABOUT: Mapping[str, str] = {
     "slice20_pass": "promoted although one of 20 slices of 50 items falls by 15 points, 20 % of its items differ",
     "slices_power_loss": "chance to be promoted that the hold for a probable loss costs a candidate 3 points better, "
     "worst of 6 to 40 slices",
+    "metrics_misjudged": "metrics of a user that may compare although an answer with all labels meets them, or may not "
+    "although it does not, of two each",
     "defaults_frozen_weeks": "gate of `init`: weeks of two years with HOLD for the budget while 50 items are unused",
     "defaults_reuse_pass": "gate of `init`: promoted at the margin, two years on items that are used again",
     "defaults_regressions_year": "gate of `init`: regressions of more than a point promoted in a year, worst of five "

@@ -1,8 +1,8 @@
 """Check that a declared metric which alone compares with the champion distinguishes right answers from wrong ones.
 
-A metric that is always 1 finds no candidate worse. So the metric also scores answers that no model
-gave: the reference answers, those of other items, and empty ones. It must favour the first by more than the loss that
-its rule tolerates, and not by chance. `flows/prepare.py` adds the step, `tasks/assess/gate.py` the finding.
+A metric that is always 1 finds no candidate worse. So the metric also scores answers that no model gave: the reference
+answers, those of other items, several references joined, and empty ones. It must favour the first by more than the loss
+that its rule tolerates, and not by chance. `flows/prepare.py` adds the step, `tasks/assess/gate.py` the finding.
 
 Source: ICH E10 (2000), Choice of Control Group in Clinical Trials, section 1.5: a comparison that shows two treatments
 to be alike needs assay sensitivity, the ability to tell an effective from an ineffective one.
@@ -34,7 +34,9 @@ from tasks.storage.files import write_json
 
 METRIC_CHECK = "metric_check"
 RULE = "the metric of the comparison distinguishes right answers from wrong ones"
-WRONG = {"swapped": "those of other items", "empty": "empty ones"}
+WRONG = {"swapped": "those of other items", "joined": "several of them joined", "empty": "empty ones"}
+MOST_JOINED = 8
+"""References in one answer: all labels of most files, and a long reply."""
 SETS = {"reference": "the reference answers", **WRONG}
 
 
@@ -52,7 +54,12 @@ def check_metrics(out: Path, *, items: EvalSet, evaluate: EvaluateSpec) -> Check
     reference = dict(zip(map(str, table["item_id"]), map(str, table["answer"]), strict=True))
     extra = extra_items(items)
     planned = {item: answer for item, answer in reference.items() if item not in extra}
-    given = {"reference": reference, "swapped": reference | _swapped(planned), "empty": dict.fromkeys(reference, "")}
+    given = {
+        "reference": reference,
+        "swapped": reference | _swapped(planned),
+        "joined": reference | _joined(planned),
+        "empty": dict.fromkeys(reference, ""),
+    }
     values: dict[str, float | None] = {}
     for metric in evaluate.metrics:  # each alone: one that fails says nothing of the others
         name, alone = metric.traits().name, evaluate.model_copy(update={"metrics": (metric,)})
@@ -145,9 +152,8 @@ def _favours_reference(
         return False, f"{name} has no value for {' and '.join(missing)}: its code must return a number for any answer"
     right, *wrong = (mean or 0.0 for mean in means.values())
     least = min(sign * (right - mean) for mean in wrong)
-    reason = f"{name} is {right:.3f} for the reference answers, " + " and ".join(
-        f"{mean:.3f} for {shown}" for mean, shown in zip(wrong, WRONG.values(), strict=True)
-    )
+    *others, last = (f"{mean:.3f} for {shown}" for mean, shown in zip(wrong, WRONG.values(), strict=True))
+    reason = f"{name} is {right:.3f} for the reference answers, {', '.join(others)} and {last}"
     if least <= tolerated:
         if least > 0:
             reason += f", and a loss of {tolerated:g} is tolerated: a margin under {least:.3g} would do"
@@ -167,6 +173,24 @@ def _swapped(reference: Mapping[str, str]) -> dict[str, str]:
     order = sorted(reference, key=lambda item: (reference[item], item))
     step = max((len(order) // 2, *Counter(reference.values()).values()))
     return {item: reference[order[(place + step) % len(order)]] for place, item in enumerate(order)}
+
+
+def _joined(reference: Mapping[str, str]) -> dict[str, str]:
+    """Give every item several different references, its own in the middle: an answer that lists all labels is right
+    wherever the metric looks for the right one anywhere.
+
+    >>> _joined({"a": "billing", "b": "delivery", "c": "returns"})["b"].split()
+    ['returns', 'delivery', 'billing']
+    """
+    different = sorted(set(reference.values()))
+    step = max(1, len(different) // MOST_JOINED)
+    answers = {}
+    for place, own in enumerate(different):
+        others = [different[(place + step * number) % len(different)] for number in range(1, MOST_JOINED)]
+        others = list(dict.fromkeys(text for text in others if text != own))
+        middle = (len(others) + 1) // 2
+        answers[own] = "\n".join([*others[:middle], own, *others[middle:]])
+    return {item: answers[text] for item, text in reference.items()}
 
 
 @contextmanager

@@ -78,7 +78,8 @@ def test_a_metric_that_is_always_1_promotes_nothing(workplace: Workplace) -> Non
     assert done.returncode == 8
     said = " ".join(done.stderr.split())
     assert (
-        "answered is 1.000 for the reference answers, 1.000 for those of other items and 1.000 for empty ones" in said
+        "answered is 1.000 for the reference answers, 1.000 for those of other items, 1.000 for several of them joined "
+        "and 1.000 for empty ones" in said
     )
     assert workplace.json("runs")["runs"][0]["verdict"] == "HOLD"
 

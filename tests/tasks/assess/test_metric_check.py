@@ -105,12 +105,39 @@ def test_a_metric_that_favours_the_right_answers_makes_the_comparison(judge: Cal
     decision = judge(gated(EQUAL), [1.0] * N, [1.0] * N)
     assert decision.verdict == "PROMOTE"
     assert decision.findings[-1].reason == (
-        "own is 1.000 for the reference answers, 0.000 for those of other items and 0.000 for empty ones."
+        "own is 1.000 for the reference answers, 0.000 for those of other items, 0.000 for several of them joined and "
+        "0.000 for empty ones."
     )
     wrong = judge(gated(EQUAL.replace("=", "<>", 1), higher=False), [0.0] * N, [0.0] * N)
     assert wrong.verdict == "PROMOTE", "lower is better"
     upside_down = judge(gated(EQUAL.replace("=", "<>", 1)), [1.0] * N, [1.0] * N)
     assert upside_down.verdict == "HOLD"
+
+
+LABEL = {"first": "regexp_extract(p.text, 'queue .')", "last": "right(p.text, 7)"}
+
+
+@pytest.mark.parametrize(
+    "read", ["p.text LIKE '%' || i.answer || '%'", *(f"{each} = i.answer" for each in LABEL.values())]
+)
+def test_an_answer_that_lists_all_labels_is_not_as_right_as_the_label(
+    read: str, judge: Callable[..., GateDecision], check: Callable[[Any], CheckEvidence]
+) -> None:
+    spec = gated(EQUAL.replace("p.text = i.answer", read), mode="improve")
+    values, anywhere = check(spec).values, "LIKE" in read
+    assert values["own_joined"] == (1 if anywhere else 0)
+    decision = judge(spec, [1.0] * N, [0.0] * N)
+    assert decision.verdict == ("HOLD" if anywhere else "PROMOTE")
+    assert ("1.000 for several of them joined" in decision.reason) == anywhere
+
+
+def test_chrf_and_overlap_favour_one_reference_over_several(
+    make_items: Callable[..., EvalSet], new_folder: Callable[[], Path]
+) -> None:
+    rows = [{"ticket_id": f"i{n:06d}", "answer": f"[queue {n % 7}]\nWe repaired part {n * n}."} for n in range(N)]
+    spec = pipeline_spec(evaluate={"metrics": [{"uses": "rouge", "variant": "rouge_l"}]})
+    values = check_metrics(out=new_folder(), items=make_items(rows), evaluate=spec.evaluate).values
+    assert (values["rouge_l_reference"] or 0) > (values["rouge_l_joined"] or 1) + 0.3
 
 
 def test_the_difference_must_be_more_than_the_rule_tolerates(judge: Callable[..., GateDecision]) -> None:
