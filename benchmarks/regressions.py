@@ -233,7 +233,7 @@ def toy_world(folder: Path) -> World:
         "gates": {
             "min_items": 100,
             "round_trip": None,
-            "latency": {"p95_ratio_max": 1.5, "n_prompts": 4, "repeats": 1},
+            "latency": {"p95_ratio_max": 1.5, "n_prompts": 4},
             "cost": {"machine": "l4"},
             "slices": {"by": ["product"]},
             "forgetting": {"margin": 0.35, "max_items": toy.SUITE_ITEMS, "max_new_tokens": 12},

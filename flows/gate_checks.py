@@ -128,6 +128,7 @@ class CheckAdder:
             "reference_trained": None if champion is None else champion.trained,
             "usd_per_hour": None if cost is None else find_gpu(cost.machine).usd_per_hour,
             "usd_per_1k_max": None if cost is None else cost.usd_per_1k_max,
+            "confidence": spec.gates.confidence,
             # judge
             "candidate": answers["tuned"],
             "reference": None if before is None else answers[before],

@@ -122,8 +122,8 @@ class SliceGuard(Spec):
     """Metric that must not get worse in any slice."""
     top_up: int = Field(default=0, ge=0)
     """Smaller slices get further held-out items up to this number, from the test split. They count for this guard and
-    for no rule. 100 items nearly always show a loss of 15 points, 50 about half the time; where models differ on more of
-    them than in the other slices it takes more, and the verdict says how many."""
+    for no rule. 100 items nearly always show a loss of 15 points, 50 about half the time; where models differ on more
+    of them than in the other slices it takes more, and the verdict says how many."""
 
 
 class AnchorSpec(Spec):

@@ -21,6 +21,7 @@ from schemas.metrics import SqlMetric, traits_by_name
 from tasks.assess.contract import PROMOTE, change_outcome
 from tasks.assess.gate import TOP_UP_LOSS, TOP_UP_POWER, GateContext, JudgedArms, decide
 from tasks.assess.metric_check import check_metrics, metric_findings
+from tasks.assess.pace import EXCEEDED, KEPT, percentile_shown
 from tasks.assess.power import paired_items_needed
 
 Floats = NDArray[np.float64]
@@ -28,6 +29,8 @@ Counts = NDArray[np.int64]
 EVEN20, EVEN6 = (50,) * 20, (166,) * 6
 UNEVEN = (500, 200, 120, 80, 50, 30, 20)
 GAIN = 0.03
+TIMED, LIMIT = (16, 64, 250), 1.25
+"""Held-out items whose answers are timed, and the limit of the ratio."""
 
 
 def guards(*, quick: bool, seed: int = 20260601) -> dict[str, object]:
@@ -42,7 +45,14 @@ def guards(*, quick: bool, seed: int = 20260601) -> dict[str, object]:
         TOP_UP_LOSS, discordance=0.25, confidence=1 - ALPHA / (len(UNEVEN) + 1), power=TOP_UP_POWER
     )
     verdicts = better_on_average(generator(), n_decided)
+    runs = 1000 if quick else 10_000
+    equal = [timed(generator(), runs, ratio=1.0, limit=LIMIT, n=n) for n in TIMED]
+    at_limit = [timed(generator(), runs, ratio=LIMIT, limit=LIMIT, n=n) for n in TIMED]
     return {
+        "latency_equal_block": max(blocked for _, blocked in equal),
+        "latency_limit_pass": max(met for met, _ in at_limit),
+        "latency_limit_block": max(blocked for _, blocked in at_limit),
+        "latency_equal_pass": equal[-1][0],
         "metrics_misjudged": misjudged_metrics(),
         "margin_block": blocked_at_the_margin(quick=quick),
         "better_block": verdicts.count("BLOCK") / len(verdicts),
@@ -127,6 +137,26 @@ def misjudged_metrics(n: int = 100) -> int:
             [found] = metric_findings([evidence], gates, metrics=("own",), known=known)
         wrong += (found.verdict == "PROMOTE") == (select in GAMED)
     return wrong
+
+
+def timed(generator: np.random.Generator, reps: int, *, ratio: float, limit: float, n: int) -> tuple[float, float]:
+    """Shares of the candidates that are met and blocked for their p95 of seconds, slower by `ratio`; worst of two.
+
+    Seconds are log-normal with a spread of 0.4, and correlated by 0.5 or 0.95 between the models, as answers of similar
+    length are; the clock adds 5 %.
+    """
+    found = []
+    for correlation in (0.5, 0.95):
+        own, codes = (1 - correlation) ** 0.5, []
+        for _ in range(reps):
+            shared = correlation**0.5 * generator.standard_normal(n)
+            ours, theirs = (
+                np.exp(0.4 * (shared + own * generator.standard_normal(n)) + 0.05 * generator.standard_normal(n))
+                for _ in range(2)
+            )
+            codes.append(percentile_shown(ratio * ours, theirs, ratio_max=limit, alpha=ALPHA))
+        found.append((codes.count(KEPT) / reps, codes.count(EXCEEDED) / reps))
+    return max(met for met, _ in found), max(blocked for _, blocked in found)
 
 
 def ruined(

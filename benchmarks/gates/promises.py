@@ -40,11 +40,17 @@ AT_MOST: Mapping[str, float] = {
     "collapse_not_blocked": 0, "judge_calls_identical": 0,
     "margin_block": 0.05, "better_block": 0.05, "slice6_torn_pass": 0.07, "slice2_torn_pass": 0.07,
     "slice20_pass": 0.35, "slices_power_loss": 0.02, "metrics_misjudged": 0,
+    "latency_equal_block": 0.05, "latency_limit_pass": 0.065, "latency_limit_block": 0.065,
     "defaults_frozen_weeks": 0, "defaults_reuse_pass": 0.05,
     "defaults_regressions_year": 0.20, "defaults_printed_off": 0.03, "defaults_final_loss": 0.01,
     "defaults_below_best": 0.015,
 }  # fmt: skip
-AT_LEAST: Mapping[str, float] = {"p_plus3": 0.8, "refresh_plus3": 0.95, "defaults_plus3": 0.8}
+AT_LEAST: Mapping[str, float] = {
+    "p_plus3": 0.8,
+    "refresh_plus3": 0.95,
+    "defaults_plus3": 0.8,
+    "latency_equal_pass": 0.8,
+}
 ABOUT: Mapping[str, str] = {
     "p_minus3": "`improve`, n=1000: promoted if 3 points worse",
     "p_equal": "`improve`, n=1000: promoted if equal",
@@ -74,6 +80,10 @@ ABOUT: Mapping[str, str] = {
     "slice20_pass": "promoted although one of 20 slices of 50 items falls by 15 points, 20 % of its items differ",
     "slices_power_loss": "chance to be promoted that the hold for a probable loss costs a candidate 3 points better, "
     "worst of 6 to 40 slices",
+    "latency_equal_block": "p95 of seconds at most 1.25 times, 16, 64 and 250 items timed: equal model blocked",
+    "latency_limit_pass": "the same: a model that is slower by just 1.25 passes (nominal 5 %)",
+    "latency_limit_block": "the same: it is blocked (nominal 5 %)",
+    "latency_equal_pass": "the same, 250 items: an equal model passes, worst of two correlations",
     "metrics_misjudged": "metrics of a user that may compare although an answer with all labels meets them, or may not "
     "although it does not, of two each",
     "defaults_frozen_weeks": "gate of `init`: weeks of two years with HOLD for the budget while 50 items are unused",

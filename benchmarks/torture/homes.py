@@ -60,7 +60,7 @@ def _write(folder: Path, rows: list[dict[str, Any]], pipeline: Document) -> None
 
 ANSWERED = """
 SELECT p.item_id, (p.text <> '' AND NOT EXISTS (
-  FROM items AS other WHERE other.answer = p.text AND other.answer <> mine.answer
+  FROM items AS other WHERE contains(p.text, other.answer) AND other.answer <> mine.answer
 ))::INT AS value FROM predictions AS p JOIN items AS mine USING (item_id)
 """
 """0 for no answer or that of another ticket: a small model is never right, and 0 against 0 compares nothing."""

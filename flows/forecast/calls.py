@@ -15,7 +15,7 @@ from flows.records.timings import read_timings
 from flows.views.costs import newest_run
 from flows.workspace.settings import Settings
 from schemas.artifacts import EvalSet, Splits
-from schemas.checks import JudgeSpec, LatencySpec
+from schemas.checks import CURVE_PROMPTS, REPORTED_PROMPTS, JudgeSpec, LatencySpec
 from schemas.pipeline import PipelineSpec
 from tasks.assess.economics import PriceBook, read_prices
 from tasks.assess.llm_judge import MAX_NEW_TOKENS, read_labels
@@ -78,7 +78,13 @@ def planned_calls(
         found.append(judge_calls(judge, items=known, n_items=n_items, n_labels=n_labels, book=book))
     if latency is not None and _will_run(steps.get("latency")):
         against = "the champion" if has_champion else "the base model"
-        found.append(latency_calls(latency, against=against, seconds_each=_seconds_each(spec, settings)))
+        limited = latency.p95_ratio_max is not None or (spec.gates.cost and spec.gates.cost.usd_per_1k_max) is not None
+        at_most = known.n_items if known is not None else n_items
+        found.append(
+            latency_calls(
+                latency, n_items=at_most, limited=limited, against=against, seconds_each=_seconds_each(spec, settings)
+            )
+        )
     return found
 
 
@@ -130,15 +136,29 @@ def endpoint_calls(
     return _priced(Calls(what, known, tokens_in=tokens_in, tokens_out=out), model=model, place=place, book=book)
 
 
-def latency_calls(spec: LatencySpec, *, against: str, seconds_each: float | None) -> Calls:
+def latency_calls(
+    spec: LatencySpec, *, n_items: int | None, limited: bool, against: str, seconds_each: float | None
+) -> Calls:
     """Single answers of the candidate and of the model that it is compared with.
 
     Args:
+        n_items: Held-out items; None before they are known.
+        limited: Whether a limit is declared, so that all items are timed unless the machine only reports.
         seconds_each: Mean of both models in the last run that measured them.
     """
-    sizes = [size for size in spec.batch_sizes if size <= spec.n_prompts]
-    calls = MODELS * (spec.n_prompts * spec.repeats + 1) + sum(spec.n_prompts // size * size for size in sizes)
-    note = f"{spec.n_prompts} prompts, {spec.repeats} rounds, alternating with {against}; both models in memory"
+    limited = limited and spec.n_prompts is None
+    if n_items is None:
+        if limited:
+            return Calls("latency check", None, note="known after curation")
+        n_items = spec.n_prompts or REPORTED_PROMPTS
+    n_prompts = spec.prompts_of(n_items, decides=limited)
+    n_batched = min(n_prompts, CURVE_PROMPTS)
+    sizes = [size for size in spec.batch_sizes if size <= n_batched]
+    calls = MODELS * (n_prompts * spec.repeats + 1) + sum(n_batched // size * size for size in sizes)
+    rounds = f", {spec.repeats} rounds" * (spec.repeats > 1)
+    note = f"{n_prompts} prompts{rounds}, alternating with {against}; both models in memory"
+    if limited and spec.on_cpu == "report":
+        note += f"; on a CPU, which only reports, {REPORTED_PROMPTS} prompts"
     if sizes:
         note += f"; the candidate again in batches of {', '.join(map(str, sizes))}"
     return Calls("latency check", calls, seconds=None if seconds_each is None else seconds_each * calls, note=note)

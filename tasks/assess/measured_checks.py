@@ -13,7 +13,18 @@ from schemas.gates import GatesSpec
 from schemas.verdicts import EXPOSURE, Finding, Part, Verdict
 from tasks.assess.check import Measurement, finding, judge_of, measured
 from tasks.assess.contamination import REASONS
+from tasks.assess.pace import EXCEEDED, KEPT, NOT_SHOWN
 
+_SHOWN: dict[float | None, tuple[Verdict, str]] = {
+    KEPT: ("PROMOTE", "the limit is shown to be kept"),
+    NOT_SHOWN: (
+        "HOLD",
+        "it is neither shown to be kept nor to be exceeded, and more items would decide (gates.latency.n_prompts, "
+        "evaluate.max_items)",
+    ),
+    EXCEEDED: ("BLOCK", "the limit is shown to be exceeded, and only a faster candidate can pass"),
+}
+_METHODS = {"latency": "sign_test_beyond_p95", "cost": "bootstrap_t"}
 FLOAT32_BOUND = 1e-3
 HALF_BOUND = 0.1
 """Nats per token by which the loss of a reference answer may differ in a new process."""
@@ -121,21 +132,20 @@ def judge_pace(evidence: CheckEvidence, specs: tuple[LatencySpec, CostSpec | Non
 def _pace_finding(
     part: Part, rule: str, evidence: CheckEvidence, *, limit: float | None, latency: LatencySpec
 ) -> Finding:
-    rounds, kept = evidence.values.get("rounds"), evidence.values.get(f"{part}_within")
-    on_cpu = evidence.values.get("cuda") == 0
-    timed = f"{evidence.n_items} answers in {rounds or 0:.0f} rounds, alternating with the reference"
+    shown, on_cpu = evidence.values.get(f"{part}_shown"), evidence.values.get("cuda") == 0
+    timed = f"{evidence.n_items} items were answered one by one, alternating with the reference"
     decides = limit is not None and not (on_cpu and latency.on_cpu == "report")
     verdict: Verdict = "HOLD"
     if limit is None:
         reason = f"{timed}; no limit is declared; {SHOWN}."
-    elif rounds is None or kept is None or not 0 <= kept <= rounds or not rounds >= 1 or evidence.n_items < 1:
+    elif shown not in _SHOWN or evidence.n_items < 1:
         verdict, decides, reason = "ERROR", True, "it was not measured; run again."
     else:
-        reason = f"{timed}; within the limit in {kept:.0f}; {SHOWN}."
-        verdict = "PROMOTE" if kept == rounds else "BLOCK" if kept == 0 else "HOLD"
+        verdict, found = _SHOWN[shown]
+        reason = f"{timed}; at the confidence {found}; {SHOWN}."
         if not decides:
             reason = f"{reason[:-1]}; on a CPU this is only reported (gates.latency.on_cpu)."
     return Finding(
         rule=rule, metric=part, verdict=verdict, n_items=evidence.n_items, candidate=None, limit=limit,
-        method="rounds", reason=reason, higher_is_better=False, part=part, decides=decides,
+        method=_METHODS[part], reason=reason, higher_is_better=False, part=part, decides=decides,
     )  # fmt: skip

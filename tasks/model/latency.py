@@ -1,7 +1,7 @@
 """How long an answer takes: the candidate and the model that it would replace alternate, one ticket at a time.
 
 Seconds differ between runs, so they go to `progress` (kept outside the store) and not into a file that a digest covers;
-the evidence says in how many rounds each declared limit was met. A step of flows/gate_checks.py.
+the evidence says of each declared limit whether it is shown to be kept or exceeded. A step of flows/gate_checks.py.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean, median
 
 from schemas.artifacts import CheckEvidence, ModelRef, PromptSet, TrainedRef
-from schemas.checks import LatencySpec
+from schemas.checks import CURVE_PROMPTS, LatencySpec
 from schemas.evaluation import DecodingSpec
 from tasks.assess.economics import hosted_usd_per_query
+from tasks.assess.pace import mean_shown, percentile_shown
 from tasks.model.answer_engine import Engine, greedy
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
@@ -41,27 +43,34 @@ def measure_latency(
     spec: LatencySpec,
     usd_per_hour: float | None = None,
     usd_per_1k_max: float | None = None,
+    confidence: float = 0.95,
     progress: Progress = silent,
 ) -> CheckEvidence:
-    """Write `evidence.json`: the items, and the number of rounds that met each limit; report the seconds.
+    """Write `evidence.json`: the items, and what is shown of each limit; report the seconds.
 
     Args:
+        confidence: One-sided, with which a limit is shown to be kept, and to be exceeded.
         reference_trained: The champion; None, before there is one, measures its base.
         usd_per_hour: Price of this machine; None computes no cost.
     """
-    ours, prompts_by_item, cuda = _answerer(prompts, model, trained, decoding, spec)
-    theirs, _, _ = _answerer(reference_prompts, reference_model, reference_trained, decoding, spec)
+    decides = spec.on_cpu == "judge" or cuda_is_there()
+    limited = spec.p95_ratio_max is not None or usd_per_1k_max is not None
+    n_prompts = spec.prompts_of(prompts.n_items, decides=decides and limited)
+    ours, prompts_by_item = _answerer(prompts, model, trained, decoding, n_prompts)
+    theirs, _ = _answerer(reference_prompts, reference_model, reference_trained, decoding, n_prompts)
     items = sorted(prompts_by_item)
     rounds = take_rounds(
         lambda item: ours([item]), lambda item: theirs([item]), items, repeats=spec.repeats
     )  # fmt: skip
     figures, values = summarise_rounds(
-        rounds, p95_ratio_max=spec.p95_ratio_max, usd_per_hour=usd_per_hour, usd_per_1k_max=usd_per_1k_max
-    )
-    largest = min(len(items), decoding.batch_size)
-    figures |= batching_curve(ours, items, sizes=[size for size in spec.batch_sizes if size <= largest])
+        rounds, p95_ratio_max=spec.p95_ratio_max, usd_per_hour=usd_per_hour, usd_per_1k_max=usd_per_1k_max,
+        alpha=1 - confidence,
+    )  # fmt: skip
+    batched = items[:CURVE_PROMPTS]
+    largest = min(len(batched), decoding.batch_size)
+    figures |= batching_curve(ours, batched, sizes=[size for size in spec.batch_sizes if size <= largest])
     progress(len(items) * spec.repeats, len(items) * spec.repeats, "answers", **figures)
-    values |= {"cuda": float(cuda), "against_champion": float(reference_trained is not None)}
+    values |= {"cuda": float(cuda_is_there()), "against_champion": float(reference_trained is not None)}
     write_json(out / "evidence.json", {"items": items, **values})
     return CheckEvidence(root=out, check="latency", n_items=len(items), values=values)
 
@@ -102,38 +111,39 @@ def batching_curve(
 
 
 def summarise_rounds(
-    rounds: Rounds, *, p95_ratio_max: float | None, usd_per_hour: float | None, usd_per_1k_max: float | None
+    rounds: Rounds,
+    *,
+    p95_ratio_max: float | None,
+    usd_per_hour: float | None,
+    usd_per_1k_max: float | None,
+    alpha: float = 0.05,
 ) -> tuple[dict[str, float], dict[str, float | None]]:
-    """Figures in seconds, tokens per second and dollars, and the number of rounds that met each limit.
+    """Figures in seconds, tokens per second and dollars, and of each limit whether it is shown to be kept (1) or
+    exceeded (-1).
 
     >>> rounds = [([(1.0, 5), (3.0, 5)], [(2.0, 4), (2.5, 4)])]
-    >>> figures, kept = summarise_rounds(rounds, p95_ratio_max=1.1, usd_per_hour=3.6, usd_per_1k_max=2.0)
-    >>> figures["latency_p95_s"], figures["tokens_per_s"], figures["usd_per_1k"], kept["latency_within"]
+    >>> figures, shown = summarise_rounds(rounds, p95_ratio_max=1.1, usd_per_hour=3.6, usd_per_1k_max=2.0)
+    >>> figures["latency_p95_s"], figures["tokens_per_s"], figures["usd_per_1k"], shown["latency_shown"]
     (3.0, 2.5, 2.0, 0.0)
     """
-    figures = {}
+    figures, of_items = {}, []
     for prefix, who in (("", 0), ("reference_", 1)):
-        timed = [timing for one in rounds for timing in one[who]]
-        seconds = [second for second, _ in timed]
+        seconds = [median(one[who][place][0] for one in rounds) for place in range(len(rounds[0][who]))]
+        of_items.append(seconds)
         figures[f"{prefix}latency_p50_s"] = percentile(seconds, 0.5)
         figures[f"{prefix}latency_p95_s"] = percentile(seconds, 0.95)
-        figures[f"{prefix}tokens_per_s"] = sum(tokens for _, tokens in timed) / sum(seconds)
-    ratios = [percentile([s for s, _ in a], 0.95) / percentile([s for s, _ in b], 0.95) for a, b in rounds]
-    kept: dict[str, float | None] = {
-        "rounds": float(len(rounds)),
-        "latency_within": None if p95_ratio_max is None else float(sum(ratio <= p95_ratio_max for ratio in ratios)),
-        "cost_within": None,
-    }
+        tokens = sum(count for one in rounds for _, count in one[who])
+        figures[f"{prefix}tokens_per_s"] = tokens / sum(second for one in rounds for second, _ in one[who])
+    ours, theirs = of_items
+    shown: dict[str, float | None] = {"latency_shown": None, "cost_shown": None}
+    if p95_ratio_max is not None:
+        shown["latency_shown"] = float(percentile_shown(ours, theirs, ratio_max=p95_ratio_max, alpha=alpha))
     if usd_per_hour is not None:
-        costs = [
-            1000
-            * hosted_usd_per_query(usd_per_hour=usd_per_hour, seconds_per_query=sum(s for s, _ in ours) / len(ours))
-            for ours, _ in rounds
-        ]
-        figures["usd_per_1k"] = sum(costs) / len(costs)
+        costs = [1000 * hosted_usd_per_query(usd_per_hour=usd_per_hour, seconds_per_query=each) for each in ours]
+        figures["usd_per_1k"] = fmean(costs)
         if usd_per_1k_max is not None:
-            kept["cost_within"] = float(sum(cost <= usd_per_1k_max for cost in costs))
-    return figures, kept
+            shown["cost_shown"] = float(mean_shown(costs, limit=usd_per_1k_max, alpha=alpha))
+    return figures, shown
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -145,14 +155,21 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
+def cuda_is_there() -> bool:
+    """Whether answers are computed on a GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _answerer(
-    prompts: PromptSet, model: ModelRef, trained: TrainedRef | None, decoding: DecodingSpec, spec: LatencySpec
-) -> tuple[Callable[[Sequence[str]], Timing], dict[str, list[int]], bool]:
-    """A function that answers items as one batch and times it, the prompts by item, and whether it runs on a GPU."""
+    prompts: PromptSet, model: ModelRef, trained: TrainedRef | None, decoding: DecodingSpec, n_prompts: int
+) -> tuple[Callable[[Sequence[str]], Timing], dict[str, list[int]]]:
+    """A function that answers items as one batch and times it, and the prompts by item."""
     import torch
 
     codec = ChatCodec.of(load_tokenizer(model), prompts.format)
-    chosen = sorted(read_items(prompts, codec), key=lambda item: item.item_id)[: spec.n_prompts]
+    chosen = sorted(read_items(prompts, codec), key=lambda item: item.item_id)[:n_prompts]
     prompts_by_item = {item.item_id: item.prompt for item in chosen}
     # Read only the first token in advance: the shared prefix counts, as it does for a first request.
     prefix = min(prompts_by_item.values())[:1]
@@ -165,4 +182,4 @@ def _answerer(
             tokens = greedy(reading, len(batch), decoding.max_new_tokens, engine.stops)
         return time.perf_counter() - began, sum(map(len, tokens))
 
-    return answer, prompts_by_item, torch.cuda.is_available()
+    return answer, prompts_by_item

@@ -87,8 +87,8 @@ ANSWERED: dict[str, Any] = {
     "uses": "sql",
     "name": "answered",
     "select": (
-        "SELECT p.item_id, (p.text <> '' AND NOT EXISTS (FROM items AS other WHERE other.answer = p.text AND "
-        "other.answer <> mine.answer))::INT AS value FROM predictions AS p JOIN items AS mine USING (item_id)"
+        "SELECT p.item_id, (p.text <> '' AND NOT EXISTS (FROM items AS other WHERE contains(p.text, other.answer) "
+        "AND other.answer <> mine.answer))::INT AS value FROM predictions AS p JOIN items AS mine USING (item_id)"
     ),
 }
 """The metric of `AS_GOOD`, 0 for no answer or that of another ticket. It is 1 for the answers of a tiny random model,

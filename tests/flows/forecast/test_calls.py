@@ -55,8 +55,13 @@ def test_before_the_items_are_known_calls_are_expected_or_nothing_is_said() -> N
 
 
 def test_a_latency_check_answers_both_models_prompts_and_a_warm_up() -> None:
-    spec = LatencySpec(n_prompts=16, repeats=3)
-    calls = latency_calls(spec, against="the champion", seconds_each=0.5)
+    spec, few = LatencySpec(n_prompts=16, repeats=3), {"n_items": 200, "limited": True, "seconds_each": 0.5}
+    calls = latency_calls(spec, against="the champion", **few)
     assert (calls.calls, calls.seconds) == (98 + 2 * 16, 65.0)
     assert "the champion" in calls.note
-    assert latency_calls(spec, against="the base model", seconds_each=None).seconds is None
+    assert latency_calls(spec, against="the base model", **few | {"seconds_each": None}).seconds is None
+    every = latency_calls(LatencySpec(), against="the champion", **few)
+    assert every.calls == 2 * 201 + 2 * 64  # the curve takes 64 of them
+    assert "200 prompts, alternating with the champion" in every.note
+    assert "on a CPU, which only reports, 16 prompts" in every.note
+    assert latency_calls(LatencySpec(), against="the champion", **few | {"n_items": None}).calls is None

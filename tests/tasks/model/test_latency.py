@@ -31,15 +31,20 @@ def test_both_models_answer_in_turn_and_alternate_who_is_first() -> None:
     assert [(len(ours), len(theirs)) for ours, theirs in rounds] == [(2, 2), (2, 2)]
 
 
-def test_a_limit_is_checked_round_by_round() -> None:
-    slow, quick = [(2.0, 10), (2.0, 10)], [(1.0, 10), (1.0, 10)]
-    figures, kept = summarise_rounds(
-        [(slow, quick), (quick, quick)], p95_ratio_max=1.5, usd_per_hour=3.6, usd_per_1k_max=1.0
+def test_an_item_counts_once_whatever_the_number_of_rounds() -> None:
+    slow, quick = [(2.0, 10), (3.0, 10)], [(1.0, 10), (1.0, 10)]
+    figures, shown = summarise_rounds(
+        [(slow, quick), (quick, quick), (slow, quick)], p95_ratio_max=1.5, usd_per_hour=3.6, usd_per_1k_max=1.0
     )
-    assert kept == {"rounds": 2.0, "latency_within": 1.0, "cost_within": 1.0}
-    assert figures["usd_per_1k"] == pytest.approx(1.5)
-    assert (figures["tokens_per_s"], figures["reference_tokens_per_s"]) == (pytest.approx(40 / 6), 10.0)
+    assert shown == {"latency_shown": 0.0, "cost_shown": 0.0}  # two items show nothing
+    assert figures["usd_per_1k"] == pytest.approx(2.5)
+    assert (figures["latency_p50_s"], figures["latency_p95_s"]) == (2.0, 3.0)
+    assert (figures["tokens_per_s"], figures["reference_tokens_per_s"]) == (pytest.approx(60 / 12), 10.0)
     assert set(figures) == SINGLE
+    many = [tuple([(factor + factor * place / 60, 10) for place in range(60)] for factor in (2.0, 1.0))]
+    limits = {"usd_per_hour": 3.6, "usd_per_1k_max": 1.0}
+    assert summarise_rounds(many, p95_ratio_max=1.5, **limits)[1]["latency_shown"] == -1.0
+    assert summarise_rounds(many, p95_ratio_max=2.5, **limits)[1]["latency_shown"] == 1.0
 
 
 def test_seconds_are_reported_and_the_evidence_has_equal_bytes(tiny_model: ModelRef, tmp_path: Path) -> None:
