@@ -86,6 +86,7 @@ def assess(
                 add_gate,
                 spec=spec,
                 registry_state=registry_state,
+                rater_pairs=context.rater_pairs,
                 model=tuned.model,
                 trained=tuned.trained,
                 judged=JudgedArms(
@@ -284,6 +285,7 @@ def add_gate(
     *,
     spec: PipelineSpec,
     registry_state: RegistryState,
+    rater_pairs: tuple[int, int],
     model: ModelRef,
     trained: TrainedRef,
     judged: JudgedArms,
@@ -313,6 +315,7 @@ def add_gate(
             update={
                 "used_budget": registry_state.used_budget(items, graph.read(trained)),
                 "live": live,
+                "rater_pairs": rater_pairs,
                 "past": PastFacts(
                     has_own=any(each.is_own for each in past if each.scores is not None),
                     n_gone=sum(each.scores is None for each in past),

@@ -313,6 +313,9 @@ class LabelSources(Artifact):
     n_checked: int
     """Tickets whose label could be checked."""
     n_suspects: int
+    n_sure: int = 0
+    """Tickets of which the classifier is surest; of these labels it contradicts `n_contradicted`."""
+    n_contradicted: int = 0
     groups: tuple[LabelGroup, ...]
     """Files and weeks, those that are named first."""
     shifts: tuple[LabelShift, ...]
@@ -342,6 +345,8 @@ class GateDecision(Artifact):
     cheaper: str = ""
     """A sentence about an arm that costs less, is better at what is trained, and is compared by no rule; `reason` ends
     with it."""
+    references: str = ""
+    """A sentence about a margin that tolerates more than it says, since references are wrong; `reason` ends with it."""
     interim: InterimUse | None = None
     """How many of the planned items were answered; null without `gates.interim`."""
     diagnosis: Diagnosis | None = None

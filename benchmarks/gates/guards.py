@@ -13,22 +13,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmarks.gates.promises import exact_law
 from benchmarks.gates.simulated import ALPHA, DISCORDANCE, false_block, guarded
 from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import ChangeThreshold, CompareSpec, GateRule, GatesSpec, SliceGuard
 from schemas.metrics import SqlMetric, traits_by_name
-from tasks.assess.contract import PROMOTE, change_outcome
+from tasks.assess.contract import HOLD, PROMOTE, anchor_outcome, change_outcome
 from tasks.assess.gate import TOP_UP_LOSS, TOP_UP_POWER, GateContext, JudgedArms, decide
 from tasks.assess.metric_check import check_metrics, metric_findings
 from tasks.assess.pace import EXCEEDED, KEPT, percentile_shown
 from tasks.assess.power import paired_items_needed
+from tasks.assess.wrong_references import measured_share
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 EVEN20, EVEN6 = (50,) * 20, (166,) * 6
 UNEVEN = (500, 200, 120, 80, 50, 30, 20)
 GAIN = 0.03
+WRONG = (0.05, 0.1, 0.2)
+"""Shares of wrong references."""
 TIMED, LIMIT = (16, 64, 250), 1.25
 """Held-out items whose answers are timed, and the limit of the ratio."""
 
@@ -49,6 +53,8 @@ def guards(*, quick: bool, seed: int = 20260601) -> dict[str, object]:
     equal = [timed(generator(), runs, ratio=1.0, limit=LIMIT, n=n) for n in TIMED]
     at_limit = [timed(generator(), runs, ratio=LIMIT, limit=LIMIT, n=n) for n in TIMED]
     return {
+        **{f"noisy{100 * rate:.0f}_pass_before": round(noisy_pass(rate, margin=0.05), 4) for rate in WRONG},
+        "noisy_pass": round(max(noisy_pass(rate, margin=0.05 * measured_share(rate)) for rate in WRONG), 4),
         "latency_equal_block": max(blocked for _, blocked in equal),
         "latency_limit_pass": max(met for met, _ in at_limit),
         "latency_limit_block": max(blocked for _, blocked in at_limit),
@@ -157,6 +163,26 @@ def timed(generator: np.random.Generator, reps: int, *, ratio: float, limit: flo
             codes.append(percentile_shown(ratio * ours, theirs, ratio_max=limit, alpha=ALPHA))
         found.append((codes.count(KEPT) / reps, codes.count(EXCEEDED) / reps))
     return max(met for met, _ in found), max(blocked for _, blocked in found)
+
+
+def noisy_pass(wrong: float, *, margin: float, loss: float = 0.05, n: int = 1000, differ: float = 0.15) -> float:
+    """Share of the candidates that `no_worse` passes whose true loss is 5 points, by labels of which some are wrong.
+
+    Exact but for the number of items that differ in truth and by the labels, whose law is that of independent items.
+
+    Args:
+        wrong: Share of the answers whose label is the opposite.
+        differ: Share of the items that one model alone gets right; as many are wrong, or right, in both and differ.
+    """
+    kept, flipped = (1 - wrong) ** 2, wrong**2
+    won, lost = (differ - loss) / 2, (differ + loss) / 2
+    one_wrong = wrong * (1 - wrong) * 0.05  # of 5 % other answers that differ and are worth the same
+    seen_won, seen_lost = (kept * a + flipped * b + one_wrong for a, b in ((won, lost), (lost, won)))
+
+    def decide(n: int, gained: Floats, lost: Floats) -> NDArray[np.int64]:
+        return np.where(anchor_outcome(gained, lost, n, margin=margin, alpha=ALPHA).met, PROMOTE, HOLD)
+
+    return exact_law((n,), seen_won + seen_lost, seen_won - seen_lost, decide).promoted
 
 
 def ruined(

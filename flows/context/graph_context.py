@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flows.context.as_of import end_of
 from flows.context.ingest import landed_folder
-from flows.context.labels import settled_labels
+from flows.context.labels import rater_pairs, read_votes, settle_votes
 from flows.context.previous_run import PreviousRun
 from flows.graph.keys import digest_of
 from flows.privacy.keys import load_forgotten
@@ -58,6 +58,8 @@ class GraphContext:
     """The number of examples is set for this run alone (`RunRequest.limits_examples`)."""
     labels: Mapping[str, bool] = field(default_factory=dict)
     """Labelled answer -> whether people accept it (`flows/context/labels.py`)."""
+    rater_pairs: tuple[int, int] = (0, 0)
+    """Pairs of people's labels of one answer, and those that differ."""
     place: ClusterPlace | None = None
     """The cluster that runs trainings, answers and parts of redaction and dedup; None for this process."""
 
@@ -78,6 +80,7 @@ def context_of(
 ) -> GraphContext:
     """Read it for a pipeline; change nothing."""
     landed = landed_folder(settings, spec.name)
+    votes = read_votes(settings.home, spec.name, before=as_of and end_of(as_of)) if spec.evaluate.labels else {}
     return GraphContext(
         fingerprint=fingerprint_source(spec.source, root=root, landed=landed),
         root=root,
@@ -92,7 +95,8 @@ def context_of(
         trunks=trunks_of(settings.home, spec.name),
         limits=limits_of(spec.train),
         as_of=as_of,
-        labels=settled_labels(settings.home, spec.name, before=as_of and end_of(as_of)) if spec.evaluate.labels else {},
+        labels=settle_votes(votes),
+        rater_pairs=rater_pairs(votes),
         place=place_of(spec, settings),
     )
 

@@ -90,6 +90,17 @@ def settle_votes(votes: Mapping[str, Votes]) -> dict[str, bool]:
     return {label: yes > no for label, (no, yes) in sorted(counts.items()) if yes != no}
 
 
-def settled_labels(home: Path, pipeline: str, *, before: str | None = None) -> dict[str, bool]:
-    """Return the settled labels of the pipeline, by all votes or those before a moment."""
-    return settle_votes(read_votes(home, pipeline, before=before))
+def rater_pairs(votes: Mapping[str, Votes]) -> tuple[int, int]:
+    """Return the number of pairs of labels that two raters gave one answer, and of those that differ.
+
+    >>> rater_pairs({"ada": {"x": True, "y": True}, "bob": {"x": False, "y": True}, "eve": {"z": True}})
+    (2, 1)
+    """
+    given: dict[str, list[bool]] = {}
+    for each in votes.values():
+        for label, accepted in each.items():
+            given.setdefault(label, []).append(accepted)
+    return (
+        sum(len(each) * (len(each) - 1) // 2 for each in given.values()),
+        sum(sum(each) * (len(each) - sum(each)) for each in given.values()),
+    )

@@ -157,6 +157,8 @@ def print_decision(console: Console, decision: GateDecision, arms: Sequence[ArmL
         console.print(f"  note    {decision.remark}", highlight=False, markup=False)
     if decision.cheaper:
         console.print(f"  warning {decision.cheaper}", highlight=False, markup=False)
+    if decision.references:
+        console.print(f"  warning {decision.references}", highlight=False, markup=False)
     does = describe_passes(decision.findings, decision.verdict)
     if does and decision.verdict != "PROMOTE":  # whose one sentence has it
         console.print(f"  {does}", highlight=False, markup=False)

@@ -60,7 +60,7 @@ from schemas.checks import JudgeSpec
 from schemas.counted import counted
 from schemas.feedback import Acceptance, LiveQuality
 from schemas.gates import GatesSpec, PowerSpec
-from schemas.metrics import MetricTraits, traits_by_name, traits_of
+from schemas.metrics import RIGHT, MetricTraits, traits_by_name, traits_of
 from schemas.spec import Spec
 from schemas.verdicts import PARTS, EvidenceUse, Finding, InterimLook, InterimUse, UsedBudget, Verdict
 from tasks.assess.cheaper import find_cheaper
@@ -76,8 +76,10 @@ from tasks.assess.items import extra_items
 from tasks.assess.judge import NO_PLAN, ChangeTest, Judgement, judge_change
 from tasks.assess.looks import is_spent, last_levels, levels_of
 from tasks.assess.metric_check import metric_findings
+from tasks.assess.pass_chance import passes_of
 from tasks.assess.power import paired_items_needed, smallest_difference, smallest_gain
 from tasks.assess.questions import Assessment, assess_rules, look_at_rules
+from tasks.assess.wrong_references import share_of_labels, share_of_raters, warn_of
 from tasks.step import as_step
 
 SEVERITY: tuple[Verdict, ...] = get_args(Verdict)
@@ -106,6 +108,8 @@ class GateContext(Spec):
     live: LiveQuality | None = None
     """What agents did with suggestions; None if `feedback` is not declared."""
     past: PastFacts = PastFacts()
+    rater_pairs: tuple[int, int] = (0, 0)
+    """Pairs of people's labels of one answer, and those that differ."""
 
 
 NO_CONTEXT = GateContext()
@@ -194,6 +198,7 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
     verdict = worst(finding.verdict for finding in findings if finding.decides)
     remark = remark_on_length(judged.candidate, verdict)
     cheaper = "" if verdict == "ERROR" else find_cheaper(arms, findings, confidence=gates.confidence, without=extra)
+    references = "" if verdict == "ERROR" else warn_of_references(assessed, judged.labels, context.rater_pairs)
     diagnosis = None
     if judged.champion is not None:
         now, *then = (ArmScores(scores, traits) for scores in (judged.champion, *judged.past))
@@ -201,7 +206,9 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
     decision = GateDecision(
         root=out,
         verdict=verdict,
-        reason=" ".join(filter(None, (summarise(findings, verdict, use, remark=remark, diagnosis=diagnosis), cheaper))),
+        reason=" ".join(
+            filter(None, (summarise(findings, verdict, use, remark=remark, diagnosis=diagnosis), cheaper, references))
+        ),
         findings=findings,
         n_items=n_items,
         champion_version=context.champion_version,
@@ -210,6 +217,7 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
         use=use,
         remark=remark,
         cheaper=cheaper,
+        references=references,
         interim=looked,
         diagnosis=diagnosis,
     )
@@ -499,7 +507,7 @@ def _finding(assessed: Assessment, settled: dict[int, Verdict], *, n_tests: int)
         part=assessed.part,
         decides=assessed.decides,
         more_items=more if verdict == "HOLD" else None,
-        passes=assessed.passes,
+        passes=None if assessed.compared is None else passes_of(assessed.compared, in_points=assessed.in_points),
     )
 
 
@@ -582,6 +590,17 @@ def _unjudged(verdict: Verdict, reason: str, *, decides: bool, n_items: int = 0)
 
 def _count(value: float | None) -> int | None:
     return int(value) if value is not None and math.isfinite(value) and value >= 0 else None
+
+
+def warn_of_references(
+    assessed: Sequence[Assessment], labels: LabelSources | None, rater_pairs: tuple[int, int]
+) -> str:
+    """Warn of a comparison whose margin tolerates more than it says, since references are wrong; empty if none does."""
+    of_labels = None if labels is None else share_of_labels(labels.n_sure, labels.n_contradicted)
+    checked = () if labels is None else ("exact", f"field_{labels.field}")
+    by_people = [(each.rule, each.compared) for each in assessed if each.compared and each.metric == RIGHT]
+    by_label = [(each.rule, each.compared) for each in assessed if each.compared and each.metric in checked]
+    return warn_of(by_people, share_of_raters(*rater_pairs)) or warn_of(by_label, of_labels)
 
 
 def live_findings(live: LiveQuality | None) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from schemas.errors import DataError
 from schemas.gates import MAX_MARGIN
 from tasks.assess.retrieval import fit_labels, fit_words, question_text
+from tasks.assess.wrong_references import WrongShare, count_contradicted, share_of_labels
 from tasks.curate.split_placing import owners_of
 
 MAX_TICKETS = 1_500
@@ -48,6 +49,9 @@ class Probe:
     """Share of the tickets, 0-1."""
     majority: float
     """Share of the commonest label, 0-1."""
+    n_sure: int = 0
+    """Tickets of which the classifier is surest; of these labels it contradicts `n_contradicted`."""
+    n_contradicted: int = 0
 
     @property
     def is_predictable(self) -> bool:
@@ -64,6 +68,11 @@ class Probe:
     def is_enough(self) -> bool:
         """Whether a model can gain no more than the smallest loss that the usual gate looks for."""
         return self.is_predictable and self.right >= 1 - MAX_MARGIN
+
+    @property
+    def wrong(self) -> WrongShare | None:
+        """Estimated share of wrong labels; None with too few tickets, or if the text says nothing of the label."""
+        return share_of_labels(self.n_sure, self.n_contradicted) if self.is_predictable else None
 
     @property
     def figures(self) -> str:
@@ -142,21 +151,29 @@ def _folds(tickets: pa.Table) -> Folds:
 
 
 def _probe(features: Any, labels: NDArray[np.str_], folds: Folds) -> Probe:
-    n_right = 0
+    agrees, confidence = np.zeros(len(labels), np.bool_), np.zeros(len(labels))
     for fold in range(N_FOLDS):
         learned, judged = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         if not len(learned) or not len(judged):
             continue
         known: list[str] = labels[learned].tolist()
         if len(set(known)) == 1:
-            predicted = np.array(known[:1] * len(judged))
-        else:
-            predicted = fit_labels(features[learned], known, seed=_SEED).predict(features[judged])
-        n_right += int((predicted == labels[judged]).sum())
+            agrees[judged] = labels[judged] == known[0]
+            continue
+        classifier = fit_labels(features[learned], known, seed=_SEED)
+        scores = classifier.decision_function(features[judged])
+        if scores.ndim == 1:  # two labels
+            scores = np.stack([-scores, scores], axis=1)
+        ordered = np.sort(scores, axis=1)
+        confidence[judged] = ordered[:, -1] - ordered[:, -2]
+        agrees[judged] = classifier.classes_[scores.argmax(axis=1)] == labels[judged]
+    n_sure, n_contradicted = count_contradicted(confidence, agrees)
     counts = Counter(labels.tolist())
     return Probe(
         n_tickets=len(labels),
         n_labels=len(counts),
-        right=n_right / len(labels),
+        right=float(agrees.mean()),
         majority=max(counts.values()) / len(labels),
+        n_sure=n_sure,
+        n_contradicted=n_contradicted,
     )

@@ -15,7 +15,6 @@ from statistics import NormalDist
 import numpy as np
 
 from schemas.gates import ChangeThreshold
-from schemas.metrics import MetricTraits
 from schemas.verdicts import Passes
 from tasks.assess.compare import z_value
 from tasks.assess.contract import anchor_outcome, change_outcome, least_gain
@@ -40,14 +39,18 @@ class Comparison:
     """Error probability of the rule."""
 
 
-def passes_of(rule: Comparison, traits: MetricTraits) -> Passes:
-    """Return how often the rule passes candidates of `SHOWN_GAINS`."""
+def passes_of(rule: Comparison, *, in_points: bool) -> Passes:
+    """Return how often the rule passes candidates of `SHOWN_GAINS`.
+
+    Args:
+        in_points: The metric is a share.
+    """
     share = f"{100 * rule.variance:.3g} % of them right in one model alone"
     return Passes(
         gains=SHOWN_GAINS,
         chances=pass_chances(rule, SHOWN_GAINS),
         basis=f"{rule.n_items:,} items, {share if rule.paired else f'spread {rule.variance**0.5:.3g}'}",
-        in_points=traits.limits == (0.0, 1.0),
+        in_points=in_points,
     )
 
 

@@ -220,7 +220,7 @@ def _change_power(
     passes = None
     if n_items and (not traits.continuous or n_items >= MIN_CONTINUOUS_ITEMS):
         compared = Comparison(change, n_items, variance, paired and gates.cluster_by is None, 1 - level["confidence"])
-        passes = passes_of(compared, traits)
+        passes = passes_of(compared, in_points=traits.limits == (0.0, 1.0))
     return RulePower(describe_rule(rule), _at_least_min(needed, gates), n_items, smallest, f"{what}; {source}", passes)
 
 

@@ -14,7 +14,7 @@ from schemas.artifacts import EvalSet
 from schemas.errors import GateError
 from schemas.gates import LEAST_ITEMS, AnchorSpec, ChangeThreshold, GateRule, GatesSpec, SliceGuard
 from schemas.metrics import RIGHT, SAFETY_NAMES, MetricTraits
-from schemas.verdicts import Part, Passes, Verdict
+from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.contract import held_from, loss_chances
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
@@ -30,7 +30,7 @@ from tasks.assess.evidence import (
 )
 from tasks.assess.interim import Aim, aim_of, gain_chances, value_chances
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_change, judge_value
-from tasks.assess.pass_chance import Comparison, passes_of
+from tasks.assess.pass_chance import Comparison
 from tasks.assess.power import ASSUMED_DISCORDANCE
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind, method_of
 
@@ -78,7 +78,10 @@ class Assessment:
     part: Part = "primary"
     unlabelled: bool = False
     """No judgement, because answers have no labels."""
-    passes: Passes | None = None
+    in_points: bool = False
+    """The metric is a share."""
+    compared: Comparison | None = None
+    """Of a comparison over all items on which the models differ."""
     loss: SliceLoss | None = None
     """Of a guarded slice with a judgement."""
     chances: tuple[float, float] | None = None
@@ -293,14 +296,16 @@ class _Assessor:
         )
         min_gain = 0.0 if margin is None else change.least_gain
         found = self._judged(rule, text, reference, margin, kind=kind, min_items=min_items, min_gain=min_gain)
-        found = replace(found, passes=self._passes(rule, change, found, replaced=reference.replaced))
+        found = replace(found, compared=self._comparison(rule, change, found, replaced=reference.replaced))
         reason = None
         if change.mode == "no_worse" and found.judgement is not None:
             reason = _tolerates_all(found.judgement, self._arms.candidate.traits(rule.metric), change.margin)
         return found if reason is None else replace(found, short=True, reason=reason)
 
-    def _passes(self, rule: GateRule, change: ChangeThreshold, found: Assessment, *, replaced: bool) -> Passes | None:
-        """What the comparison does with so many items and differences; None if nothing differs, or of a slice."""
+    def _comparison(
+        self, rule: GateRule, change: ChangeThreshold, found: Assessment, *, replaced: bool
+    ) -> Comparison | None:
+        """What is compared, with so many items and differences; None if nothing differs, or of a slice."""
         judged, traits = found.judgement, self._arms.candidate.traits(rule.metric)
         if judged is None or judged.sd is None or rule.slice is not None:
             return None
@@ -308,7 +313,7 @@ class _Assessor:
             change = ChangeThreshold(mode="improve")
         paired = not traits.continuous and self._gates.cluster_by is None
         variance = ((judged.won or 0) + (judged.lost or 0)) / found.n_items if paired else judged.sd**2
-        return passes_of(Comparison(change, found.n_items, variance, paired, self._alpha), traits) if variance else None
+        return Comparison(change, found.n_items, variance, paired, self._alpha) if variance else None
 
     def _anchor(self, rule: GateRule, *, min_items: int | None = None) -> Iterator[Assessment]:
         change, anchor = rule.change_threshold, self._gates.anchor
@@ -393,6 +398,7 @@ class _Assessor:
             rule=text, metric=rule.metric, slice=rule.slice, method=judgement.method, n_items=n_items, limit=limit,
             baseline=reference.baseline if reference else None, judgement=judgement, reason=short,
             short=n_items < min_items, missing=missing, higher_is_better=traits.higher_is_better,
+            in_points=traits.limits == (0.0, 1.0),
         )  # fmt: skip
 
     def _chances(

@@ -91,6 +91,13 @@ class JudgedLabels:
     suspects: NDArray[np.bool_]
     """Of each of them, whether its label is likely to be wrong."""
 
+    def certainty(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """How much likelier the first label of each checked ticket is than the second, and whether it is its own."""
+        if self.probabilities.shape[1] < 2:
+            return np.zeros(0), np.zeros(0, np.bool_)
+        ordered = np.sort(self.probabilities, axis=1).astype(np.float64)
+        return ordered[:, -1] - ordered[:, -2], self.probabilities.argmax(axis=1) == self.labels
+
     def listed(self, tickets: pa.Table) -> pa.Table:
         """Return the rows of the suspects, the least likely label first, then by ticket_id.
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from schemas.artifacts import LabelSources, Splits
 from schemas.diagnosis import LabelGroup, LabelShift
 from schemas.schedule import DriftSpec
+from tasks.assess.wrong_references import count_contradicted
 from tasks.monitor.drift import mix_distance
 from tasks.step import as_step
 
@@ -62,6 +63,7 @@ def compare_label_sources(out: Path, *, splits: Splits, known: Splits | None, fi
     judged = judge_labels(tuple(parts.values()), table[field].combine_chunks().cast(pa.string()), newer=newer)
     listed = table.select(["ticket_id", "source", "source_line", "week", "split"]).append_column("value", table[field])
     pq.write_table(judged.listed(listed), out / "label_suspects.parquet", compression="zstd")
+    n_sure, n_contradicted = count_contradicted(*judged.certainty())
     groups = compare_groups(
         {
             "file": table["source"].take(pa.array(judged.rows)).to_pylist(),
@@ -75,7 +77,8 @@ def compare_label_sources(out: Path, *, splits: Splits, known: Splits | None, fi
         compared = {name: table[name] for name in names if table[name].null_count < len(table)}
         shifts = tuple(_shift(name, values, newer, n_columns=len(compared)) for name, values in compared.items())
     return LabelSources(
-        root=out, field=field, n_checked=len(judged.rows), n_suspects=int(judged.suspects.sum()),
+        root=out, field=field, n_checked=len(judged.rows), n_suspects=int(judged.suspects.sum()), n_sure=n_sure,
+        n_contradicted=n_contradicted,
         groups=groups, shifts=shifts,
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from schemas.gates import ChangeThreshold, PowerSpec
 from tasks.assess.pass_chance import Comparison, pass_chances
 from tasks.assess.power import ASSUMED_DISCORDANCE
+from tasks.assess.wrong_references import measured_share
 
 REGRESSIONS = 0.0095
 LOSSES = (-0.01, -0.02, -0.03)
@@ -18,7 +19,9 @@ MARGINS = tuple(step / 2000 for step in range(40, 0, -1))
 CONFIDENCES = (0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
 
 
-def choose_comparison(n_items: int, *, continuous: bool) -> tuple[ChangeThreshold, float]:
+def choose_comparison(
+    n_items: int, *, continuous: bool, wrong_references: float = 0.0
+) -> tuple[ChangeThreshold, float]:
     """Return the comparison for this number of items, and the confidence of the gate.
 
     Mode refresh with the widest margin that will do, assuming the discordance or spread that a plan assumes. With about
@@ -29,12 +32,18 @@ def choose_comparison(n_items: int, *, continuous: bool) -> tuple[ChangeThreshol
     >>> change, confidence = choose_comparison(100, continuous=False)
     >>> change.mode, confidence
     ('improve', 0.96)
+    >>> choose_comparison(1000, continuous=False, wrong_references=0.1)[0].margin
+    0.005
+
+    Args:
+        wrong_references: Share of them, 0-1: a true loss then measures smaller, and the margin allows for it.
     """
     variance = PowerSpec().spread ** 2 if continuous else ASSUMED_DISCORDANCE
 
     def regresses(change: ChangeThreshold, confidence: float) -> bool:
         rule = Comparison(change, n_items, variance, paired=not continuous, alpha=1 - confidence)
-        return sum(pass_chances(rule, LOSSES)) > REGRESSIONS * len(LOSSES)
+        measured = [measured_share(wrong_references) * loss for loss in LOSSES]
+        return sum(pass_chances(rule, measured)) > REGRESSIONS * len(LOSSES)
 
     first, last = 0, len(MARGINS)  # a narrower margin never passes more
     while first < last:

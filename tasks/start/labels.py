@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from tasks.assess.learnable import Probe
+from tasks.assess.wrong_references import WrongShare
 from tasks.sources.readers.headers import shown
 from tasks.start.roles import KNOWN, Role, Roles, percent, plain_form
 from tasks.start.tickets import Tickets
@@ -16,6 +17,8 @@ from tasks.start.tickets import Tickets
 _MOST_UNANSWERED = 0.3
 """Share of the labelled tickets without a reply from which on routing alone is offered."""
 _MAX_OFFERED = 3
+_LEAST_WRONG = 0.04
+"""Share of contradicted labels below which they may be the classifier's own errors: 3 % of 77 labels, none wrong."""
 
 
 def best_label(probes: Mapping[str, Probe], label: str, *, is_guess: bool) -> str:
@@ -44,6 +47,13 @@ def other_labels(roles: Roles, probes: Mapping[str, Probe]) -> Iterator[str]:
         yield f"{line}; {found}" if found else line
 
 
+def wrong_labels(tickets: Tickets, label: Role | None) -> WrongShare | None:
+    """The estimated share of wrong labels that the gate's margin allows for; None if it is small or not known."""
+    probe = tickets.probes.get(label.name) if label is not None else None
+    found = probe.wrong if probe is not None else None
+    return found if found is not None and found.rate >= _LEAST_WRONG else None
+
+
 def label_findings(tickets: Tickets, label: Role, *, has_reply: bool) -> Iterator[str]:
     """What the probe says of the label, and what is left to learn; nothing where all is well."""
     probe = tickets.probes.get(label.name)
@@ -54,6 +64,11 @@ def label_findings(tickets: Tickets, label: Role, *, has_reply: bool) -> Iterato
         if not probe.is_predictable:
             offers += [f"`--label {shlex.quote(name)}` ({tickets.probes[name].figures})" for name in better]
         yield "; ".join((finding, *offers))
+    if wrong := wrong_labels(tickets, label):
+        yield (
+            f"about {100 * wrong.rate:.0f} % of the labels may be wrong: {wrong.basis}; the gate's margin allows for "
+            "it, and `tunegate data suspects` lists them after a run"
+        )
     n_unanswered = tickets.n_labelled - tickets.n_labelled_replies
     if has_reply and n_unanswered >= _MOST_UNANSWERED * tickets.n_labelled > 0:
         yield (

@@ -42,7 +42,7 @@ from tasks.start.file_profile import (
 )
 from tasks.start.guards import NO_GUARDS, Guards, as_counted, propose_guards
 from tasks.start.held_out import PLACING, Parts, estimate_parts, read_placing
-from tasks.start.labels import best_label, label_findings
+from tasks.start.labels import best_label, label_findings, wrong_labels
 from tasks.start.origin import Origin, TableChoice, open_origin
 from tasks.start.probe import answers_per_minute
 from tasks.start.roles import (
@@ -338,6 +338,7 @@ def _propose(
         answers_per_minute=pace or _answers_per_minute(tickets, has_reply=read.has_reply),
         parts=lambda fraction: as_counted(parts(fraction), n_tickets, continuous=continuous),
     )
+    wrong = wrong_labels(tickets, routing)
     return Proposal(
         name=name or pipeline_name(Path(origin.name)),
         origin=origin,
@@ -347,7 +348,7 @@ def _propose(
         time_format=source.time_format,
         table=table,
         sizes=sizes,
-        gate=gate_of(f"field_{routing.column}" if routing else "chrf", sizes),
+        gate=gate_of(f"field_{routing.column}" if routing else "chrf", sizes, wrong=wrong.rate if wrong else 0.0),
         has_reply=read.has_reply,
         routing=routing,
         guards=propose_guards(
@@ -589,14 +590,19 @@ def choose_sizes(
     )
 
 
-def gate_of(metric: str, sizes: Sizes) -> ProposedGate:
+def gate_of(metric: str, sizes: Sizes, *, wrong: float = 0.0) -> ProposedGate:
     """The rules of the gate, each with the number of items that it needs, as in `tunegate plan`.
 
     Compared with the champion as this many items allow, better than the best prompt, and a minimum for a 0-or-1 metric
     of the answer's form.
+
+    Args:
+        wrong: Share of wrong labels.
     """
     continuous = traits_of(metric, traits_by_name()).continuous
-    change, confidence = choose_comparison(sizes.max_items, continuous=continuous)
+    change, confidence = choose_comparison(
+        sizes.max_items, continuous=continuous, wrong_references=0.0 if continuous else wrong
+    )
     better = ChangeThreshold(against="best_baseline", mode="improve")
     rules = (
         GateRule(metric=metric, change_threshold=change),

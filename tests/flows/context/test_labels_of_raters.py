@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.context.labels import add_votes, labels_folder, read_votes, settled_labels
+from flows.context.labels import add_votes, labels_folder, read_votes, settle_votes
 from schemas.errors import ConfigError
 
 
@@ -22,10 +22,10 @@ def test_the_last_choice_counts_and_a_torn_line_spoils_no_other(tmp_path: Path) 
 def test_most_raters_decide_and_a_tie_decides_nothing(tmp_path: Path) -> None:
     add_votes(tmp_path, "desk", "ada", {"a": True, "b": True})
     add_votes(tmp_path, "desk", "bob", {"a": True, "b": False})
-    assert settled_labels(tmp_path, "desk") == {"a": True}
+    assert settle_votes(read_votes(tmp_path, "desk")) == {"a": True}
     add_votes(tmp_path, "desk", "eve", {"b": False})
-    assert settled_labels(tmp_path, "desk") == {"a": True, "b": False}
-    assert settled_labels(tmp_path, "other") == {}
+    assert settle_votes(read_votes(tmp_path, "desk")) == {"a": True, "b": False}
+    assert settle_votes(read_votes(tmp_path, "other")) == {}
 
 
 def test_of_a_past_day_later_labels_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,11 +34,11 @@ def test_of_a_past_day_later_labels_do_not_count(tmp_path: Path, monkeypatch: py
         add_votes(tmp_path, "desk", "ada", votes)
     file = labels_folder(tmp_path, "desk") / "ada.jsonl"
     file.write_bytes(file.read_bytes() + b'{"label": "d", "right": true}\n')  # nothing says when
-    days = [settled_labels(tmp_path, "desk", before=f"2026-06-0{day}T00:00:00+00:00") for day in (1, 2, 3, 4)]
+    days = [settle_votes(read_votes(tmp_path, "desk", before=f"2026-06-0{day}T00:00:00+00:00")) for day in (1, 2, 3, 4)]
     assert days == [
         {}, {"a": True, "b": True}, {"a": False, "b": True, "c": True}, {"a": False, "c": True}
     ]  # fmt: skip
-    assert settled_labels(tmp_path, "desk") == {"a": False, "c": True, "d": True}
+    assert settle_votes(read_votes(tmp_path, "desk")) == {"a": False, "c": True, "d": True}
 
 
 @pytest.mark.parametrize("name", ["", "../ada", "a/b", ".hidden"])
