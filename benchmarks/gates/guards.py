@@ -85,7 +85,7 @@ def blocked_at_the_margin(*, quick: bool) -> float:
 
 def better_on_average(generator: np.random.Generator, reps: int, n_slices: int = 12, size: int = 40) -> list[str]:
     """Verdicts on candidates of which 85 % of the answers score 0.02 less and 15 % 0.25 more, slices of 40 items."""
-    slices, found = [f"product=P{number % n_slices}" for number in range(n_slices * size)], []
+    slices, found = [f"product=P{number % n_slices}" for number in range(n_slices * size)], list[str]()
     for _ in range(reps):
         champion = generator.uniform(0.4, 0.6, len(slices))
         candidate = champion + np.where(generator.random(len(slices)) < 0.85, -0.02, 0.25)
