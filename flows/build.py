@@ -1,4 +1,4 @@
-"""Build the graph of a pipeline from its four stages, for `plan`, `graph` and the run."""
+"""Build the graph of a pipeline from its stages, for `plan`, `graph` and the run."""
 
 import sys
 from collections.abc import Iterable
@@ -14,9 +14,19 @@ from flows.graph.keys import code_digests, digest_of, installed
 from flows.ledger.ledger import Ledger
 from flows.prepare import prepare
 from flows.release import Released, release, release_as_of
-from schemas.pipeline import PipelineSpec
+from schemas.artifacts import GateDecision
+from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.schedule import OPERATIONS
 from schemas.verdicts import NOTHING_JUDGED
+
+
+@dataclass(frozen=True)
+class Modelled:
+    """The stages after curation."""
+
+    tuned: Tuned
+    assessed: Assessed
+    released: Released
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,39 @@ class PipelineGraph:
 
     graph: Graph
     curated: Curated
-    tuned: Tuned
-    assessed: Assessed
-    released: Released
+    modelled: Modelled | None = None
+    """None of a pipeline of data alone."""
+
+    @property
+    def decision(self) -> GateDecision | None:
+        """The verdict's handle; None if there is no gate."""
+        return None if self.modelled is None else self.modelled.assessed.decision
+
+    @property
+    def tuned(self) -> Tuned:
+        """The training's results.
+
+        Raises:
+            TypeError: it is a pipeline of data alone.
+        """
+        return self._model().tuned
+
+    @property
+    def assessed(self) -> Assessed:
+        """What the verdict is about.
+
+        Raises:
+            TypeError: it is a pipeline of data alone.
+        """
+        return self._model().assessed
+
+    def _model(self) -> Modelled:
+        if self.modelled is None:
+            raise TypeError("a pipeline of data alone has no model")
+        return self.modelled
 
 
-def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
+def build(spec: DataPipeline, context: GraphContext) -> PipelineGraph:
     """Declare all nodes of the pipeline; call nothing.
 
     Raises:
@@ -38,6 +75,8 @@ def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
     """
     graph = Graph()
     curated = curate(graph, spec, context)
+    if not isinstance(spec, PipelineSpec):
+        return PipelineGraph(graph, curated)
     prepared = prepare(graph, spec, context, splits=curated.shown)
     tuned = finetune(graph, spec, context, splits=curated.shown, prepared=prepared, base_model=curated.base_model)
     assessed = assess(graph, spec, context, splits=curated.shown, prepared=prepared, tuned=tuned)
@@ -45,10 +84,10 @@ def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
         released = release(graph, spec, curated=curated, tuned=tuned, assessed=assessed)
     else:
         released = release_as_of(graph, assessed=assessed)
-    return PipelineGraph(graph, curated, tuned, assessed, released)
+    return PipelineGraph(graph, curated, Modelled(tuned, assessed, released))
 
 
-def build_run(spec: PipelineSpec, context: GraphContext, ledger: Ledger) -> tuple[PipelineGraph, GraphContext, str]:
+def build_run(spec: DataPipeline, context: GraphContext, ledger: Ledger) -> tuple[PipelineGraph, GraphContext, str]:
     """Declare the graph of a run; return it with its context and the digest of its inputs.
 
     The held-out items depend on what people saw, and on what was judged, before the first run of these inputs, which
@@ -56,6 +95,8 @@ def build_run(spec: PipelineSpec, context: GraphContext, ledger: Ledger) -> tupl
     """
     pipeline = build(spec, context)
     digest = input_digest(spec, pipeline.graph, context)
+    if not isinstance(spec, PipelineSpec):
+        return pipeline, context, digest
     before = context.as_of and end_of(context.as_of)
     reuse, state = spec.gates.reuse, context.registry_state
     seen = ledger.seen_items(spec.name, digest, before=before)
@@ -68,7 +109,7 @@ def build_run(spec: PipelineSpec, context: GraphContext, ledger: Ledger) -> tupl
     return build(spec, context), context, digest
 
 
-def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str:
+def input_digest(spec: DataPipeline, graph: Graph, context: GraphContext) -> str:
     """Return the digest of everything that decides the run: configuration, tickets, base model, code and libraries.
 
     For a graph that is not expanded. Champion and labels are not included; `flows/schedule/worth.py` checks them

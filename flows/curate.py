@@ -15,7 +15,7 @@ from flows.model_steps import add_base_model, draw_of
 from flows.workspace.ray_cluster import spread_of
 from schemas.artifacts import CheckResults, CorpusRef, CurationCard, ModelRef, Splits, TicketTable, WarehouseRef
 from schemas.curation_steps import QualityStep, RedactStep
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec
 from tasks.corpus.build import cite_for_tickets, read_corpus
 from tasks.curate.card import build_card
 from tasks.curate.data_checks import check_tickets, digests_of, texts_of
@@ -49,7 +49,7 @@ class Curated:
     """Only if `evaluate.corpus` is declared."""
 
 
-def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
+def curate(graph: Graph, spec: DataPipeline, context: GraphContext) -> Curated:
     """Add the stage."""
     reads = {"forgotten": sha256_json(sorted(context.forgotten.owners))} if context.forgotten else {}
     with graph.stage("curate"):
@@ -63,7 +63,8 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
         )
         valid = graph.add(validate_tickets, tickets=raw, table=spec.table)
         perplexity = any(isinstance(step, QualityStep) and step.perplexity for step in spec.curate.steps)
-        base_model = add_base_model(graph, spec, context) if perplexity else None
+        model = spec if isinstance(spec, PipelineSpec) else None
+        base_model = add_base_model(graph, model, context) if perplexity and model is not None else None
         steps = add_curation_steps(
             graph, spec, context, tickets=valid, base_model=base_model, spread=spread_of(context.place)
         )
@@ -77,7 +78,7 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
         )
         clean = graph.add(decontaminate, splits=split, spec=spec.curate.decontaminate)
         checks = _add_checks(graph, spec, context, raw=raw, clean=clean) if spec.checks else None
-        corpus = _add_corpus(graph, spec, context, clean)
+        corpus = None if model is None else _add_corpus(graph, model, context, clean)
         shown = clean if corpus is None else graph.named("passages").add(cite_for_tickets, splits=clean, corpus=corpus)
         warehouse = graph.add(
             publish_warehouse, stages=stages, stage_names=names, split=split, clean=clean, checks=checks
@@ -90,8 +91,8 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
             clean=clean,
             checks=checks,
             previous=context.previous_run.card,
-            draw=draw_of(spec.evaluate),
-            max_examples=spec.train.max_examples,
+            draw=None if model is None else draw_of(model.evaluate),
+            max_examples=None if model is None else model.train.max_examples,
         )
         curated = Curated(tables, split, clean, shown, warehouse, card, base_model, checks, corpus)
         _add_effects(graph, context, curated)
@@ -120,7 +121,7 @@ def _add_effects(graph: Graph, context: GraphContext, curated: Curated) -> None:
 
 
 def _add_checks(
-    graph: Graph, spec: PipelineSpec, context: GraphContext, *, raw: TicketTable, clean: Splits
+    graph: Graph, spec: DataPipeline, context: GraphContext, *, raw: TicketTable, clean: Splits
 ) -> CheckResults:
     return graph.named("checks", reads=digests_of(spec.checks, context.root)).add(
         check_tickets,

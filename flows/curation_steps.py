@@ -14,7 +14,7 @@ from flows.graph.graph import Graph
 from schemas.artifacts import ModelRef, Perplexities, TicketTable
 from schemas.curation_steps import CurateStep, QualityStep, RedactStep
 from schemas.errors import ConfigError, TunegateError
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec
 from tasks.compute.spread import Spread
 from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.step import kind_of
@@ -27,7 +27,7 @@ Named = tuple[str, TicketTable]
 
 def add_curation_steps(
     graph: Graph,
-    spec: PipelineSpec,
+    spec: DataPipeline,
     context: GraphContext,
     *,
     tickets: TicketTable,
@@ -71,9 +71,9 @@ def _grouped(declared: tuple[CurateStep, ...]) -> Iterator[tuple[CurateStep, ...
             yield from ((step,) for step in group)
 
 
-def _learned(graph: Graph, spec: PipelineSpec, context: GraphContext, tickets: TicketTable) -> TicketTable | None:
+def _learned(graph: Graph, spec: DataPipeline, context: GraphContext, tickets: TicketTable) -> TicketTable | None:
     """Return the tickets with those from agents' feedback; None if there are none."""
-    state, feedback = context.feedback, spec.feedback
+    state, feedback = context.feedback, spec.feedback if isinstance(spec, PipelineSpec) else None
     if state is None or feedback is None or not (feedback.learn or feedback.own_answers == "drop"):
         return None
     database = context.feedback_database

@@ -33,7 +33,7 @@ from flows.schedule.automatic import TAG, automatic_pipelines, placed_stages
 from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
 from schemas.errors import ServiceError
 from schemas.load import PipelineFile
-from schemas.pipeline import Deployable, PipelineSpec, PlaceSpec
+from schemas.pipeline import DataPipeline, Deployable, PlaceSpec
 from schemas.schedule import Cause
 from schemas.secrets import masked
 from schemas.verdicts import Verdict
@@ -129,7 +129,7 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
         if pool is not None:
             _need_pool(client, pool)
         for each in made:
-            spec = loaded.get(each.name)
+            spec = loaded.find(each.name)
             each_id = _apply(client, each, pool, spec.place, "pipeline")
             if spec.schedule.cron is None:
                 _drop_schedules(client, each_id)
@@ -140,7 +140,7 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
             _need_pool(client, stage_pool)
         kept = {UUID(each.deployment_id) for each in done}
         for deployment, stage_pool in stages:
-            place = loaded.get(deployment.name).place
+            place = loaded.find(deployment.name).place
             stage_id = _apply(client, deployment, stage_pool, place, cast("Deployable", deployment.flow_name))
             kept.add(stage_id)
             done.append(
@@ -180,7 +180,7 @@ def _need_pool(client: SyncPrefectClient, pool: str) -> None:
         ) from None  # fmt: skip
 
 
-def _trigger(spec: PipelineSpec, place: int) -> Any:
+def _trigger(spec: DataPipeline, place: int) -> Any:
     declared = spec.schedule.triggers[place]
     return DeploymentEventTrigger(
         name=f"tunegate: {spec.name} on {declared.event}",

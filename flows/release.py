@@ -23,10 +23,12 @@ from flows.records.run_picture import keep_picture
 from flows.registry.owner import check_registry
 from flows.registry.state import recipe_of, waits_of
 from flows.views.report import report_run
+from flows.workspace.clock import present
 from schemas.artifacts import (
     BundleRef,
     ChampionRef,
     CheckEvidence,
+    CheckResults,
     DatasetRef,
     EvalSet,
     GateDecision,
@@ -37,9 +39,11 @@ from schemas.artifacts import (
     TrainedRef,
     ValidationCurves,
 )
+from schemas.data_checks import count_checks
 from schemas.pipeline import PipelineSpec
 from schemas.trials import ChoiceRef
 from tasks.assess.decision import surpassed
+from tasks.curate.data_checks import judge_now
 from tasks.release.bundle import bundle_candidate, check_evaluated
 
 
@@ -119,7 +123,7 @@ def record(
     Raises:
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
     """
-    spec = run.spec
+    spec = run.trained_spec
     tuned = next(each for each in scores if each.arm == "tuned")
     write_record(
         run,
@@ -162,7 +166,7 @@ def promote(
         StorageError: the files to register are not those that were evaluated; TG0581, MLflow's registered model belongs
             to another ledger.
     """
-    spec = run.spec
+    spec = run.trained_spec
     check_evaluated(bundle, trained)
     check_registry(spec, run.settings, run.ledger)
     return run.ledger.promote(
@@ -196,6 +200,24 @@ def report_as_of(run: RunContext, *, decision: GateDecision) -> Outcome:
     report_run(run)
     show_report(run)
     return run.outcome
+
+
+def close_data(run: RunContext, splits: Splits, checks: CheckResults | None) -> None:
+    """Set the outcome of a run of data alone, which has no other stage; write its graph and its report.
+
+    Args:
+        splits: What it has made.
+        checks: What its checks said; one that fails has ended the run before.
+    """
+    judged = [] if checks is None else [judge_now(each, present()) for each in checks.results]
+    checked = f"{count_checks(judged)}; " if judged else ""
+    rows = f"{splits.n_train:,} train, {splits.n_validation:,} validation and {splits.n_test:,} test tickets"
+    day = run.request.as_of
+    dated = f"; as of {day}, so no table is published" if day is not None else ""
+    run.outcome = outcome_of(run.ledger, run.run_id, "DONE", f"{checked}{rows}{dated}")
+    keep_picture(run)
+    report_run(run)
+    show_report(run)
 
 
 def register(run: RunContext, *, outcome: Outcome) -> None:

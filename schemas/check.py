@@ -1,4 +1,4 @@
-"""Validate one merged pipeline: a PipelineSpec, or its faults, each at the place of its value in the file.
+"""Validate one merged pipeline: return it typed, or its faults, each at the place of its value in the file.
 
 Translates pydantic's errors into sentences. A pydantic location is noisy: it has the chosen variant of a union
 (`source.generated.n_tickets`) and the branch that was tried (`target_modules.tuple[str, ...]`); `place_of` follows it
@@ -30,7 +30,7 @@ from schemas.gates import GatesSpec
 from schemas.kinds import Kinds
 from schemas.merge import MergedPipeline
 from schemas.names import closest, nearest
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec, pipeline_model
 from schemas.pipeline_rules import METRIC_KEYS, section_faults
 from schemas.source import SourceSpec
 from schemas.spec import Conflict, Spec, UnfitError
@@ -94,6 +94,17 @@ class ReadableSections:
         return [each.model_dump() for each in found if isinstance(each, Spec)]
 
 
+Declared = DataPipeline | ReadableSections
+"""A valid pipeline, or what can be read of another."""
+
+
+def sections_of(spec: Declared) -> PipelineSpec | ReadableSections:
+    """Return the sections that can be read; those about a model are None in a pipeline of data alone."""
+    if isinstance(spec, PipelineSpec | ReadableSections):
+        return spec
+    return ReadableSections(spec.name, source=spec.source, table=spec.table, curate=spec.curate, checks=spec.checks)
+
+
 @dataclass
 class PipelineCheck:
     """Validates one pipeline; afterwards `findings` has its faults, and `readable` what can be used despite them."""
@@ -107,7 +118,7 @@ class PipelineCheck:
     readable: ReadableSections | None = None
     """None if the pipeline is valid."""
 
-    def spec(self) -> PipelineSpec | None:
+    def spec(self) -> DataPipeline | None:
         """The typed pipeline; None if it has faults."""
         root = self.pipeline.root
         data = {key: self.use.data(entry) for key, entry in self.pipeline.sections.items()}
@@ -329,9 +340,10 @@ def _addresses(train: object) -> Iterator[tuple[Key, ...]]:
         yield "sweep", "over", "base_model", number
 
 
-def _validated(data: dict[str, Data]) -> tuple[PipelineSpec | None, list[ErrorDetails]]:
+def _validated(data: dict[str, Data]) -> tuple[DataPipeline | None, list[ErrorDetails]]:
+    model = pipeline_model({key for key, value in data.items() if value is not None})
     try:
-        return PipelineSpec.model_validate(data, by_alias=True, by_name=False), []
+        return model.model_validate(data, by_alias=True, by_name=False), []
     except ValidationError as error:
         return None, error.errors(include_url=False)
 
@@ -479,7 +491,7 @@ class _Shape(NamedTuple):
 def place_of(model: type[BaseModel], location: tuple[Key, ...]) -> ErrorPlace:
     """The place of a pydantic error in the file that `model` was read from.
 
-    >>> from schemas.pipeline import PipelineSpec
+    >>> from schemas.pipeline import DataPipeline, PipelineSpec, pipeline_model
     >>> place_of(PipelineSpec, ("curate", "steps", 1, "dedup", "treshold")).path
     ('curate', 'steps', 1, 'treshold')
     """

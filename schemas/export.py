@@ -45,3 +45,23 @@ class ExportOrigin(Frozen):
     """openai-jsonl: digest of the encoded training set with the rows."""
     checked: dict[str, float] = Field(default={})
     """Measurements of the comparison with what the gate judged."""
+
+
+class DataOrigin(Frozen):
+    """`export` in the manifest of exported data (`tunegate data export`), without a time as well."""
+
+    format: str
+    """As in `tunegate data export --format`."""
+    pipeline: str
+    snapshot_id: str
+    """Digest of every curation step's rows."""
+    run_id: str
+    """The run that made the snapshot."""
+    run_sha256: str
+    """As in `ExportOrigin`; empty if the ledger no longer has the run."""
+    redacted: bool
+    """Whether a step `redact` replaced personal data."""
+    rows: dict[str, int] = Field(default={})
+    """Split -> rows written."""
+    n_left_out: int = 0
+    """Tickets that make no conversation; `left_out.jsonl` lists them."""

@@ -20,7 +20,7 @@ from schemas.environment import Substitution
 from schemas.errors import ConfigError, TunegateError
 from schemas.merge import merge_pipelines
 from schemas.names import closest
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec, with_model
 from schemas.registries import load_registries
 from schemas.secrets import know_secrets
 from schemas.settings_given import GivenSettings
@@ -39,15 +39,28 @@ class PipelineFile:
     """
 
     path: Path
-    pipelines: Mapping[str, PipelineSpec]
+    pipelines: Mapping[str, DataPipeline]
 
     @property
     def root(self) -> Path:
         """The folder that the file's relative paths start from."""
         return self.path.absolute().parent
 
+    @property
+    def trained(self) -> Mapping[str, PipelineSpec]:
+        """The pipelines that train a model."""
+        return {name: spec for name, spec in self.pipelines.items() if isinstance(spec, PipelineSpec)}
+
     def get(self, name: str) -> PipelineSpec:
-        """The pipeline of this name.
+        """The pipeline of this name, which trains a model.
+
+        Raises:
+            ConfigError: TG0104, there is none; TG0159, it is one of data alone.
+        """
+        return with_model(self.find(name))
+
+    def find(self, name: str) -> DataPipeline:
+        """The pipeline of this name, perhaps of data alone.
 
         Raises:
             ConfigError: TG0104, there is none.
@@ -84,7 +97,7 @@ def load_file(
     merged, faults = merge_pipelines(tree, source)
     given = GivenSettings(source, settings)
     merged = [given.over(each) if each.name == only else each for each in merged]
-    specs: dict[str, PipelineSpec] = {}
+    specs: dict[str, DataPipeline] = {}
     readable: dict[str, ReadableSections] = {}
     places = {pipeline.name: pipeline.root.key for pipeline in merged}
     reported: dict[str, set[tuple[object, ...]]] = {}

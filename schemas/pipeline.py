@@ -1,9 +1,10 @@
-"""PipelineSpec: one pipeline of `pipelines.yaml`, typed and frozen.
+"""One pipeline of `pipelines.yaml`, typed and frozen: a `PipelineSpec`, or a `DataPipeline` if it trains nothing.
 
 Knows nothing of YAML (`schemas/load.py` reads it) and of the tasks that use its parts. Tasks get only the part that
 they need, such as `DedupStep`.
 """
 
+from collections.abc import Container, Iterator
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,8 +12,9 @@ from pydantic import Field, model_validator
 from schemas.choice import TrainSection
 from schemas.comparison import with_comparison
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
-from schemas.curation_steps import CURATION_STEPS
+from schemas.curation_steps import CURATION_STEPS, QualityStep
 from schemas.data_checks import DATA_CHECKS, DataCheck, repeated_checks
+from schemas.errors import ConfigError
 from schemas.evaluation import EvaluateSpec
 from schemas.feedback import FeedbackSpec
 from schemas.gates import GATE_SECTIONS, GatesSpec
@@ -20,7 +22,7 @@ from schemas.metrics import METRICS
 from schemas.pipeline_rules import section_faults
 from schemas.schedule import NotifySpec, ScheduleSpec
 from schemas.source import SOURCES, SourceSpec
-from schemas.spec import Spec, UnfitError
+from schemas.spec import Conflict, Spec, UnfitError
 
 
 class RegisterSpec(Spec):
@@ -74,8 +76,12 @@ class PlaceSpec(Spec):
         return {stage: pool for stage, pool in found.items() if pool is not None}
 
 
-class PipelineSpec(Spec):
-    """A pipeline from tickets to a champion alias."""
+TRAINED = ("train", "evaluate", "gates", "register", "feedback")
+"""Sections about a model. A pipeline with none of them is one of data alone."""
+
+
+class DataPipeline(Spec):
+    """A pipeline from tickets to train, validation and test: all of it, if nothing is trained."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
     """Key under `pipelines`: letters, digits and dashes."""
@@ -88,13 +94,9 @@ class PipelineSpec(Spec):
     table: TableSpec = Field(default=TableSpec(), alias="schema")
     curate: CurateSpec = CurateSpec()
     checks: tuple[DataCheck, ...] = ()
-    """What the tickets must satisfy before anything is trained on them: the contract with the source."""
+    """What the tickets must satisfy before anything is trained on them: the contract with the source, and the verdict
+    of a pipeline of data alone."""
     split: SplitSpec = SplitSpec()
-    train: TrainSection
-    evaluate: EvaluateSpec = EvaluateSpec()
-    gates: GatesSpec
-    registry: RegisterSpec = Field(alias="register")
-    feedback: FeedbackSpec | None = None
     schedule: ScheduleSpec = ScheduleSpec()
     notify: NotifySpec | None = None
     place: PlaceSpec = PlaceSpec()
@@ -102,10 +104,36 @@ class PipelineSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        sections = {"train": self.train, "split": self.split, "evaluate": self.evaluate, "gates": self.gates}
-        if faults := [*section_faults(sections), *repeated_checks(self.checks)]:
+        if faults := [*repeated_checks(self.checks), *self._conflicts()]:
             raise UnfitError(faults)
         return self
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        """Yield what there is no model for."""
+        for index, step in enumerate(self.curate.steps):
+            if isinstance(step, QualityStep) and step.perplexity:
+                message, at = "perplexity is measured with train.base_model", ("curate", "steps", index, "perplexity")
+                yield Conflict(message, at=at, hint="remove it, or declare train, gates and register")
+        for stage in self.place.pools():
+            if stage != "curate":
+                yield Conflict(f"there is no stage {stage}", at=("place", stage), hint="remove it: nothing is trained")
+        if self.schedule.retrain.min_held_out == "planned":
+            place = ("schedule", "retrain", "min_held_out")
+            yield Conflict("there is no gate to plan for", at=place, hint="give a number, or remove it")
+
+
+class PipelineSpec(DataPipeline):
+    """A pipeline from tickets to a champion alias."""
+
+    train: TrainSection
+    evaluate: EvaluateSpec = EvaluateSpec()
+    gates: GatesSpec
+    registry: RegisterSpec = Field(alias="register")
+    feedback: FeedbackSpec | None = None
+
+    def _conflicts(self) -> Iterator[Conflict]:
+        sections = {"train": self.train, "split": self.split, "evaluate": self.evaluate, "gates": self.gates}
+        return section_faults(sections)
 
     @property
     def judged_gates(self) -> GatesSpec:
@@ -113,8 +141,32 @@ class PipelineSpec(Spec):
         return with_comparison(self.gates, self.evaluate)
 
 
-SOURCES.held_by(PipelineSpec)
-CURATION_STEPS.held_by(CurateSpec, PipelineSpec)
-DATA_CHECKS.held_by(PipelineSpec)
+def model_of(spec: DataPipeline) -> str:
+    """Return the name of the registered model; empty for a pipeline of data alone."""
+    return spec.registry.name if isinstance(spec, PipelineSpec) else ""
+
+
+def with_model(spec: DataPipeline) -> PipelineSpec:
+    """The pipeline as one that trains a model.
+
+    Raises:
+        ConfigError: TG0159, it is one of data alone.
+    """
+    if isinstance(spec, PipelineSpec):
+        return spec
+    raise ConfigError(
+        f"{spec.name} is a pipeline of data alone: it has no model", code="TG0159", where=spec.name,
+        hint=f"`tunegate data export {spec.name}` writes its data; declare train, gates and register for a model",
+    )  # fmt: skip
+
+
+def pipeline_model(sections: Container[str]) -> type[DataPipeline]:
+    """Return the form of a pipeline with these sections."""
+    return PipelineSpec if any(name in sections for name in TRAINED) else DataPipeline
+
+
+SOURCES.held_by(DataPipeline, PipelineSpec)
+CURATION_STEPS.held_by(CurateSpec, DataPipeline, PipelineSpec)
+DATA_CHECKS.held_by(DataPipeline, PipelineSpec)
 METRICS.held_by(EvaluateSpec, PipelineSpec)
 GATE_SECTIONS.held_by(PipelineSpec)

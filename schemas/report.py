@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from schemas.costs import CostReport
 from schemas.curation_card import LabelBalance
+from schemas.data_checks import CheckResult
 from schemas.diagnosis import Diagnosis
 from schemas.spec import Frozen
 from schemas.verdicts import Finding
@@ -246,8 +247,10 @@ class RunReport(Frozen):
     run_id: str
     pipeline: str
     model_name: str
+    """Empty for a pipeline of data alone."""
     verdict: str
-    """PROMOTE, UNCOMPARED, HOLD, BLOCK, ERROR; NONE for a run that did not reach the gate."""
+    """PROMOTE, UNCOMPARED, HOLD, BLOCK, ERROR; NONE for a run that did not reach the gate. Of data alone DONE, or ERROR
+    if the run failed, by a check or anything else."""
     reason: str
     as_of: str | None = None
     """Day of `--as-of`; such a run promotes nothing."""
@@ -267,6 +270,8 @@ class RunReport(Frozen):
     n_items_quarantined: int = 0
     """Held-out tickets that were left out, because some arm could not make a prompt."""
     findings: tuple[Finding, ...]
+    checks: tuple[CheckResult, ...] = ()
+    """Results of `checks` of the data; freshness is judged as of the start of the run."""
     arms: tuple[ArmLine, ...]
     funnel: tuple[FunnelLine, ...]
     removed: tuple[RemovedExample, ...]
@@ -304,6 +309,8 @@ class RunReport(Frozen):
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
+        if not self.model_name:
+            return "The data are curated." if self.verdict == "DONE" else "No data are released by this run."
         if self.as_of is not None:
             return f"As of {self.as_of} the gate would have said {self.verdict}; this run releases nothing."
         what = f"Version {self.version}" if self.version else "The candidate"

@@ -155,8 +155,10 @@ class NotifySpec(Spec):
     """Environment variable with the address to post to; the address itself is a secret and in no file."""
     prefect_block: str | None = Field(default=None, pattern=r"^[a-z0-9-]{1,100}/[a-z0-9-]{1,100}$")
     """A notification block on your Prefect server, `type/name`: `sendgrid-email/on-call` sends e-mail."""
-    on: tuple[Verdict, ...] = Field(default=("PROMOTE", "UNCOMPARED", "HOLD", "BLOCK", "ERROR"), min_length=1)
-    """Verdicts to notify of; ERROR includes runs that failed."""
+    on: tuple[Verdict | Literal["DONE"], ...] = Field(
+        default=("PROMOTE", "UNCOMPARED", "HOLD", "BLOCK", "ERROR"), min_length=1
+    )
+    """Verdicts to notify of; ERROR includes runs that failed, DONE is a whole run of data alone."""
 
     @model_validator(mode="after")
     def _has_a_target(self) -> Self:

@@ -54,7 +54,7 @@ def write_record(run: RunContext, evidence: RecordedResults) -> None:
 
 
 def _record(run: RunContext, evidence: RecordedResults) -> RunRecord:
-    spec, home, splits = run.spec, run.settings.home, evidence.splits
+    spec, home, splits = run.trained_spec, run.settings.home, evidence.splits
     dataset, items, decision, trained = evidence.dataset, evidence.items, evidence.decision, evidence.trained
     own = {*OPERATIONS, "registry"}
     config = orjson.loads(spec.model_dump_json(by_alias=True, exclude=own))
@@ -128,7 +128,7 @@ def score_of(decision: GateDecision) -> str:
 
 def _digests(run: RunContext) -> dict[str, str]:
     """Return step -> sha256 of the run's results, except single rungs and trials."""
-    tried = tuple(candidate.name for candidate in candidates(run.spec.train))
+    tried = tuple(candidate.name for candidate in candidates(run.trained_spec.train))
     steps = run.ledger.steps(run.run_id)
     return {step.step: step.digest for step in steps if step.digest and not (tried and step.step.endswith(tried))}
 

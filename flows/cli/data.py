@@ -83,7 +83,7 @@ def suspects(
     Shows what the last run with a champion found, without ticket text, and the step that leaves out a file or week
     whose labels disagree with the others.
     """
-    load_file(config).get(pipeline)
+    load_file(config).find(pipeline)
     found = find_suspects(load_settings(config), pipeline, source=source, week=week, limit=limit)
     groups = [{**group.model_dump(), "share": round(group.share, 6)} for group in found.checked.groups]
     ways = list(found.ways_out())
@@ -137,7 +137,7 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
     Raises:
         ConfigError: TG0104, no such pipeline; TG0159, it has not been curated yet.
     """
-    load_file(config).get(pipeline)
+    load_file(config).find(pipeline)
     settings = load_settings(config)
     with TemporaryDirectory(prefix="tunegate-failed-") as folder:
         failed = failed_curation(settings, pipeline, Path(folder))

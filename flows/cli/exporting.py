@@ -68,7 +68,7 @@ def export(
     for origin in done.origins:
         _warn_if_unpromoted(origin)
     signed = {} if signature is None else {"signature": str(signature)}
-    folder = {"folder": str(done.root), "sha256": done.digest, "files": dict(done.files)}
+    folder = {"folder": str(done.folder.root), "sha256": done.folder.digest, "files": dict(done.folder.files)}
     listed = [origin.model_dump() for origin in done.origins]
     data = {**folder, **signed, **(listed[0] if len(listed) == 1 else {"exports": listed})}
     return Result(data, _text(done, signature))
@@ -119,7 +119,7 @@ def export_model(
                 done = export_together(sources, origins, out=to)
             else:
                 done = export_candidate(sources[0], origins[0], out=to)
-            signature = sign_folder(done.root, key=sign) if sign is not None else None
+            signature = sign_folder(done.folder.root, key=sign) if sign is not None else None
     except StorageError as error:
         marks = [mark for each in found for mark in ledger.marked(each.row.ref.name, each.row.ref.version)]
         if error.code == "TG0510" and marks:  # no run of this version makes them again
@@ -185,10 +185,12 @@ def _warn_if_unpromoted(origin: ExportOrigin) -> None:
 def _text(done: Export, signature: Path | None) -> Iterator[Any]:
     """The files and their digest."""
     for origin in done.origins:
-        yield f"{origin.name} v{origin.version} ({origin.standing}) as {origin.format}: {done.root}"
-    yield TextTable([{"file": name, "bytes": f"{size:,}"} for name, size in done.files.items()], ("file", "bytes"))
+        yield f"{origin.name} v{origin.version} ({origin.standing}) as {origin.format}: {done.folder.root}"
+    yield TextTable(
+        [{"file": name, "bytes": f"{size:,}"} for name, size in done.folder.files.items()], ("file", "bytes")
+    )
     measured = {name: value for origin in done.origins for name, value in origin.checked.items()}
-    yield f"sha256 of the manifest's files: {done.digest}"
+    yield f"sha256 of the manifest's files: {done.folder.digest}"
     if measured:
         yield f"checked: {', '.join(f'{name} {value:.4g}' for name, value in measured.items())}"
     if signature is not None:

@@ -18,8 +18,8 @@ from flows.graph.draw import as_mermaid, as_text, picture_of_plan
 from flows.graph.plan import NEVER_RAN
 from flows.ledger.open import open_ledger
 from flows.records.run_picture import read_picture
-from flows.run.faults import Declared
 from flows.workspace.settings import load_settings
+from schemas.check import Declared
 from schemas.counted import counted
 from schemas.errors import ConfigError, SeveralErrors, TunegateError
 from schemas.load import ConfigErrors, load_file
@@ -76,7 +76,8 @@ def plan(pipeline: Pipeline, as_of: AsOf = None, given: Given = None, config: Co
     has too few held-out items.
     """
     view = view_plan(pipeline, config, as_of=as_of, given=tuple(given or ()))
-    refused = view.spec.gates.strict_power and any(row.underpowered for row in view.power)
+    strict = isinstance(view.spec, PipelineSpec) and view.spec.gates.strict_power
+    refused = strict and any(row.underpowered for row in view.power)
     return Result(view.to_json(), _plan_text(view), exit_code=2 if refused else 0)
 
 
@@ -105,7 +106,8 @@ def _plan_text(view: PlanView) -> Iterator[Any]:
     for stage, where in view.places.items():
         yield f"{stage} runs on {where}"
     yield f"stages run one after the other; within one, steps run side by side on {_resources(view)}\n"
-    yield TextTable([_power_row(row) for row in view.power], ("gate", "needs", "has", "shows", "what"))
+    if view.power:
+        yield TextTable([_power_row(row) for row in view.power], ("gate", "needs", "has", "shows", "what"))
     if (does := next((row for row in view.power if row.passes), None)) is not None and does.passes is not None:
         yield does.passes.sentence()
     if view.interim is not None:
@@ -113,8 +115,10 @@ def _plan_text(view: PlanView) -> Iterator[Any]:
     if view.calls:
         yield ""
         yield TextTable([_call_row(each) for each in view.calls])
-    weak, memory = refuse_weak_gate(view.spec, tuple(view.power)), _memory_warning(view.spec, view.memory)
-    for warning in (weak, memory, *view.advice):
+    about_model: tuple[str | None, ...] = ()
+    if isinstance(view.spec, PipelineSpec):
+        about_model = refuse_weak_gate(view.spec, tuple(view.power)), _memory_warning(view.spec, view.memory)
+    for warning in (*about_model, *view.advice):
         if warning is not None:
             warn(warning)
 
@@ -195,7 +199,7 @@ def _recorded_picture(pipeline: str, run_id: str, config: Path) -> GraphPicture:
     Raises:
         ConfigError: TG0139, the run is of another pipeline; TG0151, no such run or several; TG0159, it kept no graph.
     """
-    name, settings = load_file(config).get(pipeline).name, load_settings(config)
+    name, settings = load_file(config).find(pipeline).name, load_settings(config)
     row = open_ledger(settings).run(run_id)
     if row.pipeline != name:
         raise ConfigError(

@@ -79,7 +79,7 @@ def report(
         str | None,
         typer.Option(
             metavar="PIPELINE",
-            help="The pipeline's last run with a verdict.",
+            help="The pipeline's last run with a verdict; of data alone, the last that ended.",
             show_default=False,
             autocompletion=complete_pipeline,
         ),
@@ -99,7 +99,8 @@ def report(
         )  # fmt: skip
     if run_id is None:
         rows = open_ledger(settings).runs(limit=1000, pipeline=last)
-        run_id = next((row.run_id for row in rows if row.verdict and row.as_of is None), None)
+        ended = (row for row in rows if row.verdict or (row.status == "DONE" and not row.model_name))
+        run_id = next((row.run_id for row in ended if row.as_of is None), None)
     if run_id is None:
         raise ConfigError(
             f"pipeline {last!r} has no run with a verdict", code="TG0139", where="--last",

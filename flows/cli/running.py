@@ -37,6 +37,7 @@ from flows.workspace.servers import client_environment, ensure_prefect, ensure_u
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.load import load_file
+from schemas.pipeline import PipelineSpec
 from schemas.secrets import masked
 from tasks.curate.extract import check_first_rows
 from tasks.curate.warehouse_query import common_faults, funnel_of
@@ -111,7 +112,7 @@ def tick(
 
     `schedule.retrain` says what a run must be worth; a skip says until when.
     """
-    spec = load_file(config).get(pipeline)
+    spec = load_file(config).find(pipeline)
     request = RunRequest(tick=cause, wait_s=tick_wait_s(spec))
     skipped = skip_without_lock(spec, load_settings(config), request)
     if skipped is None:
@@ -136,7 +137,7 @@ def run_pipeline(
     if request.as_of is not None:
         request = request.model_copy(update={"as_of": check_as_of(request.as_of)})
     loaded = load_file(config, settings=request.given, only=pipeline)
-    spec, settings = loaded.get(pipeline), load_settings(config)
+    spec, settings = loaded.find(pipeline), load_settings(config)
     request = request.model_copy(update={"given": tuple(map(masked, request.given))})  # Prefect shows it
     if request.given and spec.place.pools():
         raise ConfigError(
@@ -163,7 +164,7 @@ def run_pipeline(
     try:
         with open_run(spec, settings, request, root=config.resolve().parent, listeners=listeners) as opened:
             outcome = run_here(opened, config, lambda: _connect(opened.context, screen, server))
-            decision = opened.run.find(opened.pipeline.assessed.decision)
+            decision = opened.decision()
     except DataError as error:
         if error.code in TOO_MANY_OR_FEW:
             _print_faults(settings, pipeline)
@@ -181,9 +182,11 @@ def run_pipeline(
     arms = () if decision is None else arm_lines(Recorded(settings, outcome.run_id))
     if decision is not None:
         print_decision(console, decision, arms)
-    champion = f"champion: version {outcome.champion}" if outcome.champion else "champion: none"
+    champion = ""
+    if isinstance(spec, PipelineSpec):
+        champion = f"champion: version {outcome.champion}   " if outcome.champion else "champion: none   "
     details = [
-        f"{champion}   run: {outcome.run_id}   {time.monotonic() - begun:.0f} s",
+        f"{champion}run: {outcome.run_id}   {time.monotonic() - begun:.0f} s",
         f"tunegate show {outcome.run_id}",
     ]
     page = report_folder(settings.home, outcome.run_id) / "report.html"
@@ -203,11 +206,11 @@ def run_pipeline(
 
 def _connect(context: RunContext, screen: Screen, server: Server) -> bool:
     """Find or start the Prefect server that shows this run; False for a run without Prefect, which needs none."""
-    spec, settings, request = context.spec, context.settings, context.request
+    spec, settings = context.spec, context.settings
     yours, placed = os.environ.get("PREFECT_API_URL"), spec.place.pools()
-    starts_one = server == "start" and request.reaches("finetune")  # curation takes less time than a server's start
+    starts_one = server == "start" and context.reaches("finetune")  # curation takes less time than a server's start
     if server == "none" or not (
-        yours or any(stage in placed for stage in STAGES if request.reaches(stage)) or starts_one
+        yours or any(stage in placed for stage in STAGES if context.reaches(stage)) or starts_one
     ):
         return False
     check_first_rows(spec.source, place_of(spec.source, root=context.root, landed=landed_folder(settings, spec.name)))
@@ -238,7 +241,7 @@ def accept_other_ledger(config: Path, *, new: bool, reason: str) -> None:
     """
     settings = load_settings(config)
     # The registered models of this file, with their declared addresses: the ledger may not know them yet.
-    declared = (each.registry for each in load_file(config).pipelines.values())
+    declared = (each.registry for each in load_file(config).trained.values())
     names = {each.name: masked(each.tracking_uri) for each in declared}
     ledger = open_ledger(settings)
     row = ledger.accept("new" if new else "restored", reason=reason, actor=login(), names=names)

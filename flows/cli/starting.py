@@ -182,7 +182,7 @@ def write_proposal(
 def _pace_in(path: Path) -> float | None:
     """The answers per minute that the file declares: another probe would find others, and it would seem edited."""
     with suppress(TunegateError):
-        for pipeline in load_file(path).pipelines.values():
+        for pipeline in load_file(path).trained.values():
             return pipeline.evaluate.answers_per_minute
     return None
 

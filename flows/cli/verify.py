@@ -35,11 +35,16 @@ def verify(
         check_signature(folder, key=key, signature=signature)
     manifest = orjson.loads((folder / files.MANIFEST).read_bytes())
     origins = manifest.get("exports") or [manifest.get("export") or {}]
-    shown = [{name: each.get(name) for name in ("name", "version", "standing", "format", "run_id")} for each in origins]
+    names = ("name", "version", "standing") if "name" in origins[0] else ("pipeline", "snapshot_id")
+    shown = [{name: each.get(name) for name in (*names, "format", "run_id")} for each in origins]
 
     def text() -> Iterator[str]:
         yield f"whole: every file has its sha256 ({digest})"
-        yield from (f"{each['name']} v{each['version']}, {each['standing']}, as {each['format']}" for each in shown)
+        for each in shown:
+            if "name" in each:
+                yield f"{each['name']} v{each['version']}, {each['standing']}, as {each['format']}"
+            else:
+                yield f"{each['pipeline']}, snapshot {each['snapshot_id']}, as {each['format']}"
         if key is not None:
             yield f"signed by the holder of {key}"
         else:

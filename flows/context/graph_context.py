@@ -1,7 +1,7 @@
 """What a pipeline's graph depends on besides its declaration: folders, earlier results, the registry, the cluster."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flows.context.as_of import end_of
@@ -15,7 +15,7 @@ from flows.registry.state import RegistryState
 from flows.workspace.ray_cluster import place_of
 from flows.workspace.settings import Settings
 from schemas.choice import TrainSection
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec
 from tasks.assess.economics import find_gpu
 from tasks.cluster.connect import ClusterPlace
 from tasks.corpus.build import fingerprint_corpus
@@ -70,7 +70,7 @@ class GraphContext:
 
 
 def context_of(
-    spec: PipelineSpec,
+    spec: DataPipeline,
     settings: Settings,
     *,
     root: Path,
@@ -80,24 +80,29 @@ def context_of(
 ) -> GraphContext:
     """Read it for a pipeline; change nothing."""
     landed = landed_folder(settings, spec.name)
-    votes = read_votes(settings.home, spec.name, before=as_of and end_of(as_of)) if spec.evaluate.labels else {}
-    return GraphContext(
+    context = GraphContext(
         fingerprint=fingerprint_source(spec.source, root=root, landed=landed),
         root=root,
         cache=settings.cache,
-        articles=fingerprint_corpus(spec.evaluate.corpus, root) if spec.evaluate.corpus else "",
         landed=landed,
         previous_run=previous_run,
         registry_state=registry_state,
         forgotten=load_forgotten(settings),
+        as_of=as_of,
+        place=place_of(spec, settings),
+    )
+    if not isinstance(spec, PipelineSpec):
+        return context
+    votes = read_votes(settings.home, spec.name, before=as_of and end_of(as_of)) if spec.evaluate.labels else {}
+    return replace(
+        context,
+        articles=fingerprint_corpus(spec.evaluate.corpus, root) if spec.evaluate.corpus else "",
         feedback=state_of(spec, settings.home) if as_of is None else None,
         feedback_database=feedback_database(settings.home, spec.registry.name),
         trunks=trunks_of(settings.home, spec.name),
         limits=limits_of(spec.train),
-        as_of=as_of,
         labels=settle_votes(votes),
         rater_pairs=rater_pairs(votes),
-        place=place_of(spec, settings),
     )
 
 

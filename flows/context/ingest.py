@@ -14,7 +14,7 @@ from flows.privacy.index import remove_copies
 from flows.privacy.keys import load_forgotten
 from flows.workspace.settings import Settings
 from schemas.errors import TunegateError
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline
 from schemas.source import SourceSpec
 from tasks.sources.kind import Ingested
 from tasks.sources.registry import check_source, ingest_source, ingested, kind_of, source_folder
@@ -68,7 +68,7 @@ def source_fault(source: SourceSpec, *, pipeline: str) -> TunegateError | None:
     return None
 
 
-def ingested_summary(spec: PipelineSpec, settings: Settings) -> str | None:
+def ingested_summary(spec: DataPipeline, settings: Settings) -> str | None:
     """What is here of a remote source, for commands that open no connection; None for any other source."""
     kind = kind_of(spec.source)
     if not kind.is_remote:

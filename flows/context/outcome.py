@@ -20,7 +20,8 @@ class Outcome(BaseModel):
     run_id: str
     pipeline: str
     verdict: Ending
-    """SKIP: nothing has changed since a run with a verdict. DONE: only part of the pipeline (`until`) was run."""
+    """SKIP: nothing has changed since a run with a verdict. DONE: only part of the pipeline (`until`) was run, or it
+    is one of data alone."""
     reason: str
     version: str | None = None
     champion: str | None = None

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from flows.context.listener import Listeners
 from flows.context.outcome import Outcome
-from flows.context.request import ANY_CASE, RunRequest
+from flows.context.request import ANY_CASE, RunRequest, Stage
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.registry.state import RegistryState
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec, with_model
 from schemas.report import GraphPicture
 
 
@@ -21,7 +21,7 @@ from schemas.report import GraphPicture
 class RunContext:
     """Passed to whatever uses ledger, reports and registry."""
 
-    spec: PipelineSpec
+    spec: DataPipeline
     settings: Settings
     root: Path
     """Folder of pipelines.yaml."""
@@ -49,6 +49,24 @@ class RunContext:
     """Whether everything that the request asked for has been done."""
     picture: Callable[[], GraphPicture] | None = None
     """The graph with the state of each node so far; None before there is a graph."""
+
+    @property
+    def trained_spec(self) -> PipelineSpec:
+        """The pipeline of a run that trains a model.
+
+        Raises:
+            ConfigError: TG0159, it is one of data alone.
+        """
+        return with_model(self.spec)
+
+    def reaches(self, stage: Stage) -> bool:
+        """Return whether the run includes the stage."""
+        return stage == "curate" or (isinstance(self.spec, PipelineSpec) and self.request.reaches(stage))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the run includes the pipeline's last stage."""
+        return self.request.reaches("release" if isinstance(self.spec, PipelineSpec) else "curate")
 
 
 def new_run_id() -> str:

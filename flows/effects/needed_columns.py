@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.context.run_context import RunContext
 from schemas.artifacts import Splits
+from schemas.check import Declared, sections_of
 from schemas.errors import DataError
 from schemas.template import PASSAGES, template_columns
-
-if TYPE_CHECKING:
-    from schemas.check import ReadableSections
-    from schemas.pipeline import PipelineSpec
 
 LEARNED = "train.prompt.answer"
 
 
-def needed_columns(spec: PipelineSpec | ReadableSections) -> dict[str, str]:
+def needed_columns(declared: Declared) -> dict[str, str]:
     """Column -> the first key that needs it, of the sections that can be read."""
+    spec = sections_of(declared)
     needed: dict[str, str] = dict.fromkeys(spec.table.required if spec.table is not None else (), "schema.required")
     if spec.train is not None:
         for key in ("system", "user", "answer"):

@@ -39,7 +39,7 @@ def show_report(run: RunContext) -> None:
 
 def show_model(run: RunContext) -> None:
     """Show where MLflow's page of the registered model is, if a server has it."""
-    declared = run.spec.registry
+    declared = run.trained_spec.registry
     uri = choose_uri(declared.tracking_uri, run.settings.mlflow_tracking_uri, home=run.settings.home)
     named = urlsplit(uri)
     if named.scheme in ("http", "https"):

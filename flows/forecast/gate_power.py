@@ -85,8 +85,9 @@ def warn_of_weak_gate(run: RunContext, splits: Splits | None) -> None:
     """
     if splits is None:
         return
-    rows = gate_power(run.spec, splits=splits, ledger=run.ledger, store=run.store)
-    warning = refuse_weak_gate(run.spec, rows)
+    spec = run.trained_spec
+    rows = gate_power(spec, splits=splits, ledger=run.ledger, store=run.store)
+    warning = refuse_weak_gate(spec, rows)
     if warning is not None:
         run.listeners.noted(f"{warning}; `tunegate plan {run.spec.name}` shows every rule")
 

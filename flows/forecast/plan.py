@@ -29,9 +29,10 @@ from flows.views.phrases import describe
 from flows.views.selection_report import changes_text
 from flows.workspace.login import read_login
 from flows.workspace.servers import answer_code, read_state
+from schemas.artifacts import TicketTable
 from schemas.choice import candidates
 from schemas.errors import ConfigError, ServiceError
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.trials import TrialRef
 from tasks.assess.plan_gate import InterimPlan, RulePower
 from tasks.release.reports.read import cut_replies
@@ -51,7 +52,7 @@ class PlanView:
         places: Stage -> where it runs.
     """
 
-    spec: PipelineSpec
+    spec: DataPipeline
     champion: str | None
     rows: Sequence[Mapping[str, Any]]
     figures: Mapping[str, Any]
@@ -93,7 +94,9 @@ class PlanView:
 def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: tuple[str, ...] = ()) -> PlanView:
     """Walk the same steps as a run would; writes nothing. Options as of `plan_pipeline`."""
     found = plan_pipeline(pipeline, config, as_of=as_of, given=given)
-    spec, settings, champion = found.spec, found.settings, found.registry_state.champion
+    if not isinstance(found.spec, PipelineSpec):
+        return _view_data(found, root=config.resolve().parent, as_of=as_of)
+    spec, settings, champion = found.trained_spec, found.settings, found.registry_state.champion
     planned = tuple(each for each in found.nodes if each.node.kind != "effect")
     tried = {each.name: changes_text(each.changes or {}) for each in candidates(spec.train)}
     memory = _memory(spec, found.run, found.pipeline.tuned)
@@ -145,6 +148,45 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
     )
 
 
+def _view_data(found: PlannedRun, *, root: Path, as_of: str | None) -> PlanView:
+    """Return the plan of a pipeline of data alone."""
+    spec, settings = found.spec, found.settings
+    planned = tuple(each for each in found.nodes if each.node.kind != "effect")
+    splits = found.run.find(found.pipeline.curated.clean)
+    source_rows, missing = None, list[str]()
+    if splits is None:
+        with tempfile.TemporaryDirectory(prefix="tunegate-plan-") as aside:
+            table = _source_table(found, root, as_of, Path(aside))
+            if table is not None:
+                source_rows, missing = table.rows.n_in, _missing(spec, table, Path(aside))
+    runs = [each for each in planned if each.state == "run"]
+    took = [found.seconds.get(each.node.name) for each in runs]
+    known = [seconds for seconds in took if seconds is not None]
+    return PlanView(
+        spec=spec,
+        champion=None,
+        rows=[_row(this, found.seconds.get(this.node.name), "") for this in planned],
+        figures={
+            **({} if source_rows is None else {"source_rows": source_rows}),
+            "train_tickets": splits and splits.n_train,
+            "validation_tickets": splits and splits.n_validation,
+            "test_tickets": splits and splits.n_test,
+            "minutes": _minutes(sum(known)) if len(known) == len(took) else None,
+        },
+        causes=_causes(planned),
+        power=(),
+        interim=None,
+        source=ingested_summary(spec, settings),
+        places=where_stages_run(spec, settings.home),
+        calls=(),
+        memory=None,
+        resources=found.run.budget,
+        advice=[*advice_on(spec, settings, root=root), *missing],
+        label=None,
+        start=None,
+    )
+
+
 def _library_advice(spec: PipelineSpec) -> list[str]:
     try:
         check_libraries(spec)
@@ -155,13 +197,13 @@ def _library_advice(spec: PipelineSpec) -> list[str]:
 
 def _budget_advice(found: PlannedRun, planned: tuple[PlannedNode, ...]) -> list[str]:
     seconds = _training_seconds(found, planned)
-    reached = None if seconds is None else over_budget(found.spec, found.context, seconds)
+    reached = None if seconds is None else over_budget(found.trained_spec, found.context, seconds)
     return [] if reached is None else [f"the training will be refused: it would use about {reached} of train.budget"]
 
 
 def _training_seconds(found: PlannedRun, planned: tuple[PlannedNode, ...]) -> float | None:
     start = found.registry_state.start
-    return training_seconds(found.spec, found.pipeline, found.run, planned, found.ledger, start=start)
+    return training_seconds(found.trained_spec, found.pipeline, found.run, planned, found.ledger, start=start)
 
 
 def _row(this: PlannedNode, seconds: float | None, changes: str) -> dict[str, Any]:
@@ -179,7 +221,7 @@ def _limits(found: PlannedRun) -> Iterator[str]:
     """Say if answers are shorter than the replies that are learned; nothing before these are encoded."""
     dataset = found.run.find(found.pipeline.tuned.first_dataset)
     if dataset is not None:
-        warning = cut_replies(dataset, max_new_tokens=found.spec.evaluate.max_new_tokens)
+        warning = cut_replies(dataset, max_new_tokens=found.trained_spec.evaluate.max_new_tokens)
         yield from [warning] if warning else []
 
 
@@ -211,7 +253,7 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
         TunegateError: the source cannot be read, or too many of its rows are faulty; a run would end with the same
             error.
     """
-    spec, run, pipeline = found.spec, found.run, found.pipeline
+    spec, run, pipeline = found.trained_spec, found.run, found.pipeline
     splits, dataset = run.find(pipeline.curated.clean), run.find(pipeline.tuned.first_dataset)
     prompt = spec.train.first().prompt
     measure = partial(
@@ -222,17 +264,8 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
         is_trained = found.run.find(pipeline.tuned.trained) is not None
         return measure(source=None), [], None if is_trained else probe_label(spec, splits.train, curated=True)
     with tempfile.TemporaryDirectory(prefix="tunegate-plan-") as aside:
-        table = run.find(pipeline.curated.tables[0][1])
-        if table is None:
-            table = read_source(spec.source, root, found.settings, aside=Path(aside), pipeline=spec.name, as_of=as_of)
-        missing = (
-            []
-            if table is None or splits is not None
-            else [
-                *time_advice(spec, table),
-                *(f"{each.message}; {each.hint}" for each in missing_columns(spec, table, aside=Path(aside))),
-            ]
-        )
+        table = _source_table(found, root, as_of, Path(aside))
+        missing = [] if table is None or splits is not None else _missing(spec, table, Path(aside))
         if table is not None and splits is None:
             faults, advice = prompt_findings(spec, table, root=root, settings=found.settings)
             if faults:
@@ -247,11 +280,27 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
     return measure(source=source), missing, label
 
 
+def _source_table(found: PlannedRun, root: Path, as_of: str | None, aside: Path) -> TicketTable | None:
+    """Return the rows of the source, stored or read now; None of a remote one that was never ingested."""
+    table = found.run.find(found.pipeline.curated.tables[0][1])
+    if table is not None:
+        return table
+    return read_source(found.spec.source, root, found.settings, aside=aside, pipeline=found.spec.name, as_of=as_of)
+
+
+def _missing(spec: DataPipeline, table: TicketTable, aside: Path) -> list[str]:
+    """Return what the source lacks, in sentences."""
+    return [
+        *time_advice(spec, table),
+        *(f"{each.message}; {each.hint}" for each in missing_columns(spec, table, aside=aside)),
+    ]
+
+
 def _figures(
     found: PlannedRun, planned: tuple[PlannedNode, ...], size: Size | None, pace: Pace | None, memory: Forecast | None
 ) -> dict[str, Any]:
     """Rows, tokens, steps, minutes and memory: by stored results, else by the source and this machine's pace."""
-    spec, run = found.spec, found.run
+    spec, run = found.trained_spec, found.run
     splits = run.find(found.pipeline.curated.clean)
     train = spec.train.first()
     several = {"trainings_to_choose_from": len(candidates(spec.train))} if spec.train.choice is not None else {}
@@ -311,7 +360,7 @@ def _minutes(seconds: float) -> float:
     return round(seconds / 60, 1)
 
 
-def where_stages_run(spec: PipelineSpec, home: Path, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+def where_stages_run(spec: DataPipeline, home: Path, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return stage -> `pool NAME` of the placed stages; with `, not checked` if no server answers.
 
     Raises:

@@ -22,7 +22,7 @@ from flows.run.faults import check_early
 from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.settings import Settings, load_settings
 from schemas.load import load_file
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec, with_model
 from tasks.sources.registry import kind_of
 
 DIGESTS = {
@@ -55,7 +55,7 @@ PAST_RUNS = 20
 class PlannedRun:
     """The graph that a run would execute now, with what it would do with each node."""
 
-    spec: PipelineSpec
+    spec: DataPipeline
     settings: Settings
     ledger: Ledger
     registry_state: RegistryState
@@ -67,6 +67,15 @@ class PlannedRun:
     """In order."""
     seconds: Mapping[str, float | None]
     """Node's name -> what it usually takes; None if no run has recorded it."""
+
+    @property
+    def trained_spec(self) -> PipelineSpec:
+        """The pipeline of a run that trains a model.
+
+        Raises:
+            ConfigError: TG0159, it is one of data alone.
+        """
+        return with_model(self.spec)
 
 
 def plan_pipeline(pipeline: str, config: Path, *, as_of: str | None = None, given: tuple[str, ...] = ()) -> PlannedRun:
@@ -80,7 +89,7 @@ def plan_pipeline(pipeline: str, config: Path, *, as_of: str | None = None, give
         ConfigError: TG0103, the day is none or not over; TG0159, a remote source was not ingested since.
         TunegateError: the configuration, the ledger or a declared file cannot be read.
     """
-    spec = load_file(config, settings=given, only=pipeline).get(pipeline)
+    spec = load_file(config, settings=given, only=pipeline).find(pipeline)
     settings, before = load_settings(config), None
     if as_of is not None:
         before = end_of(check_as_of(as_of))

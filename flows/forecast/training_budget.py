@@ -33,18 +33,19 @@ def refuse_over_budget(opened: OpenRun) -> None:
         TrainingError: TG0406; nothing has been started.
     """
     context, given = opened.context, opened.graph_context
-    if context.spec.train.budget is None:
+    spec = context.trained_spec
+    if spec.train.budget is None:
         return
     # Another graph: planning notes in the run what it supposes.
-    pipeline = build(context.spec, given)
+    pipeline = build(spec, given)
     run = Run(pipeline.graph, context.store)
     planned = plan(run)
-    seconds = training_seconds(context.spec, pipeline, run, planned, context.ledger, start=given.registry_state.start)
-    reached = None if seconds is None else over_budget(context.spec, given, seconds)
+    seconds = training_seconds(spec, pipeline, run, planned, context.ledger, start=given.registry_state.start)
+    reached = None if seconds is None else over_budget(spec, given, seconds)
     if reached is not None:
         raise TrainingError(
             f"the training would use about {reached} of train.budget, by the pace of past runs; it was not started",
-            code="TG0406", where=f"{context.spec.name}.train.budget",
+            code="TG0406", where=f"{spec.name}.train.budget",
             hint="raise train.budget, or train less: train.max_steps, train.max_examples",
         )  # fmt: skip
 

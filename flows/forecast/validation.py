@@ -17,14 +17,15 @@ from flows.forecast.gate_power import last_decision
 from flows.ledger.open import open_ledger, open_store
 from flows.prepare import PROMPTING_ARMS
 from flows.privacy.keys import load_forgotten
-from flows.run.faults import Declared, base_model_faults, declared_faults
+from flows.run.faults import base_model_faults, declared_faults
 from flows.workspace.settings import Settings
 from schemas.artifacts import RowCounts, TicketTable
+from schemas.check import Declared, sections_of
 from schemas.choice import base_models
 from schemas.comparison import with_comparison
 from schemas.errors import DataError, TunegateError
 from schemas.metrics import traits_by_name
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline
 from schemas.pipeline_rules import classifier_advice, prompt_advice, training_advice, unjudged_advice
 from schemas.schedule import schedule_advice
 from schemas.source import SourceSpec
@@ -72,22 +73,23 @@ def advice_on(spec: Declared, settings: Settings, *, root: Path, n_items: int | 
         root: Folder of pipelines.yaml.
         n_items: Held-out items if they are known.
     """
-    advice = [] if spec.train is None else training_advice(spec.train)
-    if spec.curate is not None:
-        advice += declaration_advice(spec.curate.steps, root=root)
-    if spec.train is not None and spec.evaluate is not None:
-        advice += prompt_advice(spec.train, spec.evaluate)
-    if spec.gates is not None and spec.evaluate is not None:
-        judged = with_comparison(spec.gates, spec.evaluate)
-        if spec.train is not None:
-            advice += unjudged_advice(spec.train, spec.evaluate, judged)
-            advice += classifier_advice(spec.train, spec.evaluate, judged)
+    sections = sections_of(spec)
+    advice = [] if sections.train is None else training_advice(sections.train)
+    if sections.curate is not None:
+        advice += declaration_advice(sections.curate.steps, root=root)
+    if sections.train is not None and sections.evaluate is not None:
+        advice += prompt_advice(sections.train, sections.evaluate)
+    if sections.gates is not None and sections.evaluate is not None:
+        judged = with_comparison(sections.gates, sections.evaluate)
+        if sections.train is not None:
+            advice += unjudged_advice(sections.train, sections.evaluate, judged)
+            advice += classifier_advice(sections.train, sections.evaluate, judged)
         advice += gate_warnings(
             judged,
-            traits=traits_by_name(spec.evaluate.traits()),
-            n_items=spec.evaluate.max_items if n_items is None else n_items,
+            traits=traits_by_name(sections.evaluate.traits()),
+            n_items=sections.evaluate.max_items if n_items is None else n_items,
         )
-    if settings.ledger_url is None and isinstance(spec, PipelineSpec):
+    if settings.ledger_url is None and isinstance(spec, DataPipeline):
         advice += schedule_advice(spec.schedule)
         with suppress(TunegateError):  # a ledger that is not to be believed stops what uses it, and not this check
             last = last_decision(open_ledger(settings), open_store(settings), spec.name)
@@ -220,7 +222,7 @@ def _column_faults(spec: Declared, table: TicketTable) -> Iterator[TunegateError
 
 def time_advice(spec: Declared, table: TicketTable) -> list[str]:
     """Say that the split cannot be by time, if no ticket has one; empty if a step may make it."""
-    if not isinstance(spec, PipelineSpec) or any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
+    if not isinstance(spec, DataPipeline) or any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
         return []
     return [NO_TIMES] if spec.split.by_time and is_empty("created_at", table.tickets) else []
 
@@ -233,6 +235,7 @@ def prompt_findings(
     From a sample before curation, with the tokenizer of each base model that is here. A run counts all prompts before
     it trains.
     """
+    spec = sections_of(spec)
     if spec.train is None or spec.evaluate is None or not spec.evaluate.arms:
         return [], []
     train, evaluate = spec.train.first(), spec.evaluate

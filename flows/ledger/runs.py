@@ -302,6 +302,15 @@ class Runs(LedgerBase):
         )  # fmt: skip
         return found[0] if found else None
 
+    def last_complete(self, pipeline: str, input_digest: str) -> RunRow | None:
+        """Return the newest run of the same inputs that ended without a verdict, as those of data alone do."""
+        found = self._runs(
+            "SELECT * FROM runs WHERE pipeline = ? AND input_digest = ? AND status = 'DONE' AND verdict IS NULL"
+            " ORDER BY seq DESC LIMIT 1",
+            pipeline, input_digest,
+        )  # fmt: skip
+        return found[0] if found else None
+
     def looks(self, *, before: str | None = None) -> tuple[Look, ...]:
         """Return every gate that has judged, of all names, oldest first.
 

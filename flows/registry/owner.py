@@ -12,7 +12,7 @@ from flows.ledger.ledger import Ledger
 from flows.registry.address import registry_address
 from flows.workspace.settings import Settings
 from schemas.errors import ServiceError
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec
 from tasks.release.register import Owner, check_owner
 from tasks.release.tracking import open_client
 
@@ -23,13 +23,14 @@ def owner_of(ledger: Ledger) -> Owner:
     return Owner(ledger.identity() or "", ledger.last_hash(), ledger.knows_hash, frozenset(former))
 
 
-def check_registry(spec: PipelineSpec, settings: Settings, ledger: Ledger) -> None:
-    """Check that the pipeline's registered model follows this ledger. Skipped if MLflow does not answer.
+def check_registry(spec: DataPipeline, settings: Settings, ledger: Ledger) -> None:
+    """Check that the pipeline's registered model, if any, follows this ledger. Skipped if MLflow does not answer.
 
     Raises:
         StorageError: TG0581, it follows another ledger, or an entry that this one does not have.
     """
-    check_model(spec.registry.name, spec.registry.tracking_uri, settings, ledger)
+    if isinstance(spec, PipelineSpec):
+        check_model(spec.registry.name, spec.registry.tracking_uri, settings, ledger)
 
 
 def check_model(name: str, tracking_uri: str, settings: Settings, ledger: Ledger) -> None:

@@ -20,7 +20,7 @@ from flows.registry.feedback import feedback_database, state_of
 from schemas.artifacts import Artifact, ChampionRef, DatasetRef, EvalSet, Splits
 from schemas.errors import ConfigError, StorageError
 from schemas.feedback import LiveQuality
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.training import PromptSpec, TrainSpec
 from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, Look, SeenItems, Terms, UsedBudget
 from tasks.assess.looks import spent_by
@@ -120,8 +120,8 @@ class RegistryState:
         return self.live.model_copy(update={"candidate": version})
 
 
-def registry_state_of(spec: PipelineSpec, ledger: Ledger, *, before: str | None = None) -> RegistryState:
-    """Read it from the ledger; change nothing.
+def registry_state_of(spec: DataPipeline, ledger: Ledger, *, before: str | None = None) -> RegistryState:
+    """Read it from the ledger; change nothing. A pipeline of data alone has none.
 
     Args:
         before: Champion and verdicts just before this moment, UTC, ISO 8601, and no feedback; None for the present
@@ -131,6 +131,8 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger, *, before: str | None 
         ConfigError: TG0196, `gates.anchor` names a version that does not exist; TG0159, the files of the champion of
             that moment are gone.
     """
+    if not isinstance(spec, PipelineSpec):
+        return RegistryState()
     name = spec.registry.name
     if before is None:
         champion, state = ledger.champion(name), state_of(spec, ledger.root)
@@ -166,20 +168,21 @@ def _champion_before(ledger: Ledger, name: str, moment: str) -> ChampionRef | No
     return champion
 
 
-def describe_start(spec: PipelineSpec, state: RegistryState) -> str | None:
+def describe_start(spec: DataPipeline, state: RegistryState) -> str | None:
     """Return where the training starts, as a sentence; None unless `train.start: champion` is declared."""
-    if spec.train.start == "base":
+    if not isinstance(spec, PipelineSpec) or spec.train.start == "base":
         return None
     if state.start is None:
         return f"{spec.registry.name} has no champion yet: the training starts from the base model"
     return f"the training continues from champion version {state.start.champion.version}"
 
 
-def describe_champion(spec: PipelineSpec, state: RegistryState) -> str | None:
+def describe_champion(spec: DataPipeline, state: RegistryState) -> str | None:
     """Return a warning if the champion learned other answers than those that are judged; None if not."""
-    champion, wanted = state.champion, spec.train.prompt.answer
-    if champion is None or champion.prompt.answer == wanted:
+    champion = state.champion
+    if champion is None or not isinstance(spec, PipelineSpec) or champion.prompt.answer == spec.train.prompt.answer:
         return None
+    wanted = spec.train.prompt.answer
     return (
         f"champion version {champion.version} learned to answer {champion.prompt.answer!r}, and answers are compared "
         f"with {wanted!r} now: it loses whatever the candidate is worth; a rule with `against: best_baseline` compares "

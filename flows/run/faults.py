@@ -19,12 +19,12 @@ from flows.context.request import ANY_CASE, RunRequest
 from flows.curation_steps import declaration_faults
 from flows.workspace.settings import Settings
 from schemas.chat_template import ChatTemplate, resolve_template
-from schemas.check import ReadableSections
+from schemas.check import Declared, sections_of
 from schemas.choice import LOSS, Changes, LadderSpec, TrainSection, base_models, base_of, changes_of
 from schemas.curation_steps import QualityStep
 from schemas.errors import SeveralErrors, TunegateError
 from schemas.gates import GatesSpec
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.training import TrainSpec
 from tasks.assess.economics import find_gpu
 from tasks.assess.endpoint_client import check_key, check_local
@@ -39,13 +39,11 @@ from tasks.storage.files import sha256_file
 from tasks.train.base_fit import FoundBase, base_faults, find_base
 from tasks.train.memory import PAGED, check_device, detect_device
 
-Declared = PipelineSpec | ReadableSections
-"""A valid pipeline, or what can be read of another."""
 Base = tuple[str, bool]
 """Address of a base model, and whether it may be downloaded."""
 
 
-def check_early(spec: PipelineSpec, settings: Settings, *, root: Path) -> None:
+def check_early(spec: DataPipeline, settings: Settings, *, root: Path) -> None:
     """Refuse a pipeline whose run could only fail later.
 
     Args:
@@ -64,6 +62,7 @@ def check_early(spec: PipelineSpec, settings: Settings, *, root: Path) -> None:
 
 def declared_faults(spec: Declared, *, root: Path) -> Iterator[TunegateError]:
     """Yield what is wrong with the declaration and with the small files that it names."""
+    spec = sections_of(spec)
     about_source = None if spec.source is None else source_fault(spec.source, pipeline=spec.name)
     if about_source is not None:
         yield about_source
@@ -96,6 +95,7 @@ def base_model_faults(spec: Declared, *, root: Path, cache: Path) -> Iterator[Tu
     Args:
         cache: Downloads and conversions.
     """
+    spec = sections_of(spec)
     train = spec.train
     if train is None:
         return
@@ -138,8 +138,10 @@ def _ladder_faults(name: str, train: TrainSection, found: dict[Base, FoundBase])
             yield _placed(name, different_tokenizers_error(uri, folders[0][0][0]))
 
 
-def machine_faults(spec: PipelineSpec) -> Iterator[TunegateError]:
+def machine_faults(spec: DataPipeline) -> Iterator[TunegateError]:
     """Yield what this machine lacks, of the stages that run on it."""
+    if not isinstance(spec, PipelineSpec):
+        return
     if spec.engine != "ray" and spec.place.pool_of("finetune") is None:
         trainings = [spec.train.training(changes) for changes in changes_of(spec.train) or [{}]]
         device = detect_device() if any(each.optimizer == PAGED for each in trainings) else ""
@@ -157,7 +159,7 @@ def machine_faults(spec: PipelineSpec) -> Iterator[TunegateError]:
                     yield from _caught(spec.name, partial(check_local, endpoint.base_url))
 
 
-def check_libraries(spec: PipelineSpec, request: RunRequest = ANY_CASE) -> None:
+def check_libraries(spec: DataPipeline, request: RunRequest = ANY_CASE) -> None:
     """Refuse a run for which the libraries of training and answering are missing, before it begins.
 
     A stage that another machine makes needs them here too: the keys of its results hold their versions.
@@ -166,7 +168,7 @@ def check_libraries(spec: PipelineSpec, request: RunRequest = ANY_CASE) -> None:
         ConfigError: TG0112, they are.
     """
     measures = any(isinstance(step, QualityStep) and step.perplexity for step in spec.curate.steps)
-    if measures or request.reaches("finetune"):
+    if measures or (isinstance(spec, PipelineSpec) and request.reaches("finetune")):
         alone = f"curate alone: `tunegate data curate {spec.name}`"
         instead = f"{alone}, with `quality.perplexity: false`" if measures else alone
         need_extra("train", what=f"a run of {spec.name}", instead=instead)

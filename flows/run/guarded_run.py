@@ -13,7 +13,7 @@ from flows.graph.store import Store
 from flows.workspace.settings import Settings
 from schemas.artifacts import DatasetRef, EvalSet, Splits, TicketTable
 from schemas.curation import TableSpec
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline
 from tasks.curate.row_faults import FaultLimit, count_faulty
 
 OWN_LIMIT = ("extract", "validate")
@@ -49,7 +49,7 @@ class QuarantineGuard:
 
 
 def guarded_run(
-    graph: Graph, spec: PipelineSpec, store: Store, settings: Settings, *, observer: Observer, live: Any = None
+    graph: Graph, spec: DataPipeline, store: Store, settings: Settings, *, observer: Observer, live: Any = None
 ) -> Run:
     """Make the execution of a pipeline's graph, with the limit as its guard and the resources of the settings."""
     guard = QuarantineGuard(spec.table)

@@ -55,11 +55,11 @@ class LiveCurves(Listener):
 
     def _send(self) -> None:
         run, settings = self._run, self._run.settings
-        register = run.spec.registry
+        register = run.trained_spec.registry
         uri = registry_address(register.tracking_uri, settings)
         try:
             client = open_client(uri)
-            check_registry(run.spec, settings, run.ledger)
+            check_registry(run.trained_spec, settings, run.ledger)
             record = RunRecord(run_id=run.run_id, pipeline=run.spec.name, tags={"tunegate.pipeline": run.spec.name})
             mlflow_run = begin_run(client, record, experiment=masked(register.experiment), uri=uri)
             while points := self._take():

@@ -15,6 +15,7 @@ import orjson
 
 from flows.context.run_context import RunContext
 from schemas.artifacts import GateDecision
+from schemas.pipeline import model_of
 from schemas.schedule import NotifySpec
 from tasks.assess.endpoint_client import NoRedirect
 
@@ -39,15 +40,17 @@ def notify_end(run: RunContext, decision: GateDecision | None) -> None:
 def message_of(run: RunContext, decision: GateDecision | None) -> dict[str, Any] | None:
     """Return what is sent; None for a run without news (skipped, interrupted, a single stage)."""
     row = run.ledger.run(run.run_id)
-    verdict = "ERROR" if row.status == "FAILED" else row.verdict
+    is_done = run.outcome is not None and run.outcome.verdict == "DONE" and run.is_whole
+    verdict = "ERROR" if row.status == "FAILED" else "DONE" if is_done else row.verdict
     if verdict is None:
         return None
-    name = run.spec.registry.name
+    name = model_of(run.spec)
     champion, outcome = run.ledger.champion(name), run.outcome
     version = outcome.version if outcome is not None else None
     failed = row.reason.partition(":")[0] if row.status == "FAILED" else ""  # only the code: the text stays here
     text = f"{row.pipeline}: {verdict}" + (f" v{version}" if version else "") + (f" ({failed})" if failed else "")
-    text += f", champion {'v' + champion.version if champion else 'none'}; tunegate show {row.run_id}"
+    text += f", champion {'v' + champion.version if champion else 'none'}" if name else ""
+    text += f"; tunegate show {row.run_id}"
     return {
         "text": text,
         "pipeline": row.pipeline,

@@ -12,7 +12,7 @@ from flows.context.as_of import check_as_of, end_of
 from flows.context.graph_context import GraphContext, context_of
 from flows.context.ingest import ingested_source
 from flows.context.listener import Listener
-from flows.context.outcome import Holds
+from flows.context.outcome import Holds, Outcome
 from flows.context.previous_run import find_previous_run
 from flows.context.request import ANY_CASE, RunRequest
 from flows.context.run_context import RunContext, new_run_id
@@ -35,9 +35,9 @@ from flows.workspace.guard import guard_process
 from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import temporary_files_below
-from schemas.artifacts import Artifact, EvalSet
+from schemas.artifacts import Artifact, EvalSet, GateDecision
 from schemas.errors import ConfigError, TunegateError
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, model_of
 from schemas.secrets import masked
 from tasks.compute.children import THIS_PROCESS
 from tasks.monitor.arrivals import newest_time
@@ -51,6 +51,10 @@ class OpenRun:
     graph_context: GraphContext
     pipeline: PipelineGraph
     run: Run
+
+    def decision(self) -> GateDecision | None:
+        """Return the gate's decision; None if there is none yet, or no gate."""
+        return None if self.pipeline.decision is None else self.run.find(self.pipeline.decision)
 
 
 class RunObserver(TimingsObserver):
@@ -99,7 +103,7 @@ OPEN: ContextVar[OpenRun | None] = ContextVar("open_run", default=None)
 
 @contextmanager
 def open_run(
-    spec: PipelineSpec,
+    spec: DataPipeline,
     settings: Settings,
     request: RunRequest = ANY_CASE,
     *,
@@ -157,7 +161,7 @@ def open_run(
         finally:
             keep_picture(context)
             if as_of is None:
-                notify_end(context, opened[0].run.find(opened[0].pipeline.assessed.decision) if opened else None)
+                notify_end(context, opened[0].decision() if opened else None)
 
 
 def _opened(context: RunContext) -> OpenRun:
@@ -188,7 +192,7 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
     ledger.start_run(
         run_id,
         pipeline=spec.name,
-        model_name=spec.registry.name,
+        model_name=model_of(spec),
         config_json=masked(spec.model_dump_json(by_alias=True)),
         as_of=request.as_of,
         given=tuple(map(masked, request.given)),
@@ -226,8 +230,13 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         exit_code=outcome.exit_code,
         # The pipeline's mark is the newest ticket that was judged: neither a look at the past nor a run with other
         # settings may move it, or the next scheduled run would find nothing new.
-        seen=_seen(opened[0]) if outcome.verdict in get_args(Holds) and not (request.as_of or request.given) else None,
+        seen=_seen(opened[0]) if _is_final(context, outcome) and not (request.as_of or request.given) else None,
     )
+
+
+def _is_final(context: RunContext, outcome: Outcome) -> bool:
+    """Return whether the tickets of the run are known from now on: to a verdict, or to a whole run of data alone."""
+    return outcome.verdict in get_args(Holds) or (outcome.verdict == "DONE" and context.is_whole)
 
 
 def _seen(opened: OpenRun) -> SeenTickets | None:

@@ -32,7 +32,7 @@ from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, ChampionRef, CheckResults, CurationCard, DatasetRef, Splits
 from schemas.errors import ConfigError, SecurityError, StorageError
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, SeenItems
 from tasks.monitor.feedback import FeedbackState
 from tasks.sources.registry import fingerprint_source
@@ -247,7 +247,7 @@ def forget_handover(opened: OpenRun, stage: str, *, run_id: str) -> None:
 # --- the worker's side ---------------------------------------------------------------------------------------------
 
 
-def open_placed(spec: PipelineSpec, settings: Settings, *, root: Path, run_id: str, stage: str, handover: str) -> Run:
+def open_placed(spec: DataPipeline, settings: Settings, *, root: Path, run_id: str, stage: str, handover: str) -> Run:
     """Open the run on this machine, with the results of earlier stages.
 
     Args:
@@ -296,7 +296,7 @@ def give_back(run: Run, stage: str, run_id: str, handover: str) -> None:
     )
 
 
-def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Store, *, root: Path) -> GraphContext:
+def _context(spec: DataPipeline, settings: Settings, given: Handover, store: Store, *, root: Path) -> GraphContext:
     def previous(name: str, returns: type[Any]) -> Any:
         ended = given.previous_run.get(name)
         return None if ended is None else _result(store, ended, returns)
@@ -310,7 +310,7 @@ def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Sto
                 hint="the worker needs the same files, at the same path relative to its pipelines.yaml",
             )  # fmt: skip
     feedback = None if given.feedback_rows is None else FeedbackState(given.feedback_rows, given.feedback_digest)
-    return GraphContext(
+    context = GraphContext(
         fingerprint=given.source,
         root=root,
         cache=settings.cache,
@@ -322,11 +322,16 @@ def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Sto
         ),
         registry_state=_registry_state(given, store.root),
         feedback=feedback,
+        as_of=given.as_of,
+        labels=given.labels,
+    )
+    if not isinstance(spec, PipelineSpec):
+        return context
+    return replace(
+        context,
         feedback_database=feedback_database(store.root, spec.registry.name),
         trunks=trunks_of(store.root, spec.name),
         limits=limits_of(spec.train),
-        as_of=given.as_of,
-        labels=given.labels,
     )
 
 
@@ -382,7 +387,7 @@ def _differs(given: Handover, what: list[str]) -> ConfigError:
 # --- both sides ----------------------------------------------------------------------------------------------------
 
 
-def config_digest(spec: PipelineSpec) -> str:
+def config_digest(spec: DataPipeline) -> str:
     """Return the digest of the part of the declaration that affects results."""
     return digest_of(spec.model_dump(mode="json", by_alias=True, exclude={"description", "place"}))
 

@@ -23,11 +23,11 @@ from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger
 from flows.ledger.rows import StepRow
 from flows.registry.state import RegistryState, StartingPoint, starting_point
-from flows.views.run_reader import spec_of
+from flows.views.run_reader import declared_of
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, CheckResults, CurationCard, Splits, TrainedRef, WarehouseRef
 from schemas.errors import ConfigError
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec
 from tasks.assess.items import select_items
 from tasks.storage.files import MANIFEST
 from tasks.train.base_fit import check_prompts
@@ -69,7 +69,7 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
     row = ledger.run(run_id)
     rows = {step.step: step for step in ledger.steps(row.run_id) if step.key}
     # The recorded configuration, not the one in today's file.
-    spec = spec_of(row)
+    spec = declared_of(row)
     registry_state = RegistryState(
         start=_start(spec, ledger, store, rows),
         judged=ledger.looks(before=row.as_of and end_of(row.as_of)),
@@ -128,10 +128,10 @@ def _recorded(node: Node, row: StepRow, run_id: str, store: Store, ledger: Ledge
     )
 
 
-def _start(spec: PipelineSpec, ledger: Ledger, store: Store, rows: dict[str, StepRow]) -> StartingPoint | None:
+def _start(spec: DataPipeline, ledger: Ledger, store: Store, rows: dict[str, StepRow]) -> StartingPoint | None:
     """Find the champion that the run's training continued from, which need not be the present one."""
     trained = store.whole("train", rows["train"].key, TrainedRef) if "train" in rows else None
-    if trained is None or trained.started_from is None:
+    if trained is None or trained.started_from is None or not isinstance(spec, PipelineSpec):
         return None
     found = ledger.candidates(spec.registry.name)
     champion = next((row.ref for row in found if row.ref.trained.digest == trained.started_from), None)

@@ -21,7 +21,7 @@ from flows.context.outcome import Outcome, held, outcome_of
 from flows.ledger.open import open_ledger
 from flows.ledger.rows import MOVES, EventRow
 from flows.workspace.settings import Settings, load_settings
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline
 
 KEY = "approval"
 
@@ -34,7 +34,7 @@ class Approval(RunInput):
     reason: str = Field(default="", max_length=2000, description="Why; recorded in the history.")
 
 
-def resume_approval(spec: PipelineSpec, settings: Settings) -> Outcome | None:
+def resume_approval(spec: DataPipeline, settings: Settings) -> Outcome | None:
     """Carry out the answer that this flow run was suspended for; None if it was not suspended."""
     flow_run_id = str(flow_run.get_id() or "")
     if not flow_run_id or not deployment.get_id():

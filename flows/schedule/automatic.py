@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from schemas.errors import ConfigError
 from schemas.load import PipelineFile
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline
 
 TAG = "tunegate"
 """On every deployment that tunegate creates."""
@@ -17,7 +17,7 @@ def placed_stages(loaded: PipelineFile) -> Iterator[tuple[str, str, str]]:
             yield name, stage, pool
 
 
-def automatic_pipelines(loaded: PipelineFile) -> dict[str, PipelineSpec]:
+def automatic_pipelines(loaded: PipelineFile) -> dict[str, DataPipeline]:
     """Return the pipelines with a cron or triggers, in the order of the file.
 
     Raises:

@@ -31,7 +31,7 @@ from flows.workspace.lock import open_lock_file
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import LockedError, SecurityError
 from schemas.load import load_file
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline
 
 RESOURCE = "prefect.flow-run."
 """Start of a flow run's id in Prefect's events."""
@@ -63,7 +63,7 @@ def run_in_turn(pipeline: str, config: str, request: RunRequest) -> Iterator[Ope
         return
     check_bound(pipeline, config, request)
     path = Path(config)
-    spec, settings = load_file(path).get(pipeline), load_settings(path)
+    spec, settings = load_file(path).find(pipeline), load_settings(path)
     resumed = resume_approval(spec, settings)
     if resumed is not None:
         raise EndedEarlyError(resumed.reason, resumed)
@@ -86,7 +86,7 @@ def run_in_turn(pipeline: str, config: str, request: RunRequest) -> Iterator[Ope
         yield opened
 
 
-def _skip_without_lock(spec: PipelineSpec, settings: Settings, request: RunRequest) -> None:
+def _skip_without_lock(spec: DataPipeline, settings: Settings, request: RunRequest) -> None:
     skipped = skip_without_lock(spec, settings, request)
     if skipped is not None:
         raise EndedEarlyError(skipped.reason, skipped)
@@ -182,7 +182,7 @@ def ended_original(crashed: str) -> State[Any] | None:
     return None if state.is_crashed() else state
 
 
-def check_resource(spec: PipelineSpec) -> None:
+def check_resource(spec: DataPipeline) -> None:
     """Refuse a lock file that cannot be opened here, before the run curates.
 
     Raises:

@@ -102,7 +102,7 @@ def run_of_worker(stage: Stage, pipeline: str, config: str, request: RunRequest)
     guard_process()
     THIS_PROCESS.reopen()
     path = Path(config)
-    spec, settings = load_file(path).get(pipeline), load_settings(path)
+    spec, settings = load_file(path).find(pipeline), load_settings(path)
     with named_disk_errors(settings.home), temporary_files_below(settings.home, make=True):
         root = path.resolve().parent
         run = open_placed(spec, settings, root=root, run_id=request.run_id, stage=stage, handover=request.handover)

@@ -19,7 +19,7 @@ from flows.run.open_run import OpenRun
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
 from schemas.artifacts import Splits
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec, model_of
 from schemas.schedule import Decision, ScheduleSpec
 from tasks.monitor.arrivals import count_arrivals, windows
 from tasks.monitor.conditions import Situation, before_curation, decide
@@ -32,7 +32,7 @@ BEYOND = 10**9
 """Held-out items needed by a rule for which no number is enough."""
 
 
-def skip_without_lock(spec: PipelineSpec, settings: Settings, request: RunRequest) -> Outcome | None:
+def skip_without_lock(spec: DataPipeline, settings: Settings, request: RunRequest) -> Outcome | None:
     """Skip a tick that is late or overlaps with another run; None if the run may continue. Takes no lock."""
     if request.tick is None:
         return None
@@ -44,13 +44,13 @@ def skip_without_lock(spec: PipelineSpec, settings: Settings, request: RunReques
         return None
     run_id = new_run_id()
     ledger.record_skip(
-        run_id, pipeline=spec.name, model_name=spec.registry.name, cause=request.tick,
+        run_id, pipeline=spec.name, model_name=model_of(spec), cause=request.tick,
         scheduled_for=request.due_utc, decision=decision,
     )  # fmt: skip
     return outcome_of(ledger, run_id, "SKIP", decision.reason)
 
 
-def tick_wait_s(spec: PipelineSpec) -> float:
+def tick_wait_s(spec: DataPipeline) -> float:
     """Return the seconds that a tick waits for another run of the pipeline."""
     return QUEUE_WAIT_S if spec.schedule.overlap == "queue" else 0.0
 
@@ -69,7 +69,9 @@ def decide_after_curation(opened: OpenRun) -> Decision:
     """Decide a tick by the curated tickets of this run, and record the decision before acting on it."""
     run, curated = opened.context, opened.pipeline.curated
     spec, now, warehouse = run.spec, opened.run.result(curated.clean), opened.run.result(curated.warehouse)
-    last, used = run.ledger.mark(spec.name), run.ledger.used_mark(spec.name)
+    last = run.ledger.mark(spec.name)
+    # Data alone use every ticket of a whole run: there is no candidate that could fail its rules.
+    used = run.ledger.used_mark(spec.name) if isinstance(spec, PipelineSpec) else last
     then = _splits_of(run, last)
     known = None if used is None else _splits_of(run, used) or then
     tried = last is not None and last != used
@@ -87,7 +89,7 @@ def decide_after_curation(opened: OpenRun) -> Decision:
         used=datetime.fromisoformat(used.at) if used and tried else None,
         shifts=shifts,
         n_held_out_needed=_held_out_needed(run, now),
-        n_held_out_max=spec.evaluate.max_items,
+        n_held_out_max=spec.evaluate.max_items if isinstance(spec, PipelineSpec) else None,
         ordered=forced_retrain(run),
     )
     return record_decision(run, decide(spec.schedule.retrain, situation))
@@ -104,7 +106,7 @@ def forced_retrain(run: RunContext) -> str:
 
     It must if it learned from a forgotten customer and there has been no verdict since.
     """
-    champion = run.ledger.champion(run.spec.registry.name)
+    champion = run.ledger.champion(model_of(run.spec))
     marks = run.ledger.marked(champion.name, champion.version) if champion is not None else ()
     mark = run.ledger.mark(run.spec.name)
     fresh = [each for each in marks if mark is None or each.at >= mark.at]
@@ -122,7 +124,7 @@ def record_decision(run: RunContext, decision: Decision) -> Decision:
     return decision
 
 
-def _dated(spec: PipelineSpec, decision: Decision) -> Decision:
+def _dated(spec: DataPipeline, decision: Decision) -> Decision:
     """Add to a SKIP the time of the next tick that is expected to run, also to its reason."""
     if decision.run or decision.expected is None:
         return decision
@@ -168,7 +170,7 @@ def _following(schedule: ScheduleSpec, now: datetime) -> str | None:
     return None if moment is None else moment.isoformat(timespec="seconds")
 
 
-def _overlap(ledger: Ledger, spec: PipelineSpec, request: RunRequest) -> Decision | None:
+def _overlap(ledger: Ledger, spec: DataPipeline, request: RunRequest) -> Decision | None:
     """Skip if a run of the pipeline is in progress, or was at the scheduled time."""
     holder = ledger.holder_of(spec.name)
     if holder is not None:
@@ -197,7 +199,8 @@ def _held_out_needed(run: RunContext, splits: Splits) -> int | None:
     wanted = run.spec.schedule.retrain.min_held_out
     if wanted != "planned":
         return wanted
-    rows = gate_power(run.spec, splits=splits, ledger=run.ledger, store=run.store)
-    n_items = min(run.spec.evaluate.max_items, splits.n_test)
+    spec = run.trained_spec
+    rows = gate_power(spec, splits=splits, ledger=run.ledger, store=run.store)
+    n_items = min(spec.evaluate.max_items, splits.n_test)
     needed = [BEYOND if row.needed is None else row.needed for row in rows if row.at_hand == n_items]
     return max(needed, default=None)

@@ -13,10 +13,12 @@ from flows.forecast.gate_power import warn_of_weak_gate
 from flows.forecast.training_budget import refuse_over_budget
 from flows.ledger.rows import EventRow, RunRow
 from flows.registry.state import waits_of
+from flows.release import close_data
 from flows.run.faults import check_early
 from flows.run.open_run import OpenRun
 from flows.schedule.ticks import decide_after_curation, record_decision, skip_before_curation
-from schemas.artifacts import GateDecision
+from schemas.artifacts import GateDecision, Splits
+from schemas.pipeline import PipelineSpec, model_of
 from schemas.schedule import Decision
 
 UNFINISHED = ("INTERRUPTED", "FAILED")
@@ -35,6 +37,8 @@ def is_worth_running(opened: OpenRun) -> bool:
 
 def is_worth_training(opened: OpenRun) -> bool:
     """Decide by the curated tickets, once; a run that is not worth it has its outcome then, unless it was to end here.
+
+    So has a run of data alone, which is complete.
 
     Raises:
         ConfigError: TG0196, the gate could not decide, and `gates.strict_power` is set.
@@ -65,7 +69,7 @@ def _decided_once(opened: OpenRun, what: str, decide: Callable[[OpenRun], bool])
 def _is_worth_running(opened: OpenRun) -> bool:
     context, request = opened.context, opened.context.request
     # A look at the past decides again, from stored results: what held then is not what holds now.
-    again = request.again or request.as_of is not None or not request.reaches("release")
+    again = request.again or request.as_of is not None or not context.is_whole
     last = None if again else _last_valid_run(context)
     if last is not None:
         checks = opened.graph_context.previous_run.checks if context.spec.checks else None
@@ -78,7 +82,7 @@ def _is_worth_running(opened: OpenRun) -> bool:
     if early is not None:
         _skip(context, early)
         return False
-    if request.reaches("finetune"):
+    if context.reaches("finetune") or context.is_whole:
         check_early(context.spec, context.settings, root=context.root)
     return True
 
@@ -90,15 +94,19 @@ def _is_worth_training(opened: OpenRun) -> bool:
         if not decision.run:
             _skip(context, decision)
             return False
+    if not context.reaches("finetune"):
+        if context.is_whole:
+            curated = opened.pipeline.curated
+            close_data(context, opened.run.result(curated.clean), opened.run.find(curated.checks))
+        return False
     if request.reaches("release") and not request.again and request.as_of is None:
         recovered = _recover_promotion(context)
         if recovered is not None:
             context.outcome = recovered
             return False
     warn_of_weak_gate(context, opened.run.find(opened.pipeline.curated.clean))
-    if request.reaches("finetune"):
-        refuse_over_budget(opened)
-    return request.reaches("finetune")
+    refuse_over_budget(opened)
+    return True
 
 
 def _recover_promotion(run: RunContext) -> Outcome | None:
@@ -128,7 +136,10 @@ def _skip(context: RunContext, decision: Decision, holds: Holds | None = None) -
 
 def _unchanged(context: RunContext, last: RunRow) -> str:
     holds = _holds(context, last)
-    ended = last.verdict if holds == last.verdict else f"{last.verdict}, and a person made its candidate champion"
+    if holds is None:
+        ended: str | None = last.status
+    else:
+        ended = last.verdict if holds == last.verdict else f"{last.verdict}, and a person made its candidate champion"
     reason = f"nothing changed since run {last.run_id} ({ended}): same tickets, configuration and code"
     if _waiting(context, last):
         reason += f"; its candidate waits for approval: `tunegate model approve {last.run_id} --by NAME`"
@@ -140,14 +151,18 @@ def _last_valid_run(context: RunContext) -> RunRow | None:
 
     A verdict against another champion does not count: after a rollback, say, a blocked candidate is judged again.
     """
-    ledger, champion = context.ledger, context.registry_state.champion
+    ledger, champion, spec = context.ledger, context.registry_state.champion, context.spec
+    if not isinstance(spec, PipelineSpec):
+        last = ledger.last_complete(spec.name, context.input_digest)
+        key = ledger.keys_of(last.run_id).get("decontaminate") if last is not None else None
+        return last if context.store.whole("decontaminate", key, Splits) is not None else None
     last = ledger.last_verdict(context.spec.name, context.input_digest, context.labels_digest)
     if last is None:
         return None
     if champion is not None and champion.run_id == last.run_id:
         return last
     for event in _waiting(context, last):
-        if not ledger.held(context.spec.registry.name, event.to_version, waits_of(context.spec)):
+        if not ledger.held(spec.registry.name, event.to_version, waits_of(spec)):
             return None  # its cooldown is over
     key = ledger.keys_of(last.run_id).get("gate")
     decision = context.store.find("gate", key, GateDecision) if key else None
@@ -155,8 +170,13 @@ def _last_valid_run(context: RunContext) -> RunRow | None:
     return last if decision is not None and decision.champion_version == today else None
 
 
-def _holds(context: RunContext, last: RunRow) -> Holds:
-    """Return the verdict that still holds: PROMOTE if its candidate is champion, by the gate or by a person."""
+def _holds(context: RunContext, last: RunRow) -> Holds | None:
+    """Return the verdict that still holds: PROMOTE if its candidate is champion, by the gate or by a person.
+
+    None of a pipeline of data alone.
+    """
+    if not isinstance(context.spec, PipelineSpec):
+        return None
     if last.verdict is None or last.verdict == "ERROR":
         raise TypeError(f"run {last.run_id} has no verdict that could hold")
     champion = context.registry_state.champion
@@ -164,4 +184,4 @@ def _holds(context: RunContext, last: RunRow) -> Holds:
 
 
 def _waiting(context: RunContext, last: RunRow) -> list[EventRow]:
-    return [event for event in context.ledger.waiting(context.spec.registry.name) if event.run_id == last.run_id]
+    return [event for event in context.ledger.waiting(model_of(context.spec)) if event.run_id == last.run_id]

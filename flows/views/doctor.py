@@ -298,7 +298,7 @@ def prefect(patient: Patient) -> Iterator[Symptom]:
 def mlflow(patient: Patient) -> Iterator[Symptom]:
     """Check every tracking server in a pipeline or MLFLOW_TRACKING_URI."""
     try:
-        declared = {spec.registry.tracking_uri for spec in load_file(patient.config).pipelines.values()}
+        declared = {spec.registry.tracking_uri for spec in load_file(patient.config).trained.values()}
     except ConfigError:
         declared = {""}
     for uri in sorted({uri or patient.settings.mlflow_tracking_uri or "" for uri in declared}):
@@ -416,7 +416,7 @@ def _servers(patient: Patient) -> Iterator[tuple[str, str]]:
     if settings.prefect_api_url:
         yield "prefect", settings.prefect_api_url
     uris = [settings.mlflow_tracking_uri or ""]
-    uris += [spec.registry.tracking_uri for spec in load_file(patient.config).pipelines.values()]
+    uris += [spec.registry.tracking_uri for spec in load_file(patient.config).trained.values()]
     for uri in uris:
         if uri.startswith(("http://", "https://")):
             yield "mlflow", uri

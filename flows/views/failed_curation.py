@@ -8,13 +8,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.views.run_reader import Recorded, spec_of
+from flows.views.run_reader import Recorded, declared_of
 from flows.workspace.settings import Settings
 from schemas.artifacts import Splits, TicketTable
 from schemas.curation import TableSpec
 from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline
 from tasks.curate.publish import Curated, publish_partial
 from tasks.curate.validate import list_invalid
 
@@ -50,7 +50,7 @@ def failed_curation(settings: Settings, pipeline: str, folder: Path) -> FailedCu
     if failed is None or not steps or any(name == PUBLISHES for name, _ in ended):
         return None
     try:
-        spec: PipelineSpec | None = spec_of(run.row)
+        spec: DataPipeline | None = declared_of(run.row)
     except TunegateError:
         spec = None
     name, last = steps[-1]

@@ -4,6 +4,7 @@ Changes nothing that a verdict depends on. Used at the end of `tunegate run` and
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ import orjson
 from flows.context.outcome import Outcome
 from flows.context.run_context import RunContext
 from flows.graph.draw import as_mermaid
+from flows.ledger.rows import RunRow
 from flows.records.run_picture import read_picture
 from flows.records.timings import memory_sentence, read_timings
 from flows.views.arms import arm_lines
@@ -19,12 +21,13 @@ from flows.views.costs import costs_of
 from flows.views.diff_champion import changes_since, compare_starts, start_of
 from flows.views.given_labels import given_labels
 from flows.views.labelling import labelling_of
-from flows.views.run_reader import Recorded, shown_finding, spec_of
+from flows.views.run_reader import Recorded, declared_of, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
 from flows.workspace.disk import private_folder, write_private
 from flows.workspace.settings import Settings
 from schemas.artifacts import (
     Artifact,
+    CheckResults,
     CorpusRef,
     CurationCard,
     DatasetRef,
@@ -37,6 +40,7 @@ from schemas.artifacts import (
 )
 from schemas.curation_card import CardNumbers, LabelBalance
 from schemas.curation_steps import RedactStep
+from schemas.data_checks import CheckResult
 from schemas.errors import TunegateError
 from schemas.report import (
     CitedPassage,
@@ -51,6 +55,7 @@ from schemas.report import (
 from tasks.assess.worst import WorstItem
 from tasks.corpus.search import count_citations, passage_names
 from tasks.curate.cards.label_balance import count_balance
+from tasks.curate.data_checks import judge_now
 from tasks.curate.warehouse_query import removed_examples
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
@@ -101,7 +106,7 @@ def gather(
         run_id=row.run_id,
         pipeline=row.pipeline,
         model_name=row.model_name,
-        verdict=outcome.verdict if outcome else row.verdict or "NONE",
+        verdict=outcome.verdict if outcome else _verdict(row),
         reason=outcome.reason if outcome else row.reason,
         as_of=row.as_of,
         given=row.given,
@@ -114,6 +119,7 @@ def gather(
         n_items=decision.n_items if decision else 0,
         n_items_quarantined=items.n_quarantined if items else 0,
         findings=decision.findings if decision else (),
+        checks=_checks(recorded),
         arms=arm_lines(recorded),
         funnel=_funnel(recorded.card_numbers()),
         removed=_removed(recorded),
@@ -166,6 +172,17 @@ def page_without_text(home: Path, run_id: str) -> Path:
     return report_folder(home, run_id) / "report-without-text.html"
 
 
+def _verdict(row: RunRow) -> str:
+    """Return the verdict of a closed run; one of data alone, which names no model, has done its work or has failed."""
+    ends: dict[str, str] = {} if row.model_name else {"DONE": "DONE", "FAILED": "ERROR"}
+    return row.verdict or ends.get(row.status, "NONE")
+
+
+def _checks(recorded: Recorded) -> tuple[CheckResult, ...]:
+    found, started = recorded.result("checks", CheckResults), datetime.fromisoformat(recorded.row.started_at)
+    return () if found is None else tuple(judge_now(each, started) for each in found.results)
+
+
 def _funnel(numbers: CardNumbers | None) -> tuple[FunnelLine, ...]:
     steps = numbers.funnel if numbers else ()
     return tuple(FunnelLine(step=step.step, **step.rows.model_dump()) for step in steps)
@@ -173,7 +190,7 @@ def _funnel(numbers: CardNumbers | None) -> tuple[FunnelLine, ...]:
 
 def _removed(recorded: Recorded) -> tuple[RemovedExample, ...]:
     """Redact them like the run did; none if its configuration can no longer be read."""
-    warehouse, spec = recorded.result("warehouse", WarehouseRef), _if_readable(lambda: spec_of(recorded.row))
+    warehouse, spec = recorded.result("warehouse", WarehouseRef), _if_readable(lambda: declared_of(recorded.row))
     if warehouse is None or spec is None:
         return ()
     redact = next((step for step in spec.curate.steps if isinstance(step, RedactStep)), RedactStep(uses="redact"))
@@ -217,13 +234,14 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
 
 def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
     """Say what no training can change: cut answers, replies from a list, personal data in labels."""
-    limit = int(recorded.row.config["evaluate"]["max_new_tokens"])
-    scores = recorded.scores("tuned")
-    finished = scores.means.get("finished") if scores is not None else None
-    if finished is not None and finished < 1:
-        yield f"{1 - finished:.1%} of the candidate's answers were cut at evaluate.max_new_tokens {limit}"
-    if dataset is not None and (warning := cut_replies(dataset, max_new_tokens=limit)):
-        yield warning
+    if (evaluate := recorded.row.config.get("evaluate")) is not None:
+        limit = int(evaluate["max_new_tokens"])
+        scores = recorded.scores("tuned")
+        finished = scores.means.get("finished") if scores is not None else None
+        if finished is not None and finished < 1:
+            yield f"{1 - finished:.1%} of the candidate's answers were cut at evaluate.max_new_tokens {limit}"
+        if dataset is not None and (warning := cut_replies(dataset, max_new_tokens=limit)):
+            yield warning
     given = _if_readable(lambda: given_labels(recorded))
     if given is not None and given.note:
         yield given.note

@@ -17,7 +17,7 @@ from schemas.artifacts import Artifact, CurationCard, EvalSet, GateDecision, Pre
 from schemas.curation_card import CardNumbers
 from schemas.errors import ConfigError
 from schemas.metrics import MetricTraits
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec, pipeline_model, with_model
 from schemas.registries import load_registries
 from schemas.verdicts import Finding
 from tasks.assess.labels import LABELLED
@@ -140,14 +140,23 @@ def settings_of(row: RunRow) -> dict[str, str]:
 
 
 def spec_of(row: RunRow) -> PipelineSpec:
-    """Return the run's recorded configuration.
+    """Return the recorded configuration of a run that trains a model.
+
+    Raises:
+        ConfigError: TG0159, this version cannot read it, or it is one of data alone.
+    """
+    return with_model(declared_of(row))
+
+
+def declared_of(row: RunRow) -> DataPipeline:
+    """Return the run's recorded configuration, perhaps of data alone.
 
     Raises:
         ConfigError: TG0159, this version cannot read it.
     """
     load_registries()  # the run may have used registered steps, sources or metrics
     try:
-        return PipelineSpec.model_validate(row.config)
+        return pipeline_model(row.config).model_validate(row.config)
     except ValidationError as error:
         at = ".".join(map(str, error.errors()[0]["loc"]))
         raise ConfigError(

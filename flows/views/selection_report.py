@@ -26,7 +26,7 @@ MADE = ("encode", "train", "answers", "scores")
 
 def report_choice(run: RunContext, *, choice: ChoiceRef) -> None:
     """Write the table with costs next to the run's record, and note which training won and why."""
-    declared = run.spec.train.choice
+    declared = run.trained_spec.train.choice
     price = declared.price_per_hour if declared is not None else None
     costs = choice_costs(run.ledger, run.run_id, choice, price=price)
     table, summary = choice_files(run.settings.home, run.run_id, choice)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flows.workspace.settings import Settings
 from schemas.errors import ConfigError
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline
 from tasks.cluster.connect import ClusterPlace
 from tasks.model.generate import IN_THIS_PROCESS, BatchAnswering
 from tasks.train.launch import THIS_MACHINE
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.cluster.ray_spread import RaySpread
 
 
-def place_of(spec: PipelineSpec, settings: Settings) -> ClusterPlace | None:
+def place_of(spec: DataPipeline, settings: Settings) -> ClusterPlace | None:
     """The cluster and storage of a pipeline with `engine: ray`; None for `engine: local`.
 
     Raises:
@@ -71,7 +71,7 @@ def answering_of(place: ClusterPlace | None) -> BatchAnswering:
     return AnsweringOnRay(place)
 
 
-def check_cluster(spec: PipelineSpec, settings: Settings) -> ClusterPlace | None:
+def check_cluster(spec: DataPipeline, settings: Settings) -> ClusterPlace | None:
     """Check that everything the pipeline's engine needs is available: the address and the storage, but no node.
 
     Raises:

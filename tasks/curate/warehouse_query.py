@@ -56,6 +56,11 @@ class Lineage:
     merged_into_it: tuple[Row, ...]
 
 
+def snapshot_of(database: Path) -> str:
+    """Return the id of the state that the database shows."""
+    return str(_rows(database, "SELECT snapshot_id FROM snapshot")[0]["snapshot_id"])
+
+
 def funnel_of(database: Path) -> list[Row]:
     """Return one row per step, in order."""
     return _rows(database, "SELECT * EXCLUDE (position) FROM funnel ORDER BY position")

@@ -5,9 +5,7 @@ has the sha256 of every file and, as `export`, its origin and whether it was eve
 Called by `flows/cli/exporting.py`.
 """
 
-import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from schemas.export import ExportOrigin
 from tasks.release.bundle import check_evaluated
 from tasks.release.export_adapter import Module, write_vllm_together
 from tasks.release.export_format import Exported, ExportFormat, format_names, format_of
-from tasks.storage.files import MANIFEST, seal, sync_directory, verify
+from tasks.release.sealed_folder import SealedFolder, check_free, write_sealed
+from tasks.storage.files import verify
 
 __all__ = ["Export", "Exported", "export_candidate", "export_together", "format_names", "format_of"]
 
@@ -26,13 +25,9 @@ __all__ = ["Export", "Exported", "export_candidate", "export_together", "format_
 class Export:
     """A written export."""
 
-    root: Path
-    digest: str
-    """sha256 over the manifest's files."""
+    folder: SealedFolder
     origins: tuple[ExportOrigin, ...]
     """Of each candidate in it; mostly one."""
-    files: Mapping[str, int]
-    """File -> bytes."""
 
 
 def export_candidate(source: Exported, origin: ExportOrigin, *, out: Path) -> Export:
@@ -46,7 +41,7 @@ def export_candidate(source: Exported, origin: ExportOrigin, *, out: Path) -> Ex
     """
     form = format_of(origin.format)
 
-    out = _check_free(out)
+    out = check_free(out)
 
     def write(folder: Path) -> tuple[ExportOrigin, ...]:
         checked = form.write(replace(source, target=out), folder)
@@ -74,7 +69,7 @@ def export_together(sources: Sequence[Exported], origins: Sequence[ExportOrigin]
     folders = [module.folder for module in modules]
     if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
         raise ConfigError(f"{twice} is to be exported twice", code="TG0111", where="export", hint="name each once")
-    out = _check_free(out)
+    out = check_free(out)
     for source in sources:
         _check_source(source, format_of("vllm"))
 
@@ -98,32 +93,11 @@ def _check_source(source: Exported, form: ExportFormat) -> None:
 
 
 def _written(out: Path, write: Callable[[Path], tuple[ExportOrigin, ...]]) -> Export:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    aside.mkdir(mode=0o700)
-    try:
-        origins = write(aside)
+    origins: list[ExportOrigin] = []
+
+    def fill(folder: Path) -> dict[str, object]:
+        origins.extend(write(folder))
         listed = [origin.model_dump(mode="json") for origin in origins]
-        digest = seal(aside, about={"export": listed[0]} if len(listed) == 1 else {"exports": listed})
-        files = {
-            path.relative_to(aside).as_posix(): path.stat().st_size
-            for path in sorted(aside.rglob("*"))
-            if path.is_file() and path.name != MANIFEST
-        }
-        aside.rename(out)
-        sync_directory(out.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return Export(out, digest, origins, files)
+        return {"export": listed[0]} if len(listed) == 1 else {"exports": listed}
 
-
-def _check_free(out: Path) -> Path:
-    out = out.absolute()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ConfigError(
-            "the folder to export into is not empty; it must be missing or empty",
-            code="TG0189",
-            where=str(out),
-            hint="use another folder: an export never overwrites files",
-        )
-    return out
+    return Export(write_sealed(out, fill), tuple(origins))

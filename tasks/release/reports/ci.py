@@ -40,6 +40,12 @@ def _lines(report: RunReport) -> Iterator[str]:
             f"| {literal(name)} | {figure(each.reference)} | {figure(each.candidate)} | {signed(each.difference)} | "
             f"{bounds} | {figure(each.limit)} | {each.n_items} | {verdict} |"
         )
+    if report.checks and not report.model_name:
+        yield ""
+        yield "| check | table | outcome | result |"
+        yield "|---|---|---|---|"
+        for check in report.checks:
+            yield f"| {literal(check.name)} | {check.checked_table} | {check.outcome} | {literal(check.message)} |"
     unmet = [each for each in report.findings if each.verdict != "PROMOTE" and each.decides]
     if unmet:
         yield ""
@@ -74,11 +80,15 @@ def _lines(report: RunReport) -> Iterator[str]:
     if report.labels:
         yield f"People: {literal(report.labels.sentence)}."
         yield ""
-    yield f"Run `{report.run_id}`, {report.n_items} held-out tickets{faulty}; {serves}. `{report.reproduce}`"
+    judged = f", {report.n_items} held-out tickets{faulty}; {serves}" if report.model_name else ""
+    yield f"Run `{report.run_id}`{judged}. `{report.reproduce}`"
 
 
 def write_junit(report: RunReport) -> bytes:
-    """The gate as JUnit: BLOCK and HOLD are failures, ERROR is an error, a finding that does not decide is skipped."""
+    """The gate as JUnit: BLOCK and HOLD are failures, ERROR is an error, a finding that does not decide is skipped.
+
+    Of data alone, its checks: one that failed is a failure, one that warned is skipped.
+    """
     suite = ET.Element("testsuite", name=f"tunegate.{report.pipeline}", timestamp=report.started_at[:19])
     counts = {"failures": 0, "errors": 0, "skipped": 0}
     for finding in report.findings:
@@ -93,11 +103,24 @@ def write_junit(report: RunReport) -> bytes:
         elif finding.verdict != "PROMOTE":
             ET.SubElement(case, "failure", message=visible(finding.reason), type=finding.verdict)
             counts["failures"] += 1
-    if not report.findings:
+    for check in () if report.model_name else report.checks:
+        case = ET.SubElement(suite, "testcase", classname=f"{report.pipeline}.checks", name=visible(check.name))
+        if check.outcome == "warned":
+            ET.SubElement(case, "skipped", message=visible(check.message))
+            counts["skipped"] += 1
+        elif check.outcome == "failed":
+            ET.SubElement(case, "failure", message=visible(check.message), type=check.status)
+            counts["failures"] += 1
+    if not report.model_name:
+        case = ET.SubElement(suite, "testcase", classname=f"{report.pipeline}.run", name="run")
+        if report.verdict != "DONE":
+            ET.SubElement(case, "error", message=visible(report.reason or report.sentence), type=report.verdict)
+            counts["errors"] += 1
+    elif not report.findings:
         case = ET.SubElement(suite, "testcase", classname=f"{report.pipeline}.gate", name="verdict")
         ET.SubElement(case, "error", message=visible(report.reason or report.sentence), type="NONE")
         counts["errors"] += 1
-    suite.attrib |= {"tests": str(max(1, len(report.findings))), **{name: str(n) for name, n in counts.items()}}
+    suite.attrib |= {"tests": str(len(suite)), **{name: str(n) for name, n in counts.items()}}
     ET.indent(suite)
     written: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
     return written

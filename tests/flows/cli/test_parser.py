@@ -31,6 +31,7 @@ HELP_DIFFERS = {
     "--again": "once more, although nothing changed or it was removed already",
     "--all": "what else is taken: the user's shared server, or labels that decide nothing",
     "--by": "an approval needs a name, other decisions take the login's",
+    "--format": "what is written: weights, or data",
     "--force": "past what would refuse: a file that exists, a gate",
     "--out": "what is written there: a copy of a page, or a folder",
     "-o": "as --out",

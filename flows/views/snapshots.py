@@ -1,0 +1,78 @@
+"""Find a published snapshot of a pipeline, with what is known of its origin."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from flows.ledger.open import open_ledger
+from flows.ledger.rows import RunRow
+from flows.records.published import published_database, warehouse_folder
+from flows.views.run_reader import declared_of
+from flows.workspace.settings import Settings
+from schemas.curation_steps import RedactStep
+from schemas.errors import ConfigError, TunegateError
+from schemas.export import DataOrigin
+from schemas.names import closest
+from schemas.pipeline import PipelineSpec
+from schemas.training import PromptSpec
+from tasks.curate.publish import SNAPSHOT
+from tasks.curate.warehouse_query import snapshot_of
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One published state of a pipeline's tickets."""
+
+    folder: Path
+    """Has a Parquet file per split."""
+    origin: DataOrigin
+    prompt: PromptSpec
+    """Of the run that made it; the default if that trains nothing."""
+
+
+def find_snapshot(settings: Settings, pipeline: str, prefix: str | None, *, form: str) -> Snapshot:
+    """Find the snapshot whose id begins with `prefix`; None for the state that the warehouse shows.
+
+    Args:
+        form: Format of the export that it is for.
+
+    Raises:
+        ConfigError: TG0159, the pipeline has not been curated yet, or has no such snapshot, or several.
+    """
+    folder = warehouse_folder(settings.home, pipeline) / "snapshots"
+    known = {path.parent.name: orjson.loads(path.read_bytes()) for path in sorted(folder.glob(f"*/{SNAPSHOT}"))}
+    known = {name: facts for name, facts in known.items() if not name.startswith(".")}
+    if prefix is None:
+        shown = snapshot_of(published_database(settings.home, pipeline))
+        # A forgotten customer gives the database another id; the newest snapshot has the same rows.
+        name = shown if shown in known else max(known, key=lambda each: str(known[each]["made_at"]), default=None)
+        found = [] if name is None else [name]
+    else:
+        found = [name for name in known if name.startswith(prefix)]
+    if len(found) != 1:
+        what = "no snapshot" if not found else f"{len(found)} snapshots"
+        raise ConfigError(
+            f"{pipeline} has {what} {prefix or ''}".rstrip(), code="TG0159", where="--snapshot",
+            hint=closest(prefix or "", tuple(known)) if known else f"tunegate data curate {pipeline}",
+        )  # fmt: skip
+    facts = known[found[0]]
+    row: RunRow | None = None
+    with suppress(ConfigError):  # the ledger is another one by now
+        row = open_ledger(settings).run(str(facts["run_id"]))
+    return _snapshot(folder / found[0], row, facts, pipeline, form)
+
+
+def _snapshot(folder: Path, row: RunRow | None, facts: dict[str, str], pipeline: str, form: str) -> Snapshot:
+    try:
+        spec = None if row is None else declared_of(row)
+    except TunegateError:  # of an older version
+        spec = None
+    redacted = spec is not None and any(isinstance(step, RedactStep) for step in spec.curate.steps)
+    origin = DataOrigin(
+        format=form, pipeline=pipeline, snapshot_id=folder.name, run_id=facts["run_id"],
+        run_sha256="" if row is None else row.input_digest, redacted=redacted,
+    )  # fmt: skip
+    prompt = spec.train.prompt if isinstance(spec, PipelineSpec) else PromptSpec()
+    return Snapshot(folder, origin, prompt)
