@@ -1,7 +1,7 @@
 """Add `curate.steps` of a pipeline to the graph. Called by `flows/curate.py`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,13 +14,18 @@ from flows.graph.graph import Graph
 from schemas.artifacts import ModelRef, Perplexities, TicketTable
 from schemas.curation_steps import CurateStep, QualityStep, RedactStep
 from schemas.errors import ConfigError, TunegateError
+from schemas.named_tables import NamedTable
 from schemas.pipeline import DataPipeline, PipelineSpec
+from schemas.tables import NO_TABLES, Relations
 from tasks.compute.spread import Spread
+from tasks.curate.named_tables import table_digests, tables_used
 from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.step import kind_of
 from tasks.model.perplexity import measure_perplexity
 from tasks.monitor.learn import learn_from_feedback
 
+TABLE_FILES = "table_files"
+"""What a step reads of named tables: name -> digest of its file."""
 Named = tuple[str, TicketTable]
 """A step's name in the ledger, and the table after it."""
 
@@ -56,7 +61,7 @@ def add_curation_steps(
         numbers[kind] += 1
         number = str(numbers[kind]) if numbers[kind] > 1 else ""
         table = found[-1][1] if found else tickets
-        adder = _Adder(graph, context.root, table, base_model, spread, number)
+        adder = _Adder(graph, context.root, table, base_model, spread, number, spec.tables)
         found.append((f"{kind}_{number}" if number else kind, adder.add(group)))
         if place == learns_at:
             learn()
@@ -94,17 +99,19 @@ class _Adder:
     base_model: ModelRef | None
     spread: Spread | None
     number: str
+    tables: Mapping[str, NamedTable]
 
     def add(self, group: tuple[CurateStep, ...]) -> TicketTable:
         step, kind = group[0], kind_of(group[0])
+        used = tables_used(self.tables, [kind.sql(each, self.root) for each in group])
+        reads = {**kind.reads(step, self.root), **({TABLE_FILES: table_digests(used, self.root)} if used else {})}
         offered: dict[str, Callable[[], Any]] = {
             "tickets": lambda: self.tickets,
             "spread": lambda: self.spread,
+            "tables": lambda: used,
             "perplexities": lambda: self._perplexities(step),
         }
-        named = self.graph.named(
-            kind.name, self.number, reads=kind.reads(step, self.root), libraries=kind.libraries(step)
-        )
+        named = self.graph.named(kind.name, self.number, reads=reads, libraries=kind.libraries(step))
         return named.add(kind.run, **kind.arguments_of(group, offered, root=self.root))
 
     def _perplexities(self, step: CurateStep) -> Perplexities | None:
@@ -115,15 +122,20 @@ class _Adder:
         )
 
 
-def declaration_faults(declared: tuple[CurateStep, ...], *, pipeline: str, root: Path) -> list[TunegateError]:
+def declaration_faults(
+    declared: tuple[CurateStep, ...], *, pipeline: str, root: Path, tables: Relations = NO_TABLES
+) -> list[TunegateError]:
     """Return what is wrong with the SQL and the functions that the steps name, without running them.
 
     A run would find the same, but only once it reaches the step.
+
+    Args:
+        tables: Columns of the named tables.
     """
     faults: list[TunegateError] = []
     for step in declared:
         try:
-            kind_of(step).check(step, root, f"{pipeline}.curate")
+            kind_of(step).check(step, root, f"{pipeline}.curate", tables)
         except TunegateError as error:
             faults.append(error)
     return faults

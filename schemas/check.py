@@ -29,6 +29,7 @@ from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec
 from schemas.kinds import Kinds
 from schemas.merge import MergedPipeline
+from schemas.named_tables import NamedTable, table_conflicts
 from schemas.names import closest, nearest
 from schemas.pipeline import DataPipeline, PipelineSpec, pipeline_model
 from schemas.pipeline_rules import METRIC_KEYS, section_faults
@@ -82,6 +83,7 @@ class ReadableSections:
     name: str
     source: SourceSpec | None = None
     table: TableSpec | None = None
+    tables: dict[str, NamedTable] | None = None
     curate: CurateSpec | None = None
     checks: tuple[DataCheck, ...] | None = None
     train: TrainSection | None = None
@@ -102,7 +104,9 @@ def sections_of(spec: Declared) -> PipelineSpec | ReadableSections:
     """Return the sections that can be read; those about a model are None in a pipeline of data alone."""
     if isinstance(spec, PipelineSpec | ReadableSections):
         return spec
-    return ReadableSections(spec.name, source=spec.source, table=spec.table, curate=spec.curate, checks=spec.checks)
+    return ReadableSections(
+        spec.name, source=spec.source, table=spec.table, tables=spec.tables, curate=spec.curate, checks=spec.checks
+    )
 
 
 @dataclass
@@ -172,7 +176,11 @@ class PipelineCheck:
         """Report what does not fit together, too: pydantic stops before that when a value is wrong."""
         known = {finding.repeats for finding in self.findings}
         checks = self.readable.checks if self.readable is not None else None
-        for fault in (*section_faults(sections, removed=removed), *repeated_checks(checks or ())):
+        tables = self.readable.tables if self.readable is not None else None
+        faults = (
+            *section_faults(sections, removed=removed), *repeated_checks(checks or ()), *table_conflicts(tables or {})
+        )  # fmt: skip
+        for fault in faults:
             touches = any(path[: len(fault.at)] == fault.at[: len(path)] for path in removed)
             if not touches and tuple(fault) not in known:
                 self._unfit((), fault)
@@ -216,7 +224,8 @@ class PipelineCheck:
             self._contradiction(path, entry, context["error"])
         elif kind == "extra_forbidden" or place.is_key:
             known = [*(key for key in place.known if key != "name"), "extends"] if len(path) == 1 else place.known
-            self._add("TG0101", f"unknown key `{label}`", entry.key, closest(str(path[-1]), known))
+            form = f"a key here should {_expected(error)}" if kind == "string_pattern_mismatch" else None
+            self._add("TG0101", f"unknown key `{label}`", entry.key, form or closest(str(path[-1]), known))
         elif kind == "missing":
             self._add("TG0102", f"missing key `{label}`", entry.key, place.meaning or None, (path, kind))
         elif kind == "union_tag_not_found":
@@ -518,7 +527,7 @@ def place_of(model: type[BaseModel], location: tuple[Key, ...]) -> ErrorPlace:
                 # pydantic stores the annotations of a field's type separately
                 shape = _shape(Annotated[(field.annotation, None, *field.metadata)], field.discriminator)
             elif get_origin(shape.type) is dict:
-                known = tuple(get_args(arguments[0]))
+                known = tuple(name for name in get_args(arguments[0]) if isinstance(name, str))
                 shape = _shape(arguments[1])
             else:
                 shape = _shape(arguments[0] if arguments else None)

@@ -19,6 +19,7 @@ from schemas.evaluation import EvaluateSpec
 from schemas.feedback import FeedbackSpec
 from schemas.gates import GATE_SECTIONS, GatesSpec
 from schemas.metrics import METRICS
+from schemas.named_tables import NamedTable, TableName, table_conflicts
 from schemas.pipeline_rules import section_faults
 from schemas.schedule import NotifySpec, ScheduleSpec
 from schemas.source import SOURCES, SourceSpec
@@ -92,6 +93,8 @@ class DataPipeline(Spec):
     the same bytes."""
     source: SourceSpec
     table: TableSpec = Field(default=TableSpec(), alias="schema")
+    tables: dict[TableName, NamedTable] = Field(default={})
+    """Files that SQL steps, rules and SQL checks may read, each by its name here."""
     curate: CurateSpec = CurateSpec()
     checks: tuple[DataCheck, ...] = ()
     """What the tickets must satisfy before anything is trained on them: the contract with the source, and the verdict
@@ -104,7 +107,7 @@ class DataPipeline(Spec):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if faults := [*repeated_checks(self.checks), *self._conflicts()]:
+        if faults := [*repeated_checks(self.checks), *table_conflicts(self.tables), *self._conflicts()]:
             raise UnfitError(faults)
         return self
 
@@ -123,7 +126,7 @@ class DataPipeline(Spec):
 
 
 class PipelineSpec(DataPipeline):
-    """A pipeline from tickets to a champion alias."""
+    """A pipeline from tickets to a champion alias; without the sections from `train` on, one of data alone."""
 
     train: TrainSection
     evaluate: EvaluateSpec = EvaluateSpec()

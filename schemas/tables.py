@@ -4,7 +4,9 @@ Every column has its meaning, unit and PII class (`none`, `pseudonym`, `personal
 reports and MLflow.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 TicketColumn = Literal[
@@ -27,6 +29,9 @@ class Column:
     meaning: str
 
 
+Relations = Mapping[str, tuple[Column, ...]]
+"""Name of a table that SQL may read -> its columns."""
+NO_TABLES: Relations = MappingProxyType({})
 TICKETS: tuple[Column, ...] = (
     Column("ticket_id", "VARCHAR", False, "pseudonym", "Unique id of the ticket in its source"),
     Column("customer_id", "VARCHAR", True, "pseudonym", "Who asked; null when the source does not say"),

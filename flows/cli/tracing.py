@@ -23,7 +23,7 @@ from schemas.counted import counted
 from schemas.errors import SecurityError
 from schemas.forget import Certificate, Holdings
 from schemas.load import load_file
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline, model_of
 from tasks.curate.warehouse_query import Lineage
 
 COLUMNS = ("kind", "place", "n_rows", "fate", "note")
@@ -84,7 +84,7 @@ def forget(
             hint="tunegate data forget CUSTOMER --plan",
         )  # fmt: skip
     loaded, settings = load_file(config), load_settings(config)
-    specs = [loaded.get(name) for name in sorted(loaded.pipelines)]
+    specs = [loaded.find(name) for name in sorted(loaded.pipelines)]
     if plan:
         held = plan_forgetting(settings, specs, customer or "")
         return Result(held.model_dump(mode="json"), holdings_text(held))
@@ -112,13 +112,13 @@ def holdings_text(held: Holdings) -> Iterator[Any]:
     yield f"\n{tickets}; {places} to clear; `--apply --reason TEXT` does it"
 
 
-def _done_text(done: Sequence[Certificate], settings: Settings, specs: Sequence[PipelineSpec]) -> Iterator[str]:
+def _done_text(done: Sequence[Certificate], settings: Settings, specs: Sequence[DataPipeline]) -> Iterator[str]:
     """The certificates; what to do next goes to stderr."""
     yield from map(certificate_text, done)
     yield f"{settings.forgotten / CERTIFICATES}" if done else "nothing of any forgotten customer is held"
     names = {version.name for certificate in done for version in certificate.versions}
     for spec in specs:
-        if spec.registry.name in names:
+        if model_of(spec) in names:
             note(f"a retrain is ordered: the next tick of {spec.name} runs, or `tunegate run {spec.name}`")
 
 

@@ -29,6 +29,7 @@ DIGESTS = {
     "params.fingerprint": "new tickets",
     "params.forgotten": "customers were forgotten",
     "params.files": "another base model",
+    "params.table_files": "another named table",
     "params.feedback": "new feedback",
     "params.articles": "other help articles",
     "params.labels": "other labels",

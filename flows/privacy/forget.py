@@ -34,7 +34,7 @@ from flows.workspace.settings import Settings
 from flows.workspace.temporary import temporary_folder
 from schemas.errors import SecurityError, StorageError
 from schemas.forget import Certificate, Holdings, LearnedVersion, Removal, Tombstone
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline
 from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.privacy.results import empty_answers, is_split, rewrite_split
 from tasks.storage.failpoint import reach
@@ -46,7 +46,7 @@ PASSES = 3
 CERTIFICATES = "certificates"
 
 
-def plan_forgetting(settings: Settings, specs: Iterable[PipelineSpec], customer: str) -> Holdings:
+def plan_forgetting(settings: Settings, specs: Iterable[DataPipeline], customer: str) -> Holdings:
     """Return what is held of the customer and what would be done with it; change nothing but the index."""
     owner, forgotten = hashes_of(customer, specs, load_hashes(settings))
     tracer = Tracer(settings, forgotten)
@@ -54,7 +54,7 @@ def plan_forgetting(settings: Settings, specs: Iterable[PipelineSpec], customer:
 
 
 def forget(
-    settings: Settings, specs: Iterable[PipelineSpec], customer: str, *, reason: str, actor: str, unknown: bool
+    settings: Settings, specs: Iterable[DataPipeline], customer: str, *, reason: str, actor: str, unknown: bool
 ) -> Certificate:
     """Remove the customer and keep them out.
 
@@ -92,7 +92,7 @@ def forget(
         return remove_customer(settings, kept, hashes)
 
 
-def forget_again(settings: Settings, specs: Iterable[PipelineSpec]) -> tuple[Certificate, ...]:
+def forget_again(settings: Settings, specs: Iterable[DataPipeline]) -> tuple[Certificate, ...]:
     """Apply every tombstone again, whatever a backup brought back."""
     with workspace_lock(settings, specs):
         return apply_tombstones(settings)
@@ -122,7 +122,7 @@ def apply_tombstones(settings: Settings) -> tuple[Certificate, ...]:
 
 
 @contextmanager
-def workspace_lock(settings: Settings, specs: Iterable[PipelineSpec]) -> Iterator[None]:
+def workspace_lock(settings: Settings, specs: Iterable[DataPipeline]) -> Iterator[None]:
     """Keep every pipeline from running during the block.
 
     Raises:

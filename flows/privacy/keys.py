@@ -20,7 +20,7 @@ from flows.workspace.settings import Settings
 from schemas.curation_steps import RedactStep
 from schemas.errors import SecurityError, StorageError
 from schemas.forget import Tombstone
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline
 from tasks.curate.redaction.pseudonyms import load_pseudonyms
 from tasks.privacy.hashes import Forgotten, KeyedHash
 
@@ -135,7 +135,7 @@ def _long_enough(key: bytes, where: str) -> bytes:
     return key
 
 
-def names_of(customer: str, specs: Iterable[PipelineSpec]) -> tuple[str, ...]:
+def names_of(customer: str, specs: Iterable[DataPipeline]) -> tuple[str, ...]:
     """Return the source's id, then each pseudonym under which a pipeline's tables hold the customer.
 
     Raises:
@@ -153,7 +153,7 @@ def names_of(customer: str, specs: Iterable[PipelineSpec]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def hashes_of(customer: str, specs: Iterable[PipelineSpec], hashes: KeyedHash) -> tuple[str, Forgotten]:
+def hashes_of(customer: str, specs: Iterable[DataPipeline], hashes: KeyedHash) -> tuple[str, Forgotten]:
     """Return the id of the customer's tombstone, and the hashes to find them by."""
     names = names_of(customer, specs)
     owners = [hashes.of("customer", name) for name in names]

@@ -20,7 +20,7 @@ from flows.workspace.settings import Settings
 from schemas.artifacts import DatasetRef, Splits, WarehouseRef
 from schemas.errors import DataError
 from schemas.load import PipelineFile
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import DataPipeline
 from tasks.curate.warehouse_query import Lineage, customer_fates, lineage_of
 
 
@@ -45,7 +45,7 @@ def find_lineage(what: str, loaded: PipelineFile, settings: Settings, *, pipelin
         ConfigError: TG0190, a pipeline makes pseudonyms of customers, and their key is not in the environment.
     """
     names = [pipeline] if pipeline is not None else sorted(loaded.pipelines)
-    specs = [loaded.get(name) for name in names]
+    specs = [loaded.find(name) for name in names]
     row = find_version(open_ledger(settings), what)
     model = None if row is None else model_lineage(settings, row)
     databases = {name: warehouse_folder(settings.home, name) / "warehouse.duckdb" for name in names}
@@ -128,7 +128,7 @@ def _parents(graph: HomeGraph, inputs: list[StoredResult], ledger: Ledger) -> li
 
 
 def _customer(
-    settings: Settings, specs: list[PipelineSpec], databases: dict[str, Path], what: str
+    settings: Settings, specs: list[DataPipeline], databases: dict[str, Path], what: str
 ) -> dict[str, Any] | None:
     """Return the fates of a customer's tickets by pipeline, and versions that learned from them; None if unknown."""
     fates = {

@@ -78,8 +78,9 @@ def _inside(form: Schema) -> tuple[Schema, str]:
     """Return the item of a list or a mapping, and its mark in a title; other forms unchanged."""
     if "items" in form:
         return form["items"], "[]"
-    if isinstance(values := form.get("additionalProperties"), dict):
-        return values, ".*"
+    for values in (form.get("additionalProperties"), *form.get("patternProperties", {}).values()):
+        if isinstance(values, dict):
+            return values, ".*"
     return form, ""
 
 

@@ -104,7 +104,7 @@ def _with_champion(place: StackPlace) -> str | None:
         names = {champion.name for champion in ledger_of(place).champions()}
     except ServiceError:  # the database does not exist yet
         return None
-    pipelines = load_file(place.config).pipelines
+    pipelines = load_file(place.config).trained
     return next((name for name, spec in pipelines.items() if spec.registry.name in names), None)
 
 

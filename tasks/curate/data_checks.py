@@ -27,7 +27,9 @@ from schemas.data_checks import (
     VolumeCheck,
 )
 from schemas.errors import ConfigError, TunegateError
-from schemas.tables import TICKETS, Column
+from schemas.named_tables import NamedTables
+from schemas.tables import NO_TABLES, TICKETS, Column, Relations
+from tasks.curate.named_tables import columns_of, register_tables, tables_used
 from tasks.curate.sql.select_sql import check_select, read_text
 from tasks.step import as_step
 from tasks.storage.files import inside, sha256_file, write_json
@@ -52,6 +54,7 @@ class _Input:
     previous: Mapping[str, int]
     """Rows of the last complete run; empty if there is none."""
     texts: Mapping[str, str]
+    tables: NamedTables
     root: Path
 
 
@@ -74,6 +77,7 @@ def check_tickets(
     clean: Splits,
     checks: tuple[DataCheckSpec, ...],
     texts: tuple[tuple[str, str], ...],
+    tables: NamedTables = (),
     root: Path,
     previous: CheckResults | None = None,
 ) -> CheckResults:
@@ -86,6 +90,7 @@ def check_tickets(
         clean: The splits after decontamination.
         checks: In the order of pipelines.yaml.
         texts: Name of a check -> the SQL of its file.
+        tables: Named tables that this SQL may read.
         root: Folder of pipelines.yaml, for files that checks name.
         previous: Results of the last complete run, whose rows the volume is compared with.
     """
@@ -96,7 +101,7 @@ def check_tickets(
         rows = " UNION ALL ".join(f"SELECT '{name}' AS split, * FROM {_parquet(path)}" for name, path in parts.items())
         connection.execute(f"CREATE TEMP VIEW curated AS {rows}")
         n_rows = {name: _number(connection, f"SELECT count(*) FROM {name}") for name in TABLES}
-        given = _Input(connection, n_rows, previous.n_rows if previous else {}, dict(texts), root)
+        given = _Input(connection, n_rows, previous.n_rows if previous else {}, dict(texts), tables, root)
         results = tuple(_result(check, given) for check in checks)
     write_json(out / "checks.json", [each.model_dump(mode="json") for each in results])
     return CheckResults(root=out, results=results, n_rows=n_rows)
@@ -216,7 +221,10 @@ def _check_relation(check: RelationCheck, given: _Input) -> _Finding:
 
 def _check_sql(check: SqlCheck, given: _Input) -> _Finding:
     where = _where(check)
-    select = check_select(given.texts[check.label], where=where, relations=TABLES)
+    used = tables_used(dict(given.tables), [given.texts[check.label]])
+    columns = columns_of(used, given.root)
+    select = check_select(given.texts[check.label], where=where, relations=TABLES, tables=columns)
+    register_tables(given.connection, used, given.root)
     n_rows = in_bounds(
         given.connection, lambda: _number(given.connection, f"SELECT count(*) FROM ({select})"), where=where
     )
@@ -287,12 +295,18 @@ def digests_of(checks: tuple[DataCheckSpec, ...], root: Path) -> dict[str, str]:
     return found
 
 
-def check_faults(checks: tuple[DataCheckSpec, ...], root: Path) -> Iterator[TunegateError]:
-    """Yield what is wrong with the files that checks name, without computing any check."""
+def check_faults(
+    checks: tuple[DataCheckSpec, ...], root: Path, tables: Relations = NO_TABLES
+) -> Iterator[TunegateError]:
+    """Yield what is wrong with the files that checks name, without computing any check.
+
+    Args:
+        tables: Columns of the named tables.
+    """
     for each in checks:
         try:
             if isinstance(each, SqlCheck):
-                check_select(_read(each, root), where=_where(each), relations=TABLES)
+                check_select(_read(each, root), where=_where(each), relations=TABLES, tables=tables)
             elif isinstance(each, RelationCheck):
                 _read(each, root, n_bytes=0)
         except TunegateError as error:

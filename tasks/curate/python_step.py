@@ -42,7 +42,7 @@ _OURS = frozenset({"flows", "schemas", "tasks"})
 @curation_step(
     PythonStep,
     reads=lambda step, root: {"source": fingerprint_python(step, root)},
-    check=lambda step, root, _where: fingerprint_python(step, root),
+    check=lambda step, root, _where, _tables: fingerprint_python(step, root),
 )
 @as_step("python", libraries=("duckdb", "pyarrow"), context=("root",))
 def run_python(

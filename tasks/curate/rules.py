@@ -17,7 +17,10 @@ import pyarrow.compute as pc
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError
+from schemas.named_tables import NamedTables
+from schemas.tables import Relations
 from tasks.curate.drop import Judged, drop_rows
+from tasks.curate.named_tables import columns_of, register_tables
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.rows import read_batches, read_batches_with
 from tasks.curate.sql.predicate import advise_on_predicate, check_predicate
@@ -37,12 +40,19 @@ FAILS = "TG0124"
 @curation_step(
     RuleStep,
     joined="rules",
-    check=lambda step, _root, where: _check_rule(step, where),
+    check=lambda step, _root, where, tables: _check_rule(step, where, tables),
+    sql=lambda step, _root: step.keep,
     advise=lambda step, _root: _advise_on_rule(step),
 )
-@as_step("rules", libraries=("duckdb", "pyarrow", "sqlglot"))
+@as_step("rules", libraries=("duckdb", "pyarrow", "sqlglot"), context=("root",))
 def apply_rules(
-    out: Path, *, tickets: TicketTable, rules: tuple[RuleStep, ...], limit: FaultLimit | None = None
+    out: Path,
+    *,
+    tickets: TicketTable,
+    rules: tuple[RuleStep, ...],
+    tables: NamedTables = (),
+    root: Path = Path(),
+    limit: FaultLimit | None = None,
 ) -> TicketTable:
     """Keep the rows for which every rule is TRUE; the first rule that is FALSE or NULL drops the row.
 
@@ -50,30 +60,37 @@ def apply_rules(
     carry the rule's name and its predicate. A row on which a rule fails (a cast of text that is not a number, say) is
     quarantined. Notes: `dropped_<rule>` per rule.
 
+    Args:
+        tables: Named tables that subqueries of the rules may read.
+        root: Folder of pipelines.yaml, for their files.
+
     Raises:
         ConfigError: a rule does not parse, names an unknown column, is not a condition, or fails on every row.
         DataError: TG0220, rules fail on more rows than `limit` allows.
         SecurityError: a rule reaches beyond its row, or TG0837, takes too long or too much memory.
     """
     return keep_sound_rows(
-        lambda rows, folder: _apply_rules(rows, rules, folder),
+        lambda rows, folder: _apply_rules(rows, rules, folder, tables, root),
         tickets,
         step="rules",
         out=out,
         codes=(FAILS,),
         limit=limit,
-        search=lambda rows: _faulty_rows(rows.tickets, rules),
+        search=lambda rows: _faulty_rows(rows.tickets, rules, tables, root),
     )
 
 
-def _apply_rules(tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path) -> TicketTable:
-    predicates = [check_predicate(rule.keep, where=f"curate.rule.{rule.name}") for rule in rules]
+def _apply_rules(
+    tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path, tables: NamedTables, root: Path
+) -> TicketTable:
+    predicates = _checked(rules, tables, root)
     for rule in rules:
         for sentence in _advise_on_rule(rule):
             log.warning("curate.rule.%s: %s", rule.name, sentence)
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))})"
         connection.execute(f"CREATE TEMP VIEW tickets AS SELECT * FROM {source}").fetchall()
+        register_tables(connection, tables, root)
         failed = _first_failed(connection, rules, predicates)
     names = pa.array([rule.name for rule in rules], pa.string())
     reasons = pa.array([f"not ({rule.keep})" for rule in rules], pa.string())
@@ -84,11 +101,19 @@ def _apply_rules(tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path) -
     return drop_rows(judged, out=out, notes={}, possible=names.to_pylist())
 
 
-def _faulty_rows(path: Path, rules: Sequence[RuleStep]) -> Iterator[tuple[int, Exception]]:
+def _checked(rules: Sequence[RuleStep], tables: NamedTables, root: Path) -> list[str]:
+    columns = columns_of(tables, root)
+    return [check_predicate(rule.keep, where=f"curate.rule.{rule.name}", tables=columns) for rule in rules]
+
+
+def _faulty_rows(
+    path: Path, rules: Sequence[RuleStep], tables: NamedTables, root: Path
+) -> Iterator[tuple[int, Exception]]:
     """Yield the rows on which a rule fails, with the error."""
-    predicates = [check_predicate(rule.keep, where=f"curate.rule.{rule.name}") for rule in rules]
+    predicates = _checked(rules, tables, root)
     start = 0
     with connect(threads=1) as connection:
+        register_tables(connection, tables, root)
         for group in read_batches(path):
 
             def work(low: int, high: int, group: pa.Table = group) -> None:
@@ -130,8 +155,8 @@ def _first_failed(
         raise failure
 
 
-def _check_rule(step: RuleStep, where: str) -> None:
-    check_predicate(step.keep, where=f"{where}.rule.{step.name}")
+def _check_rule(step: RuleStep, where: str, tables: Relations) -> None:
+    check_predicate(step.keep, where=f"{where}.rule.{step.name}", tables=tables)
 
 
 def _advise_on_rule(step: RuleStep) -> list[str]:

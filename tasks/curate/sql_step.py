@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import SqlStep
 from schemas.errors import ConfigError
-from schemas.tables import TICKETS
+from schemas.named_tables import NamedTables
+from schemas.tables import TICKETS, Relations
 from tasks.curate.drop import write_step
+from tasks.curate.named_tables import columns_of, register_tables
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.sql.select_sql import advise_on_select, check_select, read_text
 from tasks.curate.step import curation_step
@@ -29,22 +31,32 @@ FAILS = "TG0124"
 @curation_step(
     SqlStep,
     arguments=lambda step, root: {"select": _read_select(step, root)},
-    check=lambda step, root, where: _check_sql(step, root, where),
+    check=lambda step, root, where, tables: _check_sql(step, root, where, tables),
+    sql=lambda step, root: _read_select(step, root),
     advise=lambda step, root: _advise_on_sql(step, root),
 )
-@as_step("sql", libraries=("duckdb", "pyarrow", "sqlglot"))
+@as_step("sql", libraries=("duckdb", "pyarrow", "sqlglot"), context=("root",))
 def select_tickets(
-    out: Path, *, tickets: TicketTable, step: SqlStep, select: str, limit: FaultLimit | None = None
+    out: Path,
+    *,
+    tickets: TicketTable,
+    step: SqlStep,
+    select: str,
+    tables: NamedTables = (),
+    root: Path = Path(),
+    limit: FaultLimit | None = None,
 ) -> TicketTable:
     """Keep the rows that `select` returns, as it returns them.
 
-    The statement sees the relation `tickets` in the order of ticket_id, on one thread, so that what SQL leaves open (a
-    LIMIT without an order, `first()`, ties) is the same in each run. Rows on which it fails (a cast of text that is not
-    a number, say) are quarantined, and it runs again on the others. Notes: `dropped_<name>`, `changed_rows` (rows kept
-    with another value in some column).
+    The statement sees the named tables and the relation `tickets` in the order of ticket_id, on one thread, so that
+    what SQL leaves open (a LIMIT without an order, `first()`, ties) is the same in each run. Rows on which it fails (a
+    cast of text that is not a number, say) are quarantined, and it runs again on the others. Notes: `dropped_<name>`,
+    `changed_rows` (rows kept with another value in some column).
 
     Args:
         select: Text of the step's file.
+        tables: Named tables that it may read.
+        root: Folder of pipelines.yaml, for their files.
 
     Raises:
         ConfigError: TG0125, it does not parse, DuckDB rejects it, its columns are not those of a ticket, or it returns
@@ -54,7 +66,7 @@ def select_tickets(
             too long or too much memory.
     """
     return keep_sound_rows(
-        lambda rows, folder: _select_tickets(rows, step, select, folder),
+        lambda rows, folder: _select_tickets(rows, step, select, folder, tables, root),
         tickets,
         step=step.name,
         out=out,
@@ -63,17 +75,20 @@ def select_tickets(
     )
 
 
-def _select_tickets(tickets: TicketTable, step: SqlStep, select: str, out: Path) -> TicketTable:
+def _select_tickets(
+    tickets: TicketTable, step: SqlStep, select: str, out: Path, tables: NamedTables, root: Path
+) -> TicketTable:
     import duckdb
 
     where = f"curate.sql.{step.name}: {step.file}"
-    checked = check_select(select, where=where)
+    checked = check_select(select, where=where, tables=columns_of(tables, root))
     names = [quote_identifier(column.name) for column in TICKETS]
     with connect(readable=(tickets.tickets,), threads=1) as connection:
         connection.execute(
             f"CREATE TABLE tickets AS SELECT {', '.join(names)} FROM read_parquet("
             f"{quote_text(str(tickets.tickets))}) ORDER BY ticket_id, source, source_line"
         ).fetchall()
+        register_tables(connection, tables, root)
         try:
             made = f"CREATE TABLE selected AS SELECT {', '.join(names)} FROM ({checked})"
             in_bounds(connection, lambda: connection.execute(made).fetchall(), where=where)
@@ -126,8 +141,8 @@ def _read_select(step: SqlStep, root: Path) -> str:
     return read_text(step.file, root, where=f"curate.sql.{step.name}")
 
 
-def _check_sql(step: SqlStep, root: Path, where: str) -> None:
-    check_select(_read_select(step, root), where=f"{where}.sql.{step.name}: {step.file}")
+def _check_sql(step: SqlStep, root: Path, where: str, tables: Relations) -> None:
+    check_select(_read_select(step, root), where=f"{where}.sql.{step.name}: {step.file}", tables=tables)
 
 
 def _advise_on_sql(step: SqlStep, root: Path) -> list[str]:

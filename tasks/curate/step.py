@@ -24,6 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import CURATION_STEPS, CurationStepSpec
+from schemas.tables import Relations
 from tasks.step import info_of
 
 P = ParamSpec("P")
@@ -34,8 +35,9 @@ S = TypeVar("S", bound=CurationStepSpec)
 class StepKind:
     """How a kind of step is run. Its function takes, of these, what it has parameters for:
 
-    `tickets`, `step`, `root` (the folder of pipelines.yaml), `spread` (who else does parts of the work) and
-    `perplexities` (of the base model; None unless the step declares `perplexity: true`).
+    `tickets`, `step`, `root` (the folder of pipelines.yaml), `spread` (who else does parts of the work), `tables` (the
+    named tables that occur in its SQL) and `perplexities` (of the base model; None unless the step declares
+    `perplexity: true`).
     """
 
     run: Callable[..., TicketTable]
@@ -47,8 +49,11 @@ class StepKind:
     """Digests of what decides the result besides the arguments."""
     libraries: Callable[[Any], tuple[str, ...]]
     """Distributions that decide the result with these settings, besides those that the function declares."""
-    check: Callable[[Any, Path, str], object]
-    """Raises what a run would raise about the settings; runs nothing. Its last argument begins the error's place."""
+    check: Callable[[Any, Path, str, Relations], object]
+    """Raises what a run would raise about the settings; runs nothing. Its third argument begins the error's place, the
+    last has the columns of the named tables that the step reads."""
+    sql: Callable[[Any, Path], str]
+    """SQL of the user's, in which named tables may occur; empty without."""
     advise: Callable[[Any, Path], Iterable[str]]
     """Sentences about valid settings that probably do not do what the user wants."""
 
@@ -82,14 +87,15 @@ def curation_step(
     arguments: Callable[[S, Path], Mapping[str, Any]] = lambda _step, _root: {},
     reads: Callable[[S, Path], Mapping[str, Any]] = lambda _step, _root: {},
     libraries: Callable[[S], tuple[str, ...]] = lambda _step: (),
-    check: Callable[[S, Path, str], object] = lambda _step, _root, _where: None,
+    check: Callable[[S, Path, str, Relations], object] = lambda _step, _root, _where, _tables: None,
+    sql: Callable[[S, Path], str] = lambda _step, _root: "",
     advise: Callable[[S, Path], Iterable[str]] = lambda _step, _root: (),
 ) -> Callable[[Callable[P, TicketTable]], Callable[P, TicketTable]]:
     """Register the function for these settings; the options are the fields of `StepKind`."""
 
     def register(run: Callable[P, TicketTable]) -> Callable[P, TicketTable]:
         CURATION_STEPS.add(spec)
-        _KINDS[spec] = StepKind(run, joined, arguments, reads, libraries, check, advise)
+        _KINDS[spec] = StepKind(run, joined, arguments, reads, libraries, check, sql, advise)
         return run
 
     return register

@@ -210,6 +210,74 @@ def test_ticks_skip_until_there_are_enough_new_tickets_and_checks_fail_the_run(t
     assert (made["redacted"], sum(made["rows"].values())) == (False, 46)
 
 
+def test_a_changed_table_is_a_reason_to_run_what_reads_it_again(tmp_path: Path) -> None:
+    (tmp_path / "fixes.csv").write_text("ticket_id,category\nT-001,billing\n")
+    (tmp_path / "blocked.csv").write_text("customer_id\nC-2\n")
+    (tmp_path / "fixed.sql").write_text(
+        "select t.* replace (coalesce(f.category, t.category) as category) from tickets t "
+        "left join fixes f using (ticket_id)"
+    )
+    (tmp_path / "unknown.sql").write_text("select f.ticket_id from fixes f anti join raw_tickets using (ticket_id)")
+
+    def change(pipeline: dict[str, Any]) -> None:
+        pipeline["tables"] = {
+            "fixes": {"path": "fixes.csv", "key": "ticket_id"},
+            "blocked": {"path": "blocked.csv", "key": ["customer_id"]},
+        }
+        pipeline["curate"]["steps"] += [
+            {"uses": "rule", "name": "wanted", "keep": "customer_id not in (select customer_id from blocked)"},
+            {"uses": "sql", "name": "fixed", "file": "fixed.sql"},
+        ]
+        pipeline["checks"] = [{"uses": "sql", "name": "unknown_fixes", "file": "unknown.sql"}]
+
+    write(tmp_path, 40, change)
+    place = workplace_of(tmp_path)
+    assert place.run("validate").returncode == 0
+    assert place.json("run", "tickets")["verdict"] == "DONE"
+
+    def categories() -> dict[str, str]:
+        select = "SELECT ticket_id, category FROM curated WHERE category <> 'delivery'"
+        rows = place.json("data", "quarantine", "tickets", "--sql", select)["rows"]
+        return {row["ticket_id"]: row["category"] for row in rows}
+
+    assert categories() == {"T-001": "billing"}
+    lineage = place.json("data", "lineage", "T-002")["pipelines"]["tickets"]["fates"]
+    assert [(fate["outcome"], fate["code"]) for fate in lineage] == [("dropped", "wanted")]
+    (tmp_path / "fixes.csv").write_text("ticket_id,category\nT-003,returns\nT-999,returns\n")
+    planned = {step["step"]: step for step in place.json("plan", "tickets")["steps"]}
+    assert {name for name in planned if planned[name]["state"] == "reused"} == {
+        "extract",
+        "validate",
+        "redact",
+        "rules",
+    }
+    assert planned["sql"]["why"] == "another named table"
+    failed = place.run("run", "tickets")
+    assert (failed.returncode, "unknown_fixes" in failed.stderr) == (3, True)
+    assert categories() == {"T-003": "returns"}
+    (tmp_path / "fixes.csv").write_text("ticket_id,category\nT-003,returns\nT-003,billing\n")
+    refused = place.run("plan", "tickets")
+    assert (refused.returncode, "TG0126" in refused.stderr) == (2, True), refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"tickets": {"path": "a.csv"}}, "'tickets' is the tickets themselves"),
+        ({"Fixes": {"path": "a.csv"}}, "a key here should match pattern"),
+        ({"fixes": {"path": "a.csv", "keys": "a"}}, "unknown key `pipelines.tickets.tables.fixes.keys`"),
+        ({"fixes": {"path": "a.xlsx"}}, "pipelines.tickets.tables.fixes.path"),
+        ({"crm": {"path": "a.duckdb"}}, "a DuckDB file needs `table`"),
+        ({"fixes": {"path": "a.csv"}}, "TG0110"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused_at_its_place(tmp_path: Path, tables: dict[str, Any], message: str) -> None:
+    write(tmp_path, 1, lambda pipeline: pipeline.update(tables=tables))
+    done = workplace_of(tmp_path).run("validate")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
 SOURCE: dict[str, Any] = {"kind": "files", "paths": ["tickets.jsonl"]}
 
 

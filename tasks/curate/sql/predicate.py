@@ -10,7 +10,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, SecurityError
-from schemas.tables import TICKET_COLUMNS, TICKETS
+from schemas.tables import NO_TABLES, TICKET_COLUMNS, TICKETS, Relations
 from tasks.curate.sql.functions import (
     ROW_FUNCTIONS,
     advise_on_nulls,
@@ -24,15 +24,17 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
 
-def check_predicate(sql: str, *, where: str | None = None) -> str:
+def check_predicate(sql: str, *, where: str | None = None, tables: Relations = NO_TABLES) -> str:
     """Return `sql` as checked text: one boolean expression over the ticket columns.
 
-    Refused are statements, subqueries, aggregates, windows, parameters, `*`, table names and every function that is
-    not in `ROW_FUNCTIONS`: a rule decides from its own row, the same way each time.
+    Refused are statements, aggregates, windows, limits, parameters, `*`, and every function that is not in
+    `ROW_FUNCTIONS`: a rule decides from its own row, the same way each time. A subquery may read named tables, and no
+    other ticket.
 
     Args:
         sql: Expression in DuckDB's dialect.
         where: Place of the rule, for the error (`pipelines.yaml: curate.filter.has_reply`).
+        tables: Named tables that subqueries may read.
 
     Raises:
         SecurityError: it is more than one expression, or reaches beyond its row.
@@ -44,7 +46,7 @@ def check_predicate(sql: str, *, where: str | None = None) -> str:
     try:
         tree = _parse(sql, where)
         for node in tree.walk():
-            _check_node(node, where)
+            _check_node(node, where, tables)
         checked = tree.sql(dialect="duckdb", comments=False)
     except RecursionError:
         raise ConfigError("the rule is nested too deeply", code="TG0120", where=where) from None
@@ -53,7 +55,7 @@ def check_predicate(sql: str, *, where: str | None = None) -> str:
             "the rule holds what cannot be checked, such as a JSON path with `..`", code="TG0120", where=where,
             hint="name the path to one value: `json_extract_string(body, '$.order.id')`",
         ) from None  # fmt: skip
-    _bind(checked, where)
+    _bind(checked, where, tables)
     return checked
 
 
@@ -92,21 +94,37 @@ def _parse(sql: str, where: str | None) -> exp.Expression:
     return inner
 
 
-def _check_node(node: exp.Expr, where: str | None) -> None:
+def _check_node(node: exp.Expr, where: str | None, tables: Relations) -> None:
     from sqlglot import exp
 
+    if tables and _is_lookup(node, tables):
+        return
     refused = (
         exp.Query, exp.Exists, exp.Window, exp.AggFunc, exp.Placeholder, exp.Parameter, exp.SessionParameter, exp.Star,
         exp.Columns, exp.Command, exp.Table, exp.Dot, exp.UDTF, exp.Lambda, exp.Collate, exp.DDL, exp.DML,
     )  # fmt: skip
     if isinstance(node, exp.Column):
-        _check_column(node, where)
+        if not tables or node.find_ancestor(exp.Query) is None:  # within a subquery DuckDB alone knows whose it is
+            _check_column(node, where)
     elif isinstance(node, refused):
         raise SecurityError(
             f"a rule may not hold {_kind(node)}", code="TG0811", where=where, hint="decide from the row's own columns"
         )
     elif isinstance(node, exp.Func) and (name := refused_call(node, ROW_FUNCTIONS)):
         raise _refused_function(name, where)
+
+
+def _is_lookup(node: exp.Expr, tables: Relations) -> bool:
+    """Whether the node is part of a subquery over named tables: SELECT, FROM, WHERE and joins of them, nothing more."""
+    from sqlglot import exp
+
+    if isinstance(node, exp.Table):
+        plain = isinstance(node.this, exp.Identifier) and not node.args.get("db") and not node.args.get("catalog")
+        return plain and node.name.lower() in tables
+    if isinstance(node, exp.Select):
+        given = {name for name, value in node.args.items() if value}
+        return given <= {"expressions", "from_", "where", "joins"}
+    return isinstance(node, exp.Subquery | exp.Exists)
 
 
 def _refused_function(name: str, where: str | None) -> SecurityError:
@@ -138,13 +156,14 @@ def _kind(node: exp.Expr) -> str:
     return words.get(name, f"{name.lower()}()")
 
 
-def _bind(checked: str, where: str | None) -> None:
+def _bind(checked: str, where: str | None, tables: Relations) -> None:
     """Let DuckDB bind the expression against an empty table of the declared columns."""
     import duckdb
 
-    columns = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in TICKETS)
     with connect(threads=1) as connection:
-        connection.execute(f"CREATE TABLE tickets ({columns})")
+        for name, columns in {"tickets": TICKETS, **tables}.items():
+            declared = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in columns)
+            connection.execute(f"CREATE TABLE {quote_identifier(name)} ({declared})")
         select = f"SELECT ({checked}) AS keep FROM tickets"
         try:
             if refused := refused_by_duckdb(connection, select, ROW_FUNCTIONS):

@@ -6,13 +6,12 @@ allowed, so everything else is refused. Called by `tasks/curate/sql_step.py`; ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, SecurityError
 from schemas.regular_file import open_regular
-from schemas.tables import TICKETS, Column
+from schemas.tables import NO_TABLES, TICKETS, Relations
 from tasks.curate.sql.functions import (
     ALL_FUNCTIONS,
     advise_on_nulls,
@@ -35,13 +34,13 @@ _CLAUSES = """
     JSONPathWildcard
 """
 _ALLOWED = frozenset(_CLAUSES.split())
-Relations = Mapping[str, tuple[Column, ...]]
-"""Name of a table that a SELECT may read -> its columns."""
 _STEP: Relations = {"tickets": TICKETS}
 
 
-def check_select(sql: str, *, where: str | None = None, relations: Relations | None = None) -> str:
-    """Return `sql` as checked text: one SELECT whose rows come from `tickets` only.
+def check_select(
+    sql: str, *, where: str | None = None, relations: Relations | None = None, tables: Relations = NO_TABLES
+) -> str:
+    """Return `sql` as checked text: one SELECT whose rows come from `tickets` and named tables only.
 
     Common table expressions, subqueries, joins of `tickets` with itself and constant VALUES are allowed. Refused are
     other statements and relations, files, table functions, settings, macros, parameters, samples, recursion, and
@@ -51,6 +50,7 @@ def check_select(sql: str, *, where: str | None = None, relations: Relations | N
         sql: Statement in DuckDB's dialect.
         where: Place of the file, for the error.
         relations: Tables that it may read instead of `tickets`; it may then return any columns.
+        tables: Named tables that it may read, too.
 
     Raises:
         SecurityError: TG0811, it is not exactly one SELECT, or it reads something else.
@@ -61,7 +61,7 @@ def check_select(sql: str, *, where: str | None = None, relations: Relations | N
     """
     try:
         tree = _parse(sql, where)
-        known = set(relations or _STEP) | {cte.alias.lower() for cte in _ctes(tree)}
+        known = {*(relations or _STEP), *tables} | {cte.alias.lower() for cte in _ctes(tree)}
         for node in tree.walk():
             _check_node(node, known, where)
         checked = tree.sql(dialect="duckdb", comments=False)
@@ -72,7 +72,7 @@ def check_select(sql: str, *, where: str | None = None, relations: Relations | N
             "the SELECT holds what cannot be checked, such as a JSON path with `..`", code="TG0125", where=where,
             hint="name the path to one value: `json_extract_string(body, '$.order.id')`",
         ) from None  # fmt: skip
-    found = _bind(checked, relations or _STEP, where)
+    found = _bind(checked, {**(relations or _STEP), **tables}, where)
     if relations is None:
         _check_columns(found, where)
     return checked
@@ -189,7 +189,7 @@ def _bind(checked: str, relations: Relations, where: str | None) -> list[tuple[s
     with connect(threads=1) as connection:
         for name, columns in relations.items():
             declared = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in columns)
-            connection.execute(f"CREATE TABLE {name} ({declared})")
+            connection.execute(f"CREATE TABLE {quote_identifier(name)} ({declared})")
         try:
             if refused := refused_by_duckdb(connection, checked, ALL_FUNCTIONS):
                 raise _refused_function(refused[0], where)

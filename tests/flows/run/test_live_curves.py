@@ -13,11 +13,11 @@ from flows.ledger.open import open_ledger
 from flows.run.live_curves import LiveCurves
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact
-from schemas.pipeline import RegisterSpec
 from tasks.release.register import OWNER_TAG
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
 from tasks.step import as_step
 from tests.support.processes import wait_for
+from tests.support.specs import pipeline_spec
 
 
 @as_step("work")
@@ -44,10 +44,12 @@ class Notes(list[str]):
 
 def run_of(home: Path, tracking_uri: str = "") -> Any:
     """The parts of a run that the listener reads."""
-    spec = SimpleNamespace(name="small", registry=RegisterSpec(name="replies", tracking_uri=tracking_uri))
+    spec = pipeline_spec(name="small", register={"name": "replies", "tracking_uri": tracking_uri})
     settings = Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None)
     ledger = open_ledger(settings)
-    return SimpleNamespace(spec=spec, settings=settings, run_id="run-live", listeners=Notes(), ledger=ledger)
+    return SimpleNamespace(
+        spec=spec, trained_spec=spec, settings=settings, run_id="run-live", listeners=Notes(), ledger=ledger
+    )
 
 
 def finish(curves: LiveCurves, home: Path) -> None:

@@ -13,6 +13,7 @@ from schemas.forget import LearnedVersion
 from schemas.schedule import Arrivals, RetrainSpec, ScheduleSpec
 from tasks.monitor.conditions import Situation, decide
 from tests.support.place import Place
+from tests.support.specs import pipeline_spec
 
 
 def test_a_retrain_is_forced_until_the_next_verdict(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +22,7 @@ def test_a_retrain_is_forced_until_the_next_verdict(place: Place, monkeypatch: p
     seen = SeenTickets("snapshot", "", 3)
     place.ledger.finish_run("run-1", status="DONE", verdict="PROMOTE", exit_code=0, seen=seen)
     schedule = ScheduleSpec(retrain=RetrainSpec(cooldown_days=30))
-    spec = SimpleNamespace(name="small", registry=SimpleNamespace(name="replies"), schedule=schedule)
+    spec = pipeline_spec(name="small", register={"name": "replies"}, schedule=schedule)
     session: Any = SimpleNamespace(ledger=place.ledger, spec=spec, run_id="run-1", request=RunRequest(tick="person"))
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-02T05:00:00+00:00")
     assert forced_retrain(session) == ""

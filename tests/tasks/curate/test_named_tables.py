@@ -1,0 +1,131 @@
+"""Named tables: SQL steps, rules and SQL checks read them, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from schemas.curation_steps import RuleStep, SqlStep
+from schemas.errors import ConfigError, SecurityError, TunegateError
+from schemas.named_tables import NamedTable, NamedTables
+from tasks.curate.named_tables import columns_of, read_table, table_digests, tables_used
+from tasks.curate.rules import apply_rules
+from tasks.curate.sql.predicate import check_predicate
+from tasks.curate.sql_step import select_tickets
+
+ROWS = [
+    {"ticket_id": f"00{number}", "source": "test", "source_line": number, "customer_id": f"c{number % 3}", "body": "b"}
+    for number in range(6)
+]
+STEP = SqlStep(uses="sql", name="fixed", file="fixed.sql")
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> NamedTables:
+    (tmp_path / "fixes.csv").write_text("ticket_id,category\n001,billing\n004,\n")
+    with duckdb.connect(str(tmp_path / "crm.duckdb")) as database:
+        database.execute("CREATE TABLE plans AS SELECT 'c1' AS customer_id, 3 AS seats UNION ALL SELECT 'c2', 40")
+    return (
+        ("fixes", NamedTable(path="fixes.csv", key="ticket_id")),
+        ("plans", NamedTable(path="crm.duckdb", table="plans", key=("customer_id",))),
+    )
+
+
+def test_a_step_joins_them_and_texts_keep_their_zeros(
+    tables: NamedTables, tmp_path: Path, make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    sql = (
+        "select t.* replace (f.category as category, p.seats::varchar as priority) from tickets t "
+        "left join fixes f using (ticket_id) left join plans p on p.customer_id = t.customer_id"
+    )
+    result = select_tickets(
+        tickets=make_tickets(ROWS), step=STEP, select=sql, out=new_folder(), tables=tables, root=tmp_path
+    )
+    rows = rows_of(result.tickets)
+    assert [rows[f"00{number}"]["category"] for number in range(6)] == [None, "billing", None, None, None, None]
+    assert [rows[f"00{number}"]["priority"] for number in range(3)] == [None, "3", "40"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [
+        ("ticket_id not in (select ticket_id from fixes)", "0235"),
+        ("exists (select 1 from plans where plans.customer_id = tickets.customer_id and seats > 10)", "25"),
+        ("coalesce((select p.seats from plans p where p.customer_id = tickets.customer_id), 0) < 40", "0134"),
+    ],
+)
+def test_a_rule_looks_its_row_up(
+    tables: NamedTables, tmp_path: Path, make_tickets: Any, new_folder: Any, rows_of: Any, rule: str, kept: str
+) -> None:
+    rules = (RuleStep(uses="rule", name="known", keep=rule),)
+    result = apply_rules(tickets=make_tickets(ROWS), rules=rules, out=new_folder(), tables=tables, root=tmp_path)
+    assert list(rows_of(result.tickets)) == [f"00{number}" for number in kept]
+    assert result.rows.n_dropped == 6 - len(kept)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "ticket_id in (select ticket_id from tickets)",  # a rule decides from its own row
+        "ticket_id in (select ticket_id from read_csv('fixes.csv'))",
+        "ticket_id in (select ticket_id from main.fixes)",
+        "ticket_id in (select ticket_id from fixes limit 1)",
+        "(select max(seats) from plans) > 3",
+        "ticket_id in (select ticket_id from fixes union select ticket_id from tickets)",
+        "ticket_id in (with x as (select * from tickets) select ticket_id from x)",
+        "exists (select 1 from fixes, (select * from tickets) t)",
+        "ticket_id in (select * from fixes)",
+        "ticket_id in (select any_value(ticket_id) over () from fixes)",
+    ],
+)
+def test_a_rule_reaches_no_other_ticket_file_or_choice(tables: NamedTables, tmp_path: Path, rule: str) -> None:
+    with pytest.raises(SecurityError, match="TG0811"):
+        check_predicate(rule, tables=columns_of(tables, tmp_path))
+
+
+def test_a_misspelled_column_is_named_by_the_database(tables: NamedTables, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"TG0120.*seat"):
+        check_predicate("exists (select 1 from plans where seat > 3)", tables=columns_of(tables, tmp_path))
+    with pytest.raises(SecurityError, match="TG0811"):
+        check_predicate("ticket_id in (select ticket_id from fixes)")  # not declared
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (NamedTable(path="none.csv"), "TG0110"),
+        (NamedTable(path="../fixes.csv"), "TG0818"),
+        (NamedTable(path="fixes.csv", key="ticket"), "has no column 'ticket'"),
+        (NamedTable(path="fixes.csv", key="category"), "null in 1 rows and repeated in 0"),
+        (NamedTable(path="twice.csv", key=("a",)), "null in 0 rows and repeated in 1"),
+        (NamedTable(path="crm.duckdb", table="plan"), "has no table 'plan'"),
+        (NamedTable(path="broken.parquet"), "TG0126"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(
+    tables: NamedTables, tmp_path: Path, table: NamedTable, message: str
+) -> None:
+    (tmp_path / "twice.csv").write_text("a,b\nsecret,1\nsecret,2\n")
+    (tmp_path / "broken.parquet").write_text("no")
+    with pytest.raises(TunegateError) as refused:
+        read_table("mine", table, tmp_path)
+    assert message in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_step_depends_on_the_tables_that_its_sql_names(tables: NamedTables, tmp_path: Path) -> None:
+    declared = dict(tables)
+    assert [name for name, _ in tables_used(declared, ["select * from tickets"])] == []
+    used = tables_used(declared, ["select * from tickets join Plans using (customer_id)"])
+    assert [name for name, _ in used] == ["plans"]
+    before = table_digests(used, tmp_path)
+    with duckdb.connect(str(tmp_path / "crm.duckdb")) as database:
+        database.execute("INSERT INTO plans VALUES ('c0', 1)")
+    assert table_digests(used, tmp_path) != before
+
+
+def test_a_database_needs_a_table_and_a_file_has_none() -> None:
+    for wrong in ({"path": "a.duckdb"}, {"path": "a.csv", "table": "a"}, {"path": "a.txt"}):
+        with pytest.raises(ValueError, match=r"table|pattern"):
+            NamedTable.model_validate(wrong)
