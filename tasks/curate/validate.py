@@ -1,7 +1,8 @@
 """Keep valid tickets, one row per ticket_id, and list all other rows with the reason.
 
 Texts are first brought into one form: composed Unicode, `\\n` for line breaks, and no control characters, which are
-invisible and break other tools (NUL ends strings in C). Letters, emoji, joiners and direction marks stay.
+invisible and break other tools (NUL ends strings in C); a NUL between words is a blank. Letters, emoji, joiners and
+direction marks stay.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ PERHAPS_UNCLEAN = (
 PERHAPS_UNCLEAN_MESSAGES = rf"\\[bfru]|{PERHAPS_UNCLEAN}"
 """The same for `clean_messages`, where control characters are escaped."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_NUL = re.compile(r"(?<=\S)\x00+(?=\S)")
+"""Where a NUL, the padding or separator of another program, stands for the blank between two words."""
 _BREAK = re.compile(r"\r\n?")
 
 
@@ -250,15 +253,15 @@ def _check_limits(tickets: TicketTable, removed: list[Row], n_left: int, table: 
 
 
 def clean_text(text: str) -> str:
-    r"""NFC, `\n` for every line break, and no control characters but tab and line feed.
+    r"""NFC, `\n` for every line break, a blank for NULs within a line, and no control characters but tab and line feed.
 
-    >>> clean_text("Cafe\u0301\r\nopen\x00")
-    'Café\nopen'
+    >>> clean_text("Cafe\u0301\r\nopen\x00\x00late\x00")
+    'Café\nopen late'
     """
     if "\r" in text:
         text = _BREAK.sub("\n", text)
     if not text.isprintable():
-        text = _CONTROL.sub("", text)
+        text = _CONTROL.sub("", _NUL.sub(" ", text))
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
@@ -266,7 +269,7 @@ def clean_messages(messages: str) -> str:
     """The same inside each content of the `messages` column's JSON.
 
     >>> clean_messages('[{"role":"user","content":"a\\\\u0000b"}]')
-    '[{"role":"user","content":"ab"}]'
+    '[{"role":"user","content":"a b"}]'
     """
     turns = [{**turn, "content": clean_text(turn["content"])} for turn in orjson.loads(messages)]
     return orjson.dumps(turns).decode()

@@ -100,7 +100,7 @@ def test_text_is_brought_to_one_form_and_counted(tmp_path: Path) -> None:
     ]  # fmt: skip
     table = validate(tmp_path, rows)
     assert kept(table)["a"]["body"] == "Café\nopen\nnow\ttab"
-    assert kept(table)["a"]["messages"] == '[{"role":"user","content":"ab"}]'
+    assert kept(table)["a"]["messages"] == '[{"role":"user","content":"a b"}]'
     assert kept(table)["b"]["body"] == "👩‍👩‍👧 שלום ‏end"
     assert [(row["ticket_id"], row["code"]) for row in removed(table)] == [("c", "TG0210")]
     assert table.notes["normalised_texts"] == 4
