@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.gates.promises import AT_LEAST, AT_MOST
 
 
+@pytest.mark.campaign
 def test_the_benchmark_ends_with_one_line_of_json(project: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gates"], cwd=project, env={**os.environ, "QUICK": "1", "ONLY": "gate"},
