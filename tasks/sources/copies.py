@@ -46,7 +46,7 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class FetchRound:
     """Result of the last complete round.
 
     Attributes:
@@ -66,12 +66,12 @@ def digest_urls(source: RemoteFilesSource) -> str:
     return sha256_json(sorted(source.urls))
 
 
-def read_snapshot(folder: Path) -> Snapshot | None:
+def read_snapshot(folder: Path) -> FetchRound | None:
     """The last complete round; None if there was none or its list cannot be read."""
     try:
         stored = orjson.loads((folder / SNAPSHOT).read_bytes())
         copies = tuple(Copy(**each) for each in stored["copies"])
-        return Snapshot(str(stored["urls_digest"]), copies, tuple(stored["gone"]), str(stored["finished_at"]))
+        return FetchRound(str(stored["urls_digest"]), copies, tuple(stored["gone"]), str(stored["finished_at"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -122,7 +122,7 @@ def copy_name(url: str, sha256: str, *, packed: str = "") -> str:
     return f"{sha256_json(url)[:16]}-{sha256[:16]}{ending}{'' if ending.endswith(packed) else packed}"
 
 
-def finish_round(folder: Path, snapshot: Snapshot) -> None:
+def finish_round(folder: Path, snapshot: FetchRound) -> None:
     """Record that the round is complete, then remove files that are not part of it."""
     write_json(folder / SNAPSHOT, asdict(snapshot))
     reach("copies.recorded")

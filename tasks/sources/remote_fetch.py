@@ -27,7 +27,7 @@ from schemas.secret import secret_value
 from tasks.progress import Progress, silent
 from tasks.sources.copies import (
     Copy,
-    Snapshot,
+    FetchRound,
     copy_name,
     digest_urls,
     finish_round,
@@ -46,7 +46,7 @@ _MEGABYTE = 1 << 20
 _PACKED = {"gzip": ".gz", "x-gzip": ".gz", "zstd": ".zst"}
 
 
-def fetch_files(source: RemoteFilesSource, folder: Path, *, at: str, progress: Progress = silent) -> Snapshot:
+def fetch_files(source: RemoteFilesSource, folder: Path, *, at: str, progress: Progress = silent) -> FetchRound:
     """Fetch the files that the urls name now; an interrupted round leaves the files of the last one.
 
     Args:
@@ -160,7 +160,7 @@ class _Round:
         finally:
             part.unlink(missing_ok=True)
 
-    def snapshot(self, at: str) -> Snapshot:
+    def snapshot(self, at: str) -> FetchRound:
         """The result of the round."""
         if not self._copies:
             raise _absent(", ".join(self._source.urls), "none of the files that were fetched before exists any more")
@@ -174,7 +174,7 @@ class _Round:
             if url in named or any(in_pattern(url, pattern) for pattern in patterns)
         } | (self._gone_before & named - self._copies.keys())
         copies = tuple(self._copies[url] for url in sorted(self._copies))
-        return Snapshot(digest_urls(self._source), copies, tuple(sorted(gone)), at)
+        return FetchRound(digest_urls(self._source), copies, tuple(sorted(gone)), at)
 
     def _request(self, url: str) -> tuple[str, dict[str, str]]:
         """Address and headers, created for each attempt because signatures expire."""

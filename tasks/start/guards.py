@@ -18,7 +18,7 @@ from tasks.assess.contract import BLOCK, guard_outcome, least_p, settle
 from tasks.assess.power import ASSUMED_DISCORDANCE, items_needed, smallest_difference
 from tasks.assess.reply import overlap
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
-from tasks.start.held_out import Parts
+from tasks.start.held_out import SplitShares
 
 GUARDED: tuple[SliceColumn, ...] = ("product", "category")
 """Columns that `init` guards."""
@@ -83,7 +83,7 @@ NO_GUARDS = Guards()
 
 def propose_guards(
     replies: ReplyRange | None,
-    parts: Parts,
+    parts: SplitShares,
     slice_sizes: Mapping[str, Sequence[int]],
     *,
     learned: tuple[bool, bool],
@@ -114,7 +114,7 @@ def propose_guards(
     return replace(guards, reply=rule, reply_note=note, spread=spread)
 
 
-def as_counted(parts: Parts, n_tickets: int, *, continuous: bool) -> Parts:
+def as_counted(parts: SplitShares, n_tickets: int, *, continuous: bool) -> SplitShares:
     """Return the parts with the held-out tickets that are items: one per customer where that is proposed."""
     counting, _ = guard_customers(parts, n_tickets, continuous=continuous)
     return replace(parts, held_out=parts.customers) if counting == "one_per" else parts
@@ -213,7 +213,7 @@ def _items_of(sizes: Sequence[int], n_items: int) -> list[int]:
 
 
 def guard_customers(
-    parts: Parts, n_tickets: int, *, continuous: bool, n_answered: int | None = None
+    parts: SplitShares, n_tickets: int, *, continuous: bool, n_answered: int | None = None
 ) -> tuple[Counting | None, str]:
     """Return how customers with several held-out tickets are counted, and what it costs.
 

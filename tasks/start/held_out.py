@@ -28,7 +28,7 @@ PLACING: dict[str, pa.DataType] = {
 
 
 @dataclass(frozen=True)
-class Parts:
+class SplitShares:
     """Shares of the tickets, 0-1; the rest is validation."""
 
     train: float
@@ -67,7 +67,7 @@ def read_placing(
     return pa.concat_tables(tables)
 
 
-def estimate_parts(tickets: pa.Table, split: SplitSpec) -> Parts:
+def estimate_parts(tickets: pa.Table, split: SplitSpec) -> SplitShares:
     """Place the tickets of `read_placing`, at least one, as the first split would."""
     ids = pa.array(map(str, range(tickets.num_rows)), pa.string())
     times = tickets["created_at"]
@@ -81,7 +81,7 @@ def estimate_parts(tickets: pa.Table, split: SplitSpec) -> Parts:
     customers = tickets["customer_id"].combine_chunks()
     named = pc.if_else(pc.equal(customers, ""), None, pc.binary_join_element_wise("customer", customers, " "))
     sizes = pc.value_counts(pc.coalesce(named, ids).filter(pa.array(place == TEST))).field("counts").to_numpy()
-    return Parts(
+    return SplitShares(
         train=float(np.mean(place == TRAIN)),
         held_out=float(np.mean(place == TEST)),
         dropped=float(np.mean(place > TEST)),

@@ -41,7 +41,7 @@ from tasks.start.file_profile import (
     wrapped_rows,
 )
 from tasks.start.guards import NO_GUARDS, Guards, as_counted, propose_guards
-from tasks.start.held_out import PLACING, Parts, estimate_parts, read_placing
+from tasks.start.held_out import PLACING, SplitShares, estimate_parts, read_placing
 from tasks.start.labels import best_label, label_findings, wrong_labels
 from tasks.start.origin import Origin, TableChoice, open_origin
 from tasks.start.probe import answers_per_minute
@@ -325,7 +325,7 @@ def _propose(
     continuous = routing is None
 
     @cache
-    def parts(fraction: float) -> Parts:
+    def parts(fraction: float) -> SplitShares:
         if placing is None:
             return _nothing_dropped(fraction)
         return estimate_parts(placing, _split(fraction, by_time="created_at" in columns))
@@ -540,8 +540,8 @@ def _split(fraction: float, *, by_time: bool = True) -> SplitSpec:
     return SplitSpec(test_fraction=fraction, validation_fraction=_VALIDATION, by_time=by_time)
 
 
-def _nothing_dropped(fraction: float) -> Parts:
-    return Parts(train=(1 - fraction) * (1 - _VALIDATION), held_out=fraction, dropped=0, customers=fraction)
+def _nothing_dropped(fraction: float) -> SplitShares:
+    return SplitShares(train=(1 - fraction) * (1 - _VALIDATION), held_out=fraction, dropped=0, customers=fraction)
 
 
 def choose_sizes(
@@ -551,7 +551,7 @@ def choose_sizes(
     example_chars: int,
     reply_chars: int,
     answers_per_minute: float,
-    parts: Callable[[float], Parts] = _nothing_dropped,
+    parts: Callable[[float], SplitShares] = _nothing_dropped,
 ) -> Sizes:
     """Sizes for this number of tickets.
 

@@ -17,7 +17,7 @@ from tasks.start.guards import (
     propose_guards,
     reply_range,
 )
-from tasks.start.held_out import Parts
+from tasks.start.held_out import SplitShares
 from tasks.start.pipeline_yaml import write_pipeline
 from tasks.start.propose import propose_pipeline
 from tests.tasks.start.conftest import WriteCsv, ticket
@@ -25,10 +25,10 @@ from tests.tasks.start.conftest import WriteCsv, ticket
 APART = ReplyRange(right=0.46, wrong=0.36, spread=0.12)
 
 
-def customers(n_items: int, n_customers: int) -> Parts:
+def customers(n_items: int, n_customers: int) -> SplitShares:
     """The parts of 10,000 tickets."""
     crowd = n_items / n_customers
-    return Parts(0.8, n_items / 10_000, 0.0, customers=n_customers / 10_000, crowd=crowd)
+    return SplitShares(0.8, n_items / 10_000, 0.0, customers=n_customers / 10_000, crowd=crowd)
 
 
 @pytest.mark.parametrize(
