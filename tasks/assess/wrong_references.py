@@ -23,6 +23,8 @@ With 0, 5, 10 and 20 % wrong labels it contradicts 0, 4, 10 and 19 % on Bitext (
 and 3, 12, 15 and 26 % on banking77 (77 labels; right in 50 to 69 %)."""
 LEAST_COUNTED = 50
 """Tickets or answers without which a share is not estimated."""
+LEAST_WRONG = 0.04
+"""Share of contradicted labels below which they may be the classifier's own errors, as on banking77."""
 WARN_FROM = 1.25
 """Multiple of the error probability that a true loss of the margin must have of passing before the verdict warns."""
 
@@ -54,8 +56,12 @@ def count_contradicted(confidence: ArrayLike, agrees: ArrayLike) -> tuple[int, i
 
 
 def share_of_labels(n_sure: int, n_contradicted: int) -> WrongShare | None:
-    """The share of wrong labels by `count_contradicted`; None with too few tickets."""
-    if n_sure < LEAST_COUNTED:
+    """The share of wrong labels by `count_contradicted`; None with too few tickets, or of which none need be wrong.
+
+    >>> share_of_labels(500, 15), share_of_labels(500, 50).rate
+    (None, 0.1)
+    """
+    if n_sure < LEAST_COUNTED or n_contradicted < LEAST_WRONG * n_sure:
         return None
     basis = f"a classifier contradicts {n_contradicted:,} of the {n_sure:,} labels of which it is surest"
     return WrongShare(n_contradicted / n_sure, basis)

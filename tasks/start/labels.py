@@ -17,8 +17,6 @@ from tasks.start.tickets import Tickets
 _MOST_UNANSWERED = 0.3
 """Share of the labelled tickets without a reply from which on routing alone is offered."""
 _MAX_OFFERED = 3
-_LEAST_WRONG = 0.04
-"""Share of contradicted labels below which they may be the classifier's own errors: 3 % of 77 labels, none wrong."""
 
 
 def best_label(probes: Mapping[str, Probe], label: str, *, is_guess: bool) -> str:
@@ -50,8 +48,7 @@ def other_labels(roles: Roles, probes: Mapping[str, Probe]) -> Iterator[str]:
 def wrong_labels(tickets: Tickets, label: Role | None) -> WrongShare | None:
     """The estimated share of wrong labels that the gate's margin allows for; None if it is small or not known."""
     probe = tickets.probes.get(label.name) if label is not None else None
-    found = probe.wrong if probe is not None else None
-    return found if found is not None and found.rate >= _LEAST_WRONG else None
+    return probe.wrong if probe is not None else None
 
 
 def label_findings(tickets: Tickets, label: Role, *, has_reply: bool) -> Iterator[str]:

@@ -46,6 +46,7 @@ def judge(make_scores: Callable[..., Scores], new_folder: Callable[[], Path]) ->
 def test_a_verdict_warns_of_a_margin_that_wrong_references_widen(judge: Callable[..., GateDecision]) -> None:
     clean, wrong = judge(0), judge(20)
     assert (clean.verdict, clean.references) == ("PROMOTE", "")
+    assert judge(7).references == "", "a classifier contradicts so many of 77 labels that are all right"
     assert wrong.verdict == "PROMOTE", "it warns, and decides nothing"
     assert "About 10 % of the references are wrong (a classifier contradicts 20 of the 200 labels" in wrong.references
     assert "passes a true loss of 0.05 in" in wrong.references
@@ -84,6 +85,5 @@ def test_the_labels_of_which_a_classifier_is_surest_show_how_many_are_wrong() ->
     for rate in (0.0, 0.15):
         moved = np.where(generator.random(1200) < rate, (own + generator.integers(1, 4, 1200)) % 4, own)
         probe = probe_labels(tickets(bodies), {"queue": [names[label] for label in moved.tolist()]})["queue"]
-        assert probe.wrong is not None
-        assert probe.wrong.rate == pytest.approx(rate, abs=0.06)
+        assert (0.0 if probe.wrong is None else probe.wrong.rate) == pytest.approx(rate, abs=0.06)
     assert count_contradicted(np.zeros(0), np.zeros(0, bool)) == (0, 0)
