@@ -124,7 +124,10 @@ class Champions(LedgerBase):
         Args:
             before: As of just before this moment, UTC, ISO 8601.
         """
-        return best_of([event for event in self.history(name) if before is None or event.at < before])
+        events = self.history(name)
+        # Up to the last one by then: the clocks of two hosts may differ, the order of events does not.
+        by_then = [number for number, event in enumerate(events, start=1) if before is None or event.at < before]
+        return best_of(events[: max(by_then, default=0)])
 
     def history(self, name: str | None = None) -> tuple[EventRow, ...]:
         """Check the chain and return every event about the champion (of every name without one), oldest first.

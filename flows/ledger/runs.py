@@ -28,12 +28,15 @@ _STEP = "run_id, step, key, state, digest, seconds, n_in, n_out, error"
 _FIRST_RUN = "SELECT min(seq) AS seq FROM runs WHERE (pipeline = ? AND input_digest = ?) OR started_at >= ?"
 """The first run of these inputs, or from a moment on."""
 _VERDICTS = (
-    "SELECT items.digest AS held_out, train.digest AS model, runs.terms, runs.verdict FROM runs"
+    "SELECT items.digest AS held_out, train.digest AS model, runs.terms, CASE WHEN EXISTS ("
+    "SELECT 1 FROM champion_events AS waits WHERE waits.run_id = runs.run_id AND waits.action = 'wait'"
+    ") THEN 'PROMOTE' ELSE runs.verdict END AS verdict FROM runs"
     " JOIN steps AS gate ON gate.run_id = runs.run_id AND gate.step = 'gate' AND gate.key <> ''"
     " JOIN steps AS items ON items.run_id = runs.run_id AND items.step = 'items'"
     " JOIN steps AS train ON train.run_id = runs.run_id AND train.step = 'train'"
 )
-"""Held-out set and trained model of every gate that has judged."""
+"""Held-out set and trained model of every gate that has judged, and its verdict: a run whose candidate waits for a
+person ended in HOLD, and its gate said PROMOTE."""
 
 
 class SeenTickets(NamedTuple):

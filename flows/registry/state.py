@@ -20,10 +20,12 @@ from flows.registry.feedback import feedback_database, state_of
 from schemas.artifacts import Artifact, ChampionRef, DatasetRef, EvalSet, Splits
 from schemas.errors import ConfigError, StorageError
 from schemas.feedback import LiveQuality
+from schemas.metrics import MetricSpec
 from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.training import PromptSpec, TrainSpec
 from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, Look, SeenItems, Terms, UsedBudget
 from tasks.assess.looks import spent_by
+from tasks.assess.metric import kind_of
 from tasks.model.continue_examples import count_examples, learned_ids
 from tasks.monitor.feedback import acceptance_of
 from tasks.tickets.draw import item_hash
@@ -31,9 +33,9 @@ from tasks.tickets.draw import item_hash
 _NO_RULES = {"power", "strict_power", "interim", "looks", "reuse"}
 _MEASURED_BY = {
     "max_new_tokens", "dtype", "arms", "corpus", "endpoint", "baseline_system", "few_shot_examples", "fields",
-    "routing_field", "style", "metrics", "labels", "random_labels",
+    "routing_field", "style", "metrics", "labels", "random_labels", "seed",
 }  # fmt: skip
-"""Keys of `evaluate`."""
+"""Keys of `evaluate`; the seed draws the examples of few_shot."""
 _NO_RECIPE = {
     "seed", "threads", "processes", "sharding", "memory_check", "timeout_minutes", "budget", "save_every",
     "validate_every", "validation_items", "validation_metrics", "validation_max_new_tokens", "gradient_checkpointing",
@@ -91,13 +93,13 @@ class RegistryState:
             if each.model != candidate.digest:
                 shares[each.model] = max(shares.get(each.model, 0.0), _shared(sets, items.digest, each.held_out))
         looks = _looks_at([each for each in before if each.model == candidate.digest], items)
-        chain = [sets.get(held_out, frozenset()) for held_out in (*(each.held_out for each in looks), items.digest)]
+        chain = [sets.get(held_out, frozenset()) for held_out in (*(each[0].held_out for each in looks), items.digest)]
         nested = all(chain) and all(one < other for one, other in pairwise(chain))
-        terms = [each.terms for each in looks if each.terms is not None]
+        terms = [[verdict.terms for verdict in each if verdict.terms is not None] for each in looks]
         return UsedBudget(
             looks=len(looks),
-            edited=sum(each.held_out == items.digest for each in looks),
-            spent=spent_by(terms) if len(terms) == len(looks) else (),
+            edited=sum(each[0].held_out == items.digest for each in looks),
+            spent=spent_by(terms) if all(terms) else (),
             nested=tuple(len(each) for each in chain[:-1]) if nested else (),
             # The mean over these items of how many other candidates each has judged, rounded up.
             verdicts=math.ceil(sum(shares.values()) - 1e-9),
@@ -105,8 +107,8 @@ class RegistryState:
         )
 
     def _is_this(self, look: Look, items: Artifact, candidate: Artifact) -> bool:
-        same_rules = look.terms is None or self.terms is None or look.terms.rules == self.terms.rules
-        return look.held_out == items.digest and look.model == candidate.digest and same_rules
+        same = look.held_out == items.digest and look.model == candidate.digest
+        return same and _rules(look.terms) == _rules(self.terms)
 
     def _n_seen(self, items: Artifact) -> int:
         shown = frozenset(self.seen.hashes)
@@ -229,17 +231,26 @@ def training_size(train: TrainSpec, n_train: int, *, splits: Splits | None, star
 def terms_of(spec: PipelineSpec) -> Terms:
     """Return how the pipeline reaches a verdict on given answers of a candidate.
 
-    What may be edited after a verdict without another chance to pass is left out: what a plan assumes, when to stop
-    early, and which items are taken, since other items are another look as it is.
+    What may be edited after a verdict without another chance to pass is left out: the order of the rules, what a plan
+    assumes, when to stop early, and which items are taken, since other items are another look as it is.
     """
     gates = spec.judged_gates
     rules = gates.model_dump(mode="json", exclude_defaults=True, exclude=_NO_RULES)
+    rules["rules"] = sorted(map(digest_of, rules["rules"]))
+    measured = spec.evaluate.model_dump(mode="json", exclude_defaults=True, include=_MEASURED_BY)
     return Terms(
-        rules=digest_of([rules, spec.evaluate.model_dump(mode="json", exclude_defaults=True, include=_MEASURED_BY)]),
+        rules=digest_of([rules, measured, list(map(_code_of, spec.evaluate.metrics))]),
         alpha=gates.alpha,
         looks=gates.looks.max,
         spend=gates.looks.spend,
     )
+
+
+def _code_of(metric: MetricSpec) -> Mapping[str, str]:
+    try:
+        return kind_of(metric).code(metric)
+    except ConfigError:
+        return {}  # it is not installed, which the graph says once a run needs it
 
 
 def waits_of(spec: PipelineSpec) -> Waits:
@@ -253,7 +264,7 @@ def recipe_of(spec: PipelineSpec) -> str:
     Another seed, or a machine that trains in another way, is the same recipe.
     """
     train = spec.train.model_dump(mode="json", exclude_defaults=True, exclude=_NO_RECIPE)
-    return digest_of([train, spec.curate.model_dump(mode="json", exclude_defaults=True)])
+    return digest_of([train, spec.curate.model_dump(mode="json", exclude_defaults=True, exclude={"keep_raw_days"})])
 
 
 def record_held_out(ledger: Ledger, items: EvalSet) -> None:
@@ -271,17 +282,26 @@ def _train_ids(splits: Splits) -> list[str]:
     return ids
 
 
-def _looks_at(judged: Sequence[Look], items: Artifact) -> list[Look]:
-    """Return the looks among the verdicts on one candidate: each set once, and again by other rules after a refusal."""
-    found: list[Look] = []
+def _looks_at(judged: Sequence[Look], items: Artifact) -> list[list[Look]]:
+    """Return the looks among the verdicts on one candidate: each set once, and again by other rules after a refusal.
+
+    Each is the verdicts that were reached at it, the first and those that repeat it.
+    """
+    found: list[list[Look]] = []
     for each in judged:
-        earlier = [look for look in found if look.held_out == each.held_out]
-        is_known = any(look.terms is None or look.terms.rules == (each.terms or look.terms).rules for look in earlier)
+        earlier = [look for look in found if look[0].held_out == each.held_out]
+        same = next((look for look in earlier if _rules(look[0].terms) == _rules(each.terms)), None)
         # Whoever is promoted, or could not be judged, has no second chance from an edit.
         is_edit = bool(earlier) or each.held_out == items.digest
-        if not is_known and not (is_edit and each.verdict in ("PROMOTE", "UNCOMPARED", "ERROR")):
-            found.append(each)
+        if same is not None:
+            same.append(each)
+        elif not (is_edit and each.verdict in ("PROMOTE", "UNCOMPARED", "ERROR")):
+            found.append([each])
     return found
+
+
+def _rules(terms: Terms | None) -> str:
+    return "" if terms is None else terms.rules
 
 
 def _shared(sets: Mapping[str, frozenset[str]], this: str, other: str) -> float:

@@ -435,9 +435,11 @@ def _slice_finding(finding: Finding, each: Assessment, detects: _Detects, *, can
 def use_findings(use: EvidenceUse, *, n_items: int) -> Iterator[Finding]:
     """Yield a HOLD for a candidate, and one for items, that were used in too many verdicts."""
     if not use.look <= use.looks_max or use.is_spent:
-        before = f"this candidate was judged {counted(use.look - 1, 'time')} before"
+        n_before = use.look - 1
+        before = f"this candidate was judged {counted(n_before, 'time')} before"
         if use.edited:
-            before += f", {use.edited} of them on these items by rules that were edited since, which counts as a look"
+            some = "" if use.edited == n_before else f", {use.edited} of them"
+            before += f"{some} on these items by other rules (an edit after HOLD or BLOCK counts as a look)"
         most = f"gates.looks.max is {use.looks_max}"
         if use.look <= use.looks_max:
             most = "that spent the whole error probability, since gates.looks.max was lower then"

@@ -60,18 +60,28 @@ def is_spent(gates: GatesSpec, used: UsedBudget) -> bool:
     return gates.alpha - sum(used.spent) < LEAST_LEVEL
 
 
-def spent_by(looks: Sequence[Terms]) -> tuple[float, ...]:
-    """The error probability that each of a candidate's looks has spent, by the terms of each; at most what was left.
+def spent_by(looks: Sequence[Sequence[Terms]]) -> tuple[float, ...]:
+    """The error probability that each of a candidate's looks has spent, at most what was left.
 
     >>> once = Terms(rules="a", alpha=0.05, looks=1, spend="equal")
-    >>> spent_by([once, once.model_copy(update={"looks": 3})])
+    >>> thrice = once.model_copy(update={"looks": 3})
+    >>> spent_by([[once], [thrice]])
     (0.05, 0.0)
+    >>> spent_by([[thrice, once], [thrice]])
+    (0.05, 0.0)
+
+    Args:
+        looks: The terms of each verdict that was reached at each look: the largest of their shares was spent.
     """
     found: list[float] = []
-    for number, terms in enumerate(looks, start=1):
-        share = _increment(terms.alpha, number, terms.looks, terms.spend) if number <= terms.looks else 0.0
-        found.append(max(0.0, min(share, terms.alpha - sum(found))))
+    for number, each in enumerate(looks, start=1):
+        found.append(max(_spent(terms, number, before=sum(found)) for terms in each))
     return tuple(found)
+
+
+def _spent(terms: Terms, number: int, *, before: float) -> float:
+    share = _increment(terms.alpha, number, terms.looks, terms.spend) if number <= terms.looks else 0.0
+    return max(0.0, min(share, terms.alpha - before))
 
 
 def _increment(alpha: float, number: int, most: int, spend: str) -> float:

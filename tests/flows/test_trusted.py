@@ -107,7 +107,7 @@ def test_a_loosened_gate_does_not_promote_what_it_refused(workplace: Workplace) 
     declare_gates(workplace)
     again = workplace.json("run", "small")
     assert again["verdict"] == "HOLD"
-    assert "1 of them on these items by rules that were edited since, which counts as a look" in again["reason"]
+    assert "judged 1 time before on these items by other rules (an edit after HOLD or BLOCK" in again["reason"]
 
 
 def test_promoting_a_candidate_that_other_gates_blocked_is_noted(workplace: Workplace) -> None:

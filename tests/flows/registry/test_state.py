@@ -7,13 +7,15 @@ import pytest
 
 from flows.graph.store import Obtained
 from flows.ledger.ledger import Ledger
+from flows.ledger.promotions import NEVER, Waits
 from flows.ledger.rows import RunVerdict
 from flows.registry.state import RegistryState, describe_champion, recipe_of, registry_state_of, terms_of
 from schemas.artifacts import Artifact, BundleRef, ChampionRef, ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
-from schemas.verdicts import UsedBudget, Verdict
+from schemas.verdicts import Terms, UsedBudget, Verdict
+from tasks.assess import user_metrics
 from tasks.assess.looks import is_spent
 from tests.support.refs import trained_ref
 from tests.support.specs import pipeline_spec
@@ -29,6 +31,10 @@ def spec(**gates: Any) -> PipelineSpec:
     return pipeline_spec(register={"name": "replies"}, gates={"rules": [REFRESH], **gates})
 
 
+def spec_with(*, rules: list[dict[str, Any]], **evaluate: Any) -> PipelineSpec:
+    return pipeline_spec(register={"name": "replies"}, gates={"rules": rules}, evaluate=evaluate)
+
+
 def judge(
     ledger: Ledger,
     run_id: str,
@@ -40,10 +46,10 @@ def judge(
     by: PipelineSpec | None = None,
     verdict: Verdict = "HOLD",
 ) -> None:
-    """Record a run that reached its gate, or failed at it."""  # fmt: skip
+    """Record a run that reached its gate, or failed at it; with `by` it has ended."""  # fmt: skip
     ledger.start_run(run_id, pipeline="demo", model_name=name, config_json="{}")
+    ledger.set_digests(run_id, inputs="", code="", terms=terms_of(by or spec()))
     if by is not None:
-        ledger.set_digests(run_id, inputs="", code="", terms=terms_of(by))
         ledger.finish_run(run_id, status="DONE", verdict=verdict, exit_code=0)
     for step, digest in (("items", items), ("train", model)):
         ledger.record_step(run_id, step, Obtained(artifact(digest), "k", reused=False, seconds=0.0))
@@ -64,7 +70,8 @@ def test_verdicts_on_the_same_items_and_looks_at_the_same_candidate_count_once_e
     registry_state = registry_state_of(spec(), ledger)
     assert registry_state.used_budget(artifact("monday"), artifact("z")) == UsedBudget(looks=0, verdicts=3)
     assert registry_state.used_budget(artifact("tuesday"), artifact("z")) == UsedBudget(looks=0, verdicts=1)
-    assert registry_state.used_budget(artifact("wednesday"), artifact("b")) == UsedBudget(looks=2, verdicts=0)
+    wednesday = registry_state.used_budget(artifact("wednesday"), artifact("b"))
+    assert (wednesday.looks, wednesday.edited, wednesday.verdicts) == (2, 0, 0)
     assert registry_state.used_budget(artifact("wednesday"), artifact("z")) == UsedBudget()
 
 
@@ -98,10 +105,13 @@ def test_looks_at_a_growing_set_are_known_as_such(tmp_path: Path) -> None:
     for name, chosen in (("small", ids[:6]), ("larger", ids[:12]), ("all", ids), ("other", ids[3:20])):
         ledger.record_held_out(name, chosen)
     registry_state = registry_state_of(spec(), ledger)
-    assert registry_state.used_budget(artifact("all"), artifact("a")) == UsedBudget(looks=2, nested=(6, 12))
-    assert registry_state.used_budget(artifact("other"), artifact("a")) == UsedBudget(looks=2)
-    assert registry_state.used_budget(artifact("larger"), artifact("a")) == UsedBudget(looks=1, nested=(6,))
-    assert registry_state.used_budget(artifact("unknown"), artifact("a")) == UsedBudget(looks=2)
+    found = {
+        name: registry_state.used_budget(artifact(name), artifact("a"))
+        for name in ("all", "other", "larger", "unknown")
+    }
+    assert {name: (each.looks, each.nested) for name, each in found.items()} == {
+        "all": (2, (6, 12)), "other": (2, ()), "larger": (1, (6,)), "unknown": (2, ()),
+    }  # fmt: skip
 
 
 def test_other_rules_on_the_same_items_are_a_look_after_a_refusal(tmp_path: Path) -> None:
@@ -119,9 +129,10 @@ def test_other_rules_on_the_same_items_are_a_look_after_a_refusal(tmp_path: Path
     first = pytest.approx(0.0007, abs=5e-5)
     assert (used(loose).looks, used(loose).edited, used(loose).spent, used(loose).nested) == (1, 1, (first,), ())
     assert used(loose, "b") == UsedBudget(verdicts=1), "of another candidate it is a verdict as before"
-    for evaluate in ({"fields": "(?P<category>[a-z]+)"}, {"max_new_tokens": 9}, {"arms": ["zero_shot"]}):
-        edited = pipeline_spec(register={"name": "replies"}, gates={"rules": [REFRESH]}, evaluate=evaluate)
-        assert used(edited).looks == 1, evaluate
+    for evaluate in (
+        {"fields": "(?P<category>[a-z]+)"}, {"max_new_tokens": 9}, {"arms": ["zero_shot"]}, {"seed": 1},
+    ):  # fmt: skip
+        assert used(spec_with(rules=[REFRESH], **evaluate)).looks == 1, evaluate
     judge(ledger, "2", "monday", "a", by=loose, verdict="BLOCK")
     assert (used(strict), used(loose).looks) == (UsedBudget(), 1), "each as it was the first time"
     narrower = {"metric": "exact", "change_threshold": {"mode": "refresh", "margin": 0.01}}
@@ -138,6 +149,45 @@ def test_what_a_look_spent_is_what_its_own_gates_declared(tmp_path: Path) -> Non
     assert (used.looks, used.edited, used.spent) == (1, 0, (pytest.approx(0.05),))
     assert is_spent(more.gates, used)
     assert not is_spent(spec(looks={"max": 3}, confidence=0.9).gates, used)
+
+
+def test_repeating_a_look_with_another_share_of_the_error_probability_spends_the_largest(tmp_path: Path) -> None:
+    """Three declared looks, one after the first HOLD, and three again would spend it all and a third more."""
+    ledger = Ledger(tmp_path)
+    more = spec(looks={"max": 3})
+    for run_id, by in (("1", more), ("2", spec()), ("3", more)):
+        assert registry_state_of(by, ledger).used_budget(artifact("monday"), artifact("a")) == UsedBudget()
+        judge(ledger, run_id, "monday", "a", by=by)
+    used = registry_state_of(more, ledger).used_budget(artifact("tuesday"), artifact("a"))
+    assert (used.looks, used.spent) == (1, (pytest.approx(0.05),))
+    assert is_spent(more.gates, used)
+
+
+def test_the_order_of_the_rules_may_change_and_the_code_of_a_metric_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terms(*rules: dict[str, Any]) -> Terms:
+        metric = {"uses": "entry_point", "name": "polite", "continuous": True, "higher_is_better": True}
+        return terms_of(spec_with(rules=list(rules), metrics=[metric]))
+
+    limit = {"metric": "polite", "value_threshold": 0.5}
+    not_installed = terms(limit, REFRESH)
+    assert not_installed == terms(REFRESH, limit)
+    digest = iter(["one", "one", "another"])
+    monkeypatch.setattr(user_metrics, "entry_point_digest", lambda _: next(digest))
+    before, same, edited = (terms(limit, REFRESH) for _ in range(3))
+    assert before == same
+    assert len({each.rules for each in (not_installed, before, edited)}) == 3
+
+
+def test_rules_may_change_while_a_candidate_waits_for_a_person(tmp_path: Path) -> None:
+    """Its run ended in HOLD, but the gate refused nothing."""
+    ledger = Ledger(tmp_path)
+    judge(ledger, "r1", "monday", "a", by=spec(), verdict="HOLD")
+    stricter = spec(min_items=60)
+    assert registry_state_of(stricter, ledger).used_budget(artifact("monday"), artifact("a")).looks == 1
+    promote(ledger, 1, None, waits=Waits(approval=True))
+    assert registry_state_of(stricter, ledger).used_budget(artifact("monday"), artifact("a")) == UsedBudget()
 
 
 @pytest.mark.parametrize("verdict", ["PROMOTE", "UNCOMPARED", "ERROR"])
@@ -160,7 +210,7 @@ def test_later_verdicts_do_not_change_a_repeated_verdict(tmp_path: Path) -> None
         == first
         == UsedBudget(verdicts=1)
     )
-    assert registry_state_of(spec(), ledger).used_budget(artifact("tuesday"), artifact("b")) == UsedBudget(looks=1)
+    assert registry_state_of(spec(), ledger).used_budget(artifact("tuesday"), artifact("b")).looks == 1
 
 
 def test_of_a_past_day_later_verdicts_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +230,7 @@ def test_of_a_past_day_later_verdicts_do_not_count(tmp_path: Path, monkeypatch: 
     assert found == {1: 0, 2: 0, 3: 0, 4: 1, 5: 2}
     earlier = registry_state_of(spec(), ledger, before="2026-06-03T00:00:00+00:00")
     assert earlier.used_budget(artifact("monday"), artifact("z")) == UsedBudget(verdicts=1)
-    assert registry_state_of(spec(), ledger).used_budget(artifact("thursday"), artifact("b")) == UsedBudget(looks=3)
+    assert registry_state_of(spec(), ledger).used_budget(artifact("thursday"), artifact("b")).looks == 3
 
 
 def test_before_the_first_run_no_budget_is_used(tmp_path: Path) -> None:
@@ -188,7 +238,7 @@ def test_before_the_first_run_no_budget_is_used(tmp_path: Path) -> None:
         assert registry_state.used_budget(artifact("a"), artifact("b")) == UsedBudget()
 
 
-def promote(ledger: Ledger, number: int, expected: str | None, *, better_than: str = "") -> None:
+def promote(ledger: Ledger, number: int, expected: str | None, *, better_than: str = "", waits: Waits = NEVER) -> None:
     root = ledger.root / "store"
     ref = ChampionRef(
         name="replies", version="", run_id=f"r{number}",
@@ -199,7 +249,7 @@ def promote(ledger: Ledger, number: int, expected: str | None, *, better_than: s
     )  # fmt: skip
     evidence = {"better_than": better_than}
     version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better", evidence=evidence)
-    ledger.promote("replies", expected=expected, version=version, verdict=RunVerdict(ref.run_id, "better"))
+    ledger.promote("replies", expected=expected, version=version, verdict=RunVerdict(ref.run_id, "better"), waits=waits)
 
 
 def test_the_anchor_is_the_best_champion_or_the_pinned_version(tmp_path: Path) -> None:

@@ -496,7 +496,9 @@ def test_rules_that_were_edited_after_a_refusal_are_a_look_and_the_verdict_says_
     edited = UsedBudget(looks=1, edited=1, spent=(0.05,))
     refused = judge([IMPROVE], *flipped, used_budget=edited)
     assert refused.verdict == "HOLD"
-    assert "judged 1 time before, 1 of them on these items by rules that were edited since" in refused.reason
+    assert "judged 1 time before on these items by other rules (an edit after HOLD or BLOCK" in refused.reason
+    third = judge([IMPROVE], *flipped, used_budget=UsedBudget(looks=2, edited=1, spent=(0.05, 0.0)))
+    assert "judged 2 times before, 1 of them on these items by other rules" in third.reason
     assert "this candidate has had 2 looks (1 on these items by other rules) of at most 1" in refused.evidence_used()
     raised = judge([IMPROVE], *flipped, used_budget=edited, looks={"max": 3})
     assert raised.verdict == "HOLD"
