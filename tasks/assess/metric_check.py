@@ -181,6 +181,8 @@ def _joined(reference: Mapping[str, str]) -> dict[str, str]:
 
     >>> _joined({"a": "billing", "b": "delivery", "c": "returns"})["b"].split()
     ['returns', 'delivery', 'billing']
+    >>> _joined({"a": "yes", "b": "no"})["b"].split()
+    ['yes', 'no', 'yes']
     """
     different = sorted(set(reference.values()))
     step = max(1, len(different) // MOST_JOINED)
@@ -189,7 +191,7 @@ def _joined(reference: Mapping[str, str]) -> dict[str, str]:
         others = [different[(place + step * number) % len(different)] for number in range(1, MOST_JOINED)]
         others = list(dict.fromkeys(text for text in others if text != own))
         middle = (len(others) + 1) // 2
-        answers[own] = "\n".join([*others[:middle], own, *others[middle:]])
+        answers[own] = "\n".join([*others[:middle], own, *(others[middle:] or others)])
     return {item: answers[text] for item, text in reference.items()}
 
 
