@@ -222,7 +222,7 @@ class GatesSpec(Spec):
     cluster_by: TicketColumn | None = None
     """Column whose equal values belong together, such as customer_id: bounds then count customers, not tickets."""
     looks: LooksSpec = LooksSpec()
-    """Held-out sets on which one candidate may be judged."""
+    """How often one candidate may be judged."""
     reuse: ReuseSpec | None = ReuseSpec()
     """Budget of verdicts on the same held-out items; null for no limit."""
     interim: InterimSpec | None = None
