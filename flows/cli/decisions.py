@@ -116,7 +116,7 @@ def rollback(
     rest = f"; promotions need a person until {event.until}" if event.until else ""
     if declared.cooldown_items:
         rest += (
-            f"; a candidate that was trained as v{event.from_version} needs one, or "
+            f"; a candidate that was trained in the same way as v{event.from_version} needs one, or "
             f"{counted(declared.cooldown_items, 'held-out item')} that did not judge v{event.from_version}"
         )
     return _decided(event, f"champion of {name} is v{back.version} again{rest}", late)

@@ -166,7 +166,7 @@ def was_rolled_back(events: Sequence[EventRow], name: str, version: str) -> Even
 
 
 def like_rolled_back(events: Sequence[EventRow], candidate: CandidateRow) -> tuple[EventRow, EventRow] | None:
-    """Return the rollback of a version that was trained as the candidate, and the event that had promoted that version.
+    """Return the last rollback of a version that was trained as the candidate was, and the promotion of that version.
 
     None if there is none, or a version trained so became champion since.
     """

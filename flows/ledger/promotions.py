@@ -5,7 +5,7 @@ done. Each is idempotent: after a kill it is simply repeated. `flows/release.py`
 `flows/cli/decisions.py` executes what a person decides.
 
 A candidate waits because its pipeline requires approval, because of a cooldown, or because it, or one that was trained
-as it was, has been rolled back.
+in the same way, has been rolled back.
 `Approvals` is a person's answer: approved, it becomes champion if its verdict still allows that; or rejected.
 """
 
@@ -45,7 +45,8 @@ class Waits:
     approval: bool = False
     """Always."""
     fresh_items: int = 0
-    """If it was trained as a version that was rolled back, until so many of its held-out items did not judge that."""
+    """If it was trained in the same way as a version that was rolled back, until so many of its held-out items did not
+    judge that version."""
 
 
 NEVER = Waits()
@@ -58,8 +59,8 @@ class Promotions(Champions):
         """Make the version champion if `expected` still is, or record that it waits for a person.
 
         It waits when approval is required, during a cooldown, when it was itself rolled back, and when it was trained
-        as a version that was; a version whose verdict was rejected stays rejected. The returned event's action says
-        which, its reason says why.
+        in the same way as a version that was; a version whose verdict was rejected stays rejected. The returned event's
+        action says which, its reason says why.
 
         Args:
             expected: The champion that the evaluation compared with; None when there was none.
@@ -226,11 +227,12 @@ def _why_held(db: Database, events: Sequence[EventRow], candidate: CandidateRow,
     if alike is not None:
         rollback, promoted = alike
         mine, theirs = (_items_of(db, evidence_of(each)) for each in (candidate, promoted))
-        n_fresh = len(mine - theirs)
+        n_fresh = len(mine - theirs) if theirs else 0  # unknown items may be the same
         if n_fresh < waits.fresh_items:
+            bad = f"v{promoted.to_version}"
             return (
-                f"v{version} was trained as v{promoted.to_version}, which was rolled back ({rollback.reason}) at "
-                f"{rollback.at}; {counted(n_fresh, 'held-out item')} of {len(mine)} did not judge that one, and "
+                f"v{version} was trained in the same way as {bad}, which was rolled back ({rollback.reason}) at "
+                f"{rollback.at}; {n_fresh} of its {counted(len(mine), 'held-out item')} did not judge {bad}, and "
                 f"register.cooldown_items is {waits.fresh_items}"
             )
     return "register.approval is required" if waits.approval else ""

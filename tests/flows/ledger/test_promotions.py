@@ -199,14 +199,19 @@ def test_a_candidate_that_was_trained_as_one_rolled_back_waits_for_a_person_or_f
     ledger.rollback("replies", reason="invents refunds", actor="ada")
     waiting = submit(3, "1", "weekly", "tuesday")
     assert waiting.action == "wait"
-    assert waiting.reason.startswith("v3 was trained as v2, which was rolled back (invents refunds) at ")
-    assert waiting.reason.endswith("; 2 held-out items of 8 did not judge that one, and register.cooldown_items is 3")
+    assert waiting.reason.startswith(
+        "v3 was trained in the same way as v2, which was rolled back (invents refunds) at "
+    )
+    assert waiting.reason.endswith("; 2 of its 8 held-out items did not judge v2, and register.cooldown_items is 3")
     assert submit(4, "1", "weekly", "a set that the ledger does not know").action == "wait"
     assert submit(5, "1", "weekly", "friday").action == "promote"
     ledger.rollback("replies", reason="the same again", actor="ada")
     assert submit(6, "1", "mended", "friday").action == "promote", "trained in another way"
     assert submit(7, "6", "weekly", "friday", approved=True).action == "approve"
     assert submit(8, "7", "weekly", "friday").action == "promote", "a person has accepted one of this kind since"
+    assert submit(9, "8", "of unknown items", "not recorded").action == "promote"
+    ledger.rollback("replies", reason="once more", actor="ada")
+    assert submit(10, "8", "of unknown items", "friday").action == "wait", "they may be the same"
 
 
 def test_tickets_are_used_by_a_candidate_that_met_its_rules_or_that_a_person_accepted(ledger, record, submit):
