@@ -107,7 +107,8 @@ class RegistryState:
         )
 
     def _is_this(self, look: Look, items: Artifact, candidate: Artifact) -> bool:
-        same = look.held_out == items.digest and look.model == candidate.digest
+        # An ERROR judged nothing, so that what was judged since counts.
+        same = look.held_out == items.digest and look.model == candidate.digest and look.verdict != "ERROR"
         return same and _rules(look.terms) == _rules(self.terms)
 
     def _n_seen(self, items: Artifact) -> int:

@@ -190,6 +190,15 @@ def test_rules_may_change_while_a_candidate_waits_for_a_person(tmp_path: Path) -
     assert registry_state_of(stricter, ledger).used_budget(artifact("monday"), artifact("a")) == UsedBudget()
 
 
+def test_rules_whose_verdict_was_an_error_are_edited_ones_after_a_refusal_by_others(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    loose = spec(confidence=0.9)
+    judge(ledger, "1", "monday", "a", by=loose, verdict="ERROR")
+    assert registry_state_of(loose, ledger).used_budget(artifact("monday"), artifact("a")) == UsedBudget()
+    judge(ledger, "2", "monday", "a", by=spec())
+    assert registry_state_of(loose, ledger).used_budget(artifact("monday"), artifact("a")).edited == 1
+
+
 @pytest.mark.parametrize("verdict", ["PROMOTE", "UNCOMPARED", "ERROR"])
 def test_an_edit_is_no_look_where_nothing_was_refused(verdict: Verdict, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
