@@ -16,6 +16,7 @@ from schemas.metrics import MetricTraits
 from tasks.assess.contract import change_outcome, share_outcome, sign_p
 from tasks.assess.decision import describe_rule
 from tasks.assess.looks import last_levels
+from tasks.assess.pace import least_timed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 
 ADDED = "gates.compare"
@@ -58,6 +59,13 @@ def _about_the_gate(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_item
     if changes and tolerated > MAX_MARGIN and all(change.mode != "improve" for change in changes):
         place = "gates.anchor is null" if gates.anchor is None else f"gates.anchor.margin is {tolerated:g}"
         yield f"{place}: each champion may lose a margin against the one before, and their sum is a worse model"
+    if gates.latency is not None and gates.latency.p95_ratio_max is not None:
+        n_timed, needed = gates.latency.prompts_of(n_items, decides=True), least_timed(1 - gates.confidence)
+        if n_timed < needed:
+            yield (
+                f"gates.latency.p95_ratio_max is HOLD with {n_timed} items wherever it decides, however fast or slow "
+                f"answers are: to be kept or exceeded it takes {needed}"
+            )
     if gates.min_items > n_items:
         yield f"gates.min_items is {gates.min_items}, and there are at most {n_items} items: no rule can be met"
 

@@ -4,6 +4,7 @@ Each held-out item counts once, so that the answers are as many cases as there a
 items only show the same ones again. Knows nothing of models or clocks. Used by `tasks/model/latency.py`.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,6 +47,19 @@ def percentile_shown(
     if float(sign_p(only_ours, only_theirs)) <= alpha:
         return KEPT
     return EXCEEDED if float(sign_p(only_theirs, only_ours)) <= alpha else NOT_SHOWN
+
+
+def least_timed(alpha: float, *, share: float = 0.95) -> int:
+    """Items without which `percentile_shown` shows nothing, however the seconds turn out.
+
+    >>> least_timed(0.05)
+    50
+
+    Args:
+        alpha: As there.
+    """
+    n_beyond = math.ceil(math.log2(1 / alpha))  # with one fewer, all of one model have a larger p-value
+    return math.ceil(round(n_beyond / (2 * (1 - share)), 6))
 
 
 def mean_shown(seconds: Sequence[float], *, limit: float, alpha: float) -> int:

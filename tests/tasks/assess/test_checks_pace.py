@@ -14,7 +14,7 @@ from schemas.errors import GateError
 from schemas.gates import GateRule, GatesSpec
 from tasks.assess.check import check_findings
 from tasks.assess.economics import find_gpu
-from tasks.assess.pace import EXCEEDED, KEPT, NOT_SHOWN, mean_shown, percentile_shown
+from tasks.assess.pace import EXCEEDED, KEPT, NOT_SHOWN, least_timed, mean_shown, percentile_shown
 
 RULE = GateRule(metric="exact", value_threshold=0.5)
 ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
@@ -71,6 +71,14 @@ def test_equal_models_are_not_blocked_and_one_at_the_limit_is_not_passed_by_chan
         assert {*equal, *limit} == {NOT_SHOWN}, "16 items have no 95th percentile"
     if n == 250:
         assert equal.count(KEPT) > 0.9 * runs
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.04, 0.01, 0.005])
+def test_fewer_items_than_the_least_show_nothing(alpha: float) -> None:
+    least = least_timed(alpha)
+    quick, slow = ([factor + place / 1000 for place in range(least)] for factor in (1.0, 9.0))
+    assert percentile_shown(quick, slow, ratio_max=1.25, alpha=alpha) == KEPT
+    assert percentile_shown(quick[1:], slow[1:], ratio_max=1.25, alpha=alpha) == NOT_SHOWN
 
 
 def test_a_mean_is_compared_by_its_bounds_and_not_at_all_on_few_items() -> None:

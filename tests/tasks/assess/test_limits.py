@@ -132,3 +132,14 @@ def test_a_comparison_that_is_off_is_named() -> None:
     spec = pipeline_spec(gates=gates)
     warning = "gates.compare is off, so no verdict is better than UNCOMPARED: a pilot"
     assert gate_warnings(spec.judged_gates, traits=traits_by_name(spec.evaluate.traits()), n_items=400) == [warning]
+
+
+def test_a_limit_of_seconds_with_too_few_timed_items_is_named() -> None:
+    shown = "gates.latency.p95_ratio_max is HOLD with 16 items wherever it decides"
+    few, enough, reported = (
+        [each for each in warnings([], latency=latency) if "latency" in each]
+        for latency in ({"p95_ratio_max": 1.5, "n_prompts": 16}, {"p95_ratio_max": 1.5}, {"n_prompts": 16})
+    )
+    assert (len(few), enough, reported) == (1, [], [])
+    assert few[0].startswith(shown)
+    assert few[0].endswith("it takes 50")
