@@ -11,6 +11,7 @@ from flows.ledger.history import checked_history
 from flows.ledger.ledger import Ledger
 from flows.ledger.postgres import LedgerPostgres
 from flows.ledger.rows import RunVerdict
+from flows.workspace import clock
 from schemas.errors import ConfigError, GateError, StorageError
 
 INTEGRITY = (sqlite3.IntegrityError, psycopg2.IntegrityError)
@@ -62,6 +63,21 @@ def test_the_best_champion_is_the_last_that_was_shown_to_be_better_than_the_best
     ledger.force("replies", expected="6", version=worse, reason="other answers are wanted now", actor="ada")
     assert ledger.best_champion("replies") == "7"
     assert ledger.best_champion("another name") is None
+
+
+def test_the_best_champion_of_a_past_day_follows_the_order_of_events_though_clocks_differ(kit, ledger, monkeypatch):
+    def at(hour):
+        monkeypatch.setenv(clock.VARIABLE, f"2026-03-01T{hour:02}:00:00+00:00")
+
+    for number, expected, hour in ((1, None, 10), (2, "1", 5)):  # the first host's clock is ahead
+        at(hour)
+        ref = kit.candidate_ref(ledger.root, number)
+        version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better", evidence={"better_than": "1"})
+        ledger.promote("replies", expected=expected, version=version, verdict=RunVerdict(ref.run_id, "better"))
+    at(6)
+    ledger.rollback("replies", reason="wrong", actor="ada")
+    days = [ledger.best_champion("replies", before=f"2026-03-01T{hour:02}:30:00+00:00") for hour in (4, 5, 6, 10)]
+    assert days == [None, "2", "1", "1"]
 
 
 def test_the_same_candidate_gets_the_same_version_and_is_sent_once(kit, ledger):
