@@ -252,25 +252,28 @@ def prompt_findings(
         ], []  # fmt: skip
     faults: list[TunegateError] = []
     advice: list[str] = []
+    said: set[str] = set()  # base models of one family have one tokenizer and context
     for uri, _ in base_models(spec.train):
-        context, tokenizer = 0, None
-        with suppress(TunegateError):  # `base_model_faults` yields it
+        try:
             base = find_base(uri, allow_download=True, root=root, cache=settings.cache)
-            if base is not None:
-                context, tokenizer = base.context_length, base.tokenizer
-        if not context:
+            if base is None:
+                continue
+            context, tokenizer = base.context_length, base.tokenizer
+            counted = size if tokenizer is None else measure_source(table, train.prompt, tokenizer=tokenizer)
+        except TunegateError:  # `base_model_faults` yields it
             continue
-        if tokenizer is not None:
-            size = measure_source(table, train.prompt, tokenizer=tokenizer)
         surely = SURELY_BY_BYTES if tokenizer is None else SURELY
         for arm, n_examples in shown.items():
             if arm not in PROMPTING_ARMS:
                 continue
-            example = size.prompt_tokens - size.system_tokens + size.answer_tokens
-            needed = round(n_examples * example + size.prompt_tokens + evaluate.max_new_tokens)
+            example = counted.prompt_tokens - counted.system_tokens + counted.answer_tokens
+            needed = round(n_examples * example + counted.prompt_tokens + evaluate.max_new_tokens)
             if needed <= context:
                 continue
             what = f"a prompt of {arm} and its answer need about {needed:,} tokens; the model's context has {context:,}"
+            if what in said:
+                continue
+            said.add(what)
             hint = "lower evaluate.few_shot_examples" if n_examples else "lower evaluate.max_new_tokens"
             if needed >= surely * context:
                 faults.append(DataError(what, code="TG0309", where=f"{spec.name}.evaluate", hint=hint))

@@ -40,6 +40,7 @@ from tasks.storage.files import sha256_file, sha256_json
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 KEPT_KERNELS = 128
@@ -59,6 +60,11 @@ MAX_VALUES: Mapping[str, int] = {
     "num_key_value_heads": 10_000,
     "head_dim": 100_000,
     "vocab_size": 10_000_000,
+    "n_embd": 1_000_000,
+    "n_head": 10_000,
+    "n_layer": 1_000,
+    "n_layers": 1_000,
+    "num_layers": 1_000,
     "max_position_embeddings": 1_000_000_000,
 }
 """About ten times the values of the largest models."""
@@ -255,6 +261,23 @@ def load_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
             ) from error
 
 
+def read_tokenizer(file: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, without transformers, whose class would import torch.
+
+    Raises:
+        StorageError: TG0542, it is damaged.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises no other class
+        raise StorageError(
+            f"the tokenizer does not load: {error}", code="TG0542", where=str(file),
+            hint="use the model's own tokenizer.json",
+        ) from None  # fmt: skip
+
+
 def is_panic(error: BaseException) -> bool:
     """Whether a library in Rust gave up, as tokenizers does on an expression that never ends.
 
@@ -360,7 +383,7 @@ def sizes_in(config: Mapping[str, Any], where: Path) -> tuple[int, int]:
     """
     found = with_defaults(config)
     for name, what in (("vocab_size", "rows of the embeddings"), ("max_position_embeddings", "tokens of the context")):
-        if name not in found:
+        if found.get(name) is None:
             raise ConfigError(
                 f"a base model of type {config.get('model_type')} cannot be used: its config.json does not say how "
                 f"many {what} it has ({name})", code="TG0171", where=str(where),

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from schemas.artifacts import TicketTable
 from schemas.template import template_columns
 from schemas.training import PromptSpec
+from tasks.model.base_model import read_tokenizer
 from tasks.tickets.prompts import messages_for, render_text
 
 SAMPLE = 400
@@ -86,7 +87,5 @@ def _by_bytes(text: str) -> float:
 
 
 def _by_tokenizer(file: Path) -> Callable[[str], float]:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer = read_tokenizer(file)
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -20,7 +20,7 @@ from schemas.errors import ConfigError, DataError, StorageError, TrainingError, 
 from schemas.training import TrainSpec
 from tasks.extras import missing_packages
 from tasks.model.adapter import check_targets, check_whole_rows
-from tasks.model.base_model import check_not_quantized, local_place, read_config, sizes_in
+from tasks.model.base_model import check_not_quantized, local_place, read_config, read_tokenizer, sizes_in
 from tasks.model.chat_base import TOKENIZER_CONFIG, own_template
 from tasks.model.chat_codec import ChatCodec, no_template_error, read_turn_form
 from tasks.model.chat_format import check_max_length
@@ -224,9 +224,9 @@ class _TokenizerFiles:
     """What filling a chat template needs of a tokenizer, from its files: transformers' class would import torch."""
 
     def __init__(self, base: FoundBase, chat: ChatTemplate | None) -> None:
-        from tokenizers import AddedToken, Tokenizer
+        from tokenizers import AddedToken
 
-        self._tokenizer = Tokenizer.from_file(str(base.tokenizer))
+        self._tokenizer = read_tokenizer(base.where / TOKENIZER)
         if chat is not None:
             self._tokenizer.add_special_tokens([AddedToken(token, special=True) for token in chat.tokens])
         self.chat_template = base.template if chat is None else chat.written(base.template or "")
@@ -246,13 +246,11 @@ class _TokenizerFiles:
 
 def _check_chat(base: FoundBase, train: TrainSpec, chat: ChatTemplate) -> None:
     """Check that the tokens of a declared template can be added and trained, of a base whose tokenizer is there."""
-    from tokenizers import Tokenizer
-
     if base.where.is_file():
         return
     if base.tokenizer is None:
         raise ConfigError("the base model has no tokenizer.json to add tokens to", code="TG0173", where=WHERE)
-    tokenizer = Tokenizer.from_file(str(base.tokenizer))
+    tokenizer = read_tokenizer(base.tokenizer)
     missing = [token for token in chat.tokens if tokenizer.token_to_id(token) is None]
     if missing and base.matrices and not any(name.endswith("embed_tokens") for name in base.matrices):
         raise ConfigError(

@@ -136,6 +136,10 @@ def damaged(project: Project) -> None:
     (project.folder / "model" / "model.safetensors").write_bytes(b"no weights at all")
 
 
+def damaged_tokenizer(project: Project) -> None:
+    (project.folder / "model" / "tokenizer.json").write_text("{}")
+
+
 def another_tokenizer(project: Project) -> None:
     shutil.copytree(project.folder / "model", project.folder / "other")
     path = project.folder / "other" / "tokenizer.json"
@@ -157,6 +161,7 @@ BASE: tuple[tuple[str, str, Callable[[Project], None], tuple[str, ...], Any], ..
     ("a folder that is not there", "TG0171", nothing, ("train", "base_model"), "file:absent"),
     ("a folder without weights", "TG0171", without_weights, ("train", "seed"), 1),
     ("a folder with damaged weights", "TG0542", damaged, ("train", "seed"), 1),
+    ("a folder with a damaged tokenizer", "TG0542", damaged_tokenizer, ("train", "seed"), 1),
     ("a model of impossible shape", "TG0171", lambda p: p.config(vocab_size=-1), ("train", "seed"), 1),
     ("a model without a length of its context", "TG0171",
      lambda p: p.config(model_type="mamba", max_position_embeddings=None), ("train", "seed"), 1),
@@ -217,6 +222,14 @@ def test_prompts_that_these_tickets_cannot_make_are_found_by_plan(
     project.declare(*path, value=value, few_shot_examples=14 if "by tokens" in fault else 32)
     assert project.codes(*PLAN) == [code]
     assert project.codes(*DATA) == [code]
+
+
+def test_a_prompt_that_is_too_long_for_two_base_models_of_one_family_is_named_once(project: Project) -> None:
+    project.config(max_position_embeddings=64)
+    shutil.copytree(project.folder / "model", project.folder / "other")
+    ladder = {"base_model": "file:model", "max_length": 32, "method": "ladder", "ladder": LADDER}
+    project.declare("train", value=ladder)
+    assert project.codes(*PLAN) == ["TG0309"]
 
 
 EMPTY: tuple[tuple[str, tuple[str, ...], Any], ...] = (
