@@ -38,9 +38,9 @@ def cards_here() -> tuple[Card, ...]:
         done = subprocess.run(
             [sys.executable, "-I", "-S", __file__], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
         )
-    except (OSError, subprocess.SubprocessError):
+        return tuple(Card(*each) for each in json.loads(done.stdout))
+    except (OSError, ValueError, subprocess.SubprocessError):
         return ()
-    return tuple(Card(*each) for each in json.loads(done.stdout))
 
 
 def _torch_is_for_cpu() -> bool:

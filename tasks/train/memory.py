@@ -196,9 +196,8 @@ def estimate_memory(
     if spec.method == "qlora":
         activations += max(d_in * d_out for d_in, d_out in dims.linear_shapes.values()) * number
     parts = spec.processes if spec.sharding == "full" else 1
-    # In a sharded model, one layer and the embeddings are whole at a time.
     wide = _FLOAT32 if spec.method == "full" else number
-    gathered = 0 if parts == 1 else (dims.n_other + dims.n_linear // dims.layers) * wide
+    gathered = 0 if parts == 1 else _gathered(dims) * wide
     return MemoryEstimate(
         weights=(base + n_trained * _FLOAT32) // parts + gathered + copies,
         gradients=n_trained * _FLOAT32 // parts,
@@ -206,6 +205,12 @@ def estimate_memory(
         activations=activations + _updated_experts(dims, spec, number),
         logits=logits,
     )
+
+
+def _gathered(dims: ModelDims) -> int:
+    """Weights that are whole at a time in a sharded model: those outside of the layers, and one layer's."""
+    in_layers = dims.n_linear + dims.n_stacked
+    return dims.n_parameters - in_layers + in_layers // dims.layers
 
 
 def memory_advice(spec: TrainSpec) -> str:
@@ -285,8 +290,7 @@ def predict_process(
         logits += dims.vocab * dims.hidden * number if number < _WIDE else 0
     base = _base_bytes(dims, spec, number, keeps_file=keeps_file, stored=stored)
     parts = spec.processes if spec.sharding == "full" else 1
-    # In a sharded model, one layer and the embeddings are whole at a time.
-    gathered = 0 if parts == 1 else (dims.n_other + dims.n_linear // dims.layers) * _WIDE
+    gathered = 0 if parts == 1 else _gathered(dims) * _WIDE
     copies = 0 if keeps_file else base
     return ProcessMemory(
         runtime=RUNTIME,
@@ -391,7 +395,9 @@ def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> For
     card = free_card_bytes(spec.processes if here is None else here)
     device: Literal["cpu", "cuda"] = "cpu" if card is None else "cuda"
     available = free_bytes() if card is None else card
-    predicted = required_bytes(predict_parts(work, spec, device=device), spec, device, here=here)
+    number = _bytes_per_number(spec, device)  # once: to ask a card takes a process
+    parts = predict_parts(work, spec, device=device, number=number)
+    predicted = required_bytes(parts, spec, device, here=here)
     if predicted <= available:
         return Forecast(device, predicted, available)
     for changes in _changes(spec):
@@ -399,7 +405,8 @@ def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> For
             continue  # bitsandbytes does not quantise stacked experts
         # model_copy skips validation, which would reject a learning rate meant for another method.
         changed = spec.model_copy(update=changes)
-        needed = required_bytes(predict_parts(work, changed, device=device), changed, device, here=here)
+        parts = predict_parts(work, changed, device=device, number=number)
+        needed = required_bytes(parts, changed, device, here=here)
         if needed <= available:
             remedy = ", ".join(f"train.{name}: {_yaml(value)}" for name, value in changes.items())
             return Forecast(device, predicted, available, f"{remedy} ({needed / GIB:.2f} GiB)")
@@ -433,9 +440,16 @@ def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = N
     )
 
 
-def predict_parts(work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cuda"]) -> dict[str, int]:
-    """Bytes of one process by term, with `total`."""
-    number = _bytes_per_number(spec, device)
+def predict_parts(
+    work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cuda"], number: int | None = None
+) -> dict[str, int]:
+    """Bytes of one process by term, with `total`.
+
+    Args:
+        number: Bytes per number in the arithmetic; None for what this machine would choose.
+    """
+    if number is None:
+        number = _bytes_per_number(spec, device)
     if device == "cpu":
         return predict_process(
             work.dims,

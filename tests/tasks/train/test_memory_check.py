@@ -1,7 +1,9 @@
 """Refusals before anything is loaded: free memory, settings that would fit, and the report."""
 
 import logging
+import subprocess
 from ctypes import CFUNCTYPE, POINTER, c_int, c_size_t, c_uint, c_void_p
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,6 +71,14 @@ def test_the_fullest_card_in_use_counts(monkeypatch: pytest.MonkeyPatch) -> None
     assert free_card_bytes() is None
 
 
+def test_a_forecast_with_many_remedies_asks_the_cards_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("tasks.train.memory.cards_here", lambda: asked.append(1) or (Card(GIB, True),))
+    monkeypatch.delenv("TUNEGATE_AUTO_DTYPE", raising=False)
+    assert not forecast(LARGE, TrainSpec(base_model="x", batch_size=32)).fits
+    assert len(asked) == 2  # for what is free, and for what they multiply
+
+
 def test_auto_takes_four_bytes_on_a_card_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     def weights(dtype: str, *, bfloat16: bool) -> int:
         monkeypatch.setattr("tasks.train.memory.cards_here", lambda: (Card(2**40, bfloat16),))
@@ -125,6 +135,9 @@ def test_without_a_visible_card_there_is_none(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("importlib.metadata.version", lambda _name: "2.9.0+cu128")
     assert cards_here() == ()
+    noise = subprocess.CompletedProcess([], 0, stdout="a driver's remark\n[]")
+    monkeypatch.setattr("subprocess.run", lambda *_args, **_settings: noise)
+    assert cards_here() == ()
 
 
 def test_the_smallest_change_that_fits_is_named_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,5 +184,8 @@ def test_sharding_divides_the_memory_of_each_process() -> None:
         whole, part = (predict_parts(SMALL, spec, device=device) for spec in (alone, cut))  # type: ignore[arg-type]
         assert part["optimizer"] == whole["optimizer"] // 4
         assert part["total"] < whole["total"]
+    experts = replace(SMALL, dims=known_dims("mixtral-8x7b"))
+    weights = predict_parts(experts, cut.model_copy(update={"dtype": "float32"}), device="cuda")["weights"]
+    assert weights < 1.2 * experts.dims.n_parameters  # a quarter of four bytes, and of the experts one layer
     # On a card the copies in 16 bits are whole, and so are one layer and the embeddings at a time.
     assert part["weights"] > SMALL.dims.n_parameters * (4 // 4 + 2) + 4 * SMALL.dims.n_other
