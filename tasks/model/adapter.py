@@ -45,6 +45,8 @@ _DECIDE = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform", "use_rslora", "use_dora", "task_type",
 )  # fmt: skip
 """Settings in `adapter_config.json` from which an adapter is rebuilt."""
+_MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Architectures whose `out_proj` PEFT refuses to adapt: their kernels read its weight past the module."""
 _DECIDE_PARTS = ("trainable_token_indices", "target_parameters", "rank_pattern", "alpha_pattern")
 """The same of trained tokens and experts; PEFT's defaults where the file lacks them."""
 
@@ -130,12 +132,15 @@ def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int, ro
     import torch
     from peft import LoraConfig
 
+    targets, layers = target_names(base, adapter.target_modules), layer_numbers(base, adapter)
+    if layers is not None and adapter.target_modules == "all-linear":  # PEFT takes whole names from any layer
+        targets = [name for name in targets if "." not in name or any(f".{layer}." in name for layer in layers)]
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
-        target_modules=target_names(base, adapter.target_modules),
-        layers_to_transform=layer_numbers(base, adapter),
+        target_modules=targets,
+        layers_to_transform=layers,
         use_rslora=adapter.rslora,
         use_dora=adapter.dora,
         trainable_token_indices=_token_rows(base, rows),
@@ -143,7 +148,8 @@ def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int, ro
     )
     if adapter.target_modules == "all-linear":
         _aim_at_experts(config, base, adapter)
-    with torch.random.fork_rng():
+    # Only the card that it is on: to read the random state of another would reserve memory there.
+    with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
         torch.manual_seed(seed)
         adapted = _wrap(base, config)
     for parameter in adapted.parameters():
@@ -382,7 +388,13 @@ def _wrap(base: PreTrainedModel, config: LoraConfig) -> nn.Module:
         # It looks for these names among modules; those of experts are parameters, which get their rank all the same.
         warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match any targeted")
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # it corrects that itself
-        adapted: nn.Module = get_peft_model(base, config)
+        try:  # of a skeleton only shapes: adapters of large mixtures take as much as a model
+            adapted: nn.Module = get_peft_model(base, config, low_cpu_mem_usage=base.device.type == "meta")
+        except ValueError as error:
+            raise ConfigError(
+                f"PEFT cannot put an adapter on this {base.config.model_type}: {' '.join(str(error).split())[:300]}",
+                code="TG0181", where="train.adapter.target_modules", hint="name other linear layers",
+            ) from error  # fmt: skip
     return adapted
 
 
@@ -490,7 +502,10 @@ def target_names(base: PreTrainedModel, wanted: Literal["all-linear"] | tuple[st
     head, linear = base.get_output_embeddings(), (nn.Linear, Conv1D)
     found = {name for name, module in base.named_modules() if isinstance(module, linear) and module is not head}
     if wanted == "all-linear":
-        return sorted({name.rpartition(".")[2] for name in found})
+        if base.config.model_type in _MAMBA:
+            found = {name for name in found if not name.endswith(".out_proj")}
+        # The number of a layer in a list is also that of a decoder layer, so its whole name is needed.
+        return sorted({name if (last := name.rpartition(".")[2]).isdigit() else last for name in found})
     check_targets(found, wanted)
     return sorted(set(wanted))
 

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
-EXPERTS_PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_k", "top_k_experts")
+EXPERTS_PER_TOKEN = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "experts_per_token",
+    "moe_k",
+    "moe_topk",
+    "top_k_experts",
+)
 """How configurations name the number of experts that read a token."""
 _SIZES = ("vocab_size", "max_position_embeddings", "num_hidden_layers")
 _KEPT = 32
@@ -97,11 +104,33 @@ def full_config(config: Mapping[str, Any]) -> PreTrainedConfig:
     model_type = fields.pop("model_type", None)
     try:
         made: PreTrainedConfig = AutoConfig.for_model(model_type, **fields)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # its checks raise classes of their own, which differ between architectures
         known = "Unrecognized model identifier" not in str(error)
-        why = f"its config.json cannot be read: {error}" if known else "the installed transformers does not know it"
+        read = " ".join(str(error).split())
+        why = f"its config.json cannot be read: {read}" if known else "the installed transformers does not know it"
         raise _unusable(model_type, why) from None
     return made
+
+
+def size_of(config: PreTrainedConfig, name: str) -> int | None:
+    """A size in the configuration; None if it has none. Where layers differ (Gemma 4's heads), the largest."""
+    try:
+        found = getattr(config, name, None)
+    except RuntimeError:  # transformers names no single number then
+        found = max(getattr(config.per_layer_config[layer], name) for layer in range(config.num_hidden_layers))
+    return found if isinstance(found, int) else None
+
+
+def main_size_of(config: PreTrainedConfig, name: str) -> int:
+    """A size without which nothing can be counted.
+
+    Raises:
+        ConfigError: TG0173, the configuration lacks it, as that of a model of several parts does.
+    """
+    found = size_of(config, name)
+    if not found:
+        raise _unusable(config.model_type, f"its config.json has no {name}")
+    return found
 
 
 def with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -110,10 +139,10 @@ def with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         ConfigError: as `full_config`, if one of them is missing or has another name.
     """
-    if all(name in config for name in _SIZES):
+    if all(config.get(name) is not None for name in _SIZES):
         return config
     whole = full_config(config)
-    found = {name: getattr(whole, name, None) for name in _SIZES}
+    found = {name: size_of(whole, name) for name in _SIZES}
     return {**config, **{name: value for name, value in found.items() if value is not None}}
 
 
@@ -169,7 +198,7 @@ def _count(config: bytes) -> Parts:
             short = f"{own_name}.{matrix.name}" if matrix.stacked else own_name
             key = (short, matrix.d_in, matrix.d_out, matrix.n_experts, matrix.stacked)
             found.setdefault(key, []).append(layer)
-    per_token = next((n for field in EXPERTS_PER_TOKEN if (n := getattr(model.config, field, None))), None)
+    per_token = next((n for field in EXPERTS_PER_TOKEN if (n := size_of(model.config, field))), None)
     matrices = []
     for (name, d_in, d_out, n_experts, stacked), layers in found.items():
         numbers = tuple(dict.fromkeys(layers))

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from schemas.errors import ConfigError
 from schemas.names import closest
-from tasks.model.skeleton import Matrix, Parts, full_config, parts_of
+from tasks.model.skeleton import Matrix, Parts, full_config, main_size_of, parts_of, size_of
 from tasks.model.text_part import text_fields
 
 FAST_TYPES = ("llama", "mistral", "qwen2")
@@ -28,6 +28,7 @@ FAST_TYPES = ("llama", "mistral", "qwen2")
 _GEMMA = ("gemma3_text",)
 PLAIN_TYPES = (*FAST_TYPES, "qwen3", "phi3", *_GEMMA)
 """`model_type`s whose weights follow from the numbers of a config.json that has them all."""
+_PLAIN_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 _BIASES = ("attention_bias", "mlp_bias")
 """Settings that add weights, which are then counted."""
 _ATTENTION = ("o_proj", "out_proj")
@@ -97,33 +98,33 @@ class ModelDims:
         """
         found = text_fields(found)
         kind = found.get("model_type")
-        if kind not in PLAIN_TYPES or any(found.get(name) for name in _BIASES):
+        computed = kind in PLAIN_TYPES and not any(found.get(name) for name in _BIASES)
+        if not computed or any(found.get(name) is None for name in _PLAIN_SIZES):  # a default of its class
             return cls._counted(found)
-        try:
-            heads = found["num_attention_heads"]
-            return cls(
-                layers=found["num_hidden_layers"],
-                hidden=found["hidden_size"],
-                heads=heads,
-                kv_heads=found.get("num_key_value_heads") or heads,
-                d_head=found.get("head_dim") or found["hidden_size"] // heads,
-                intermediate=found["intermediate_size"],
-                vocab=found["vocab_size"],
-                tied=bool(found.get("tie_word_embeddings", kind in _GEMMA)),
-                qkv_bias=kind == "qwen2",
-                qk_norm=kind in ("qwen3", *_GEMMA),
-                layer_norms=4 if kind in _GEMMA else 2,
-                fused=kind == "phi3",
-            )
-        except KeyError:  # a default of its class
-            return cls._counted(found)
+        heads = found["num_attention_heads"]
+        return cls(
+            layers=found["num_hidden_layers"],
+            hidden=found["hidden_size"],
+            heads=heads,
+            kv_heads=found.get("num_key_value_heads") or heads,
+            d_head=found.get("head_dim") or found["hidden_size"] // heads,
+            intermediate=found["intermediate_size"],
+            vocab=found["vocab_size"],
+            tied=bool(found.get("tie_word_embeddings", kind in _GEMMA)),
+            qkv_bias=kind == "qwen2",
+            qk_norm=kind in ("qwen3", *_GEMMA),
+            layer_norms=4 if kind in _GEMMA else 2,
+            fused=kind == "phi3",
+        )
 
     @classmethod
     def _counted(cls, found: Mapping[str, Any]) -> ModelDims:
         whole, parts = full_config(found), parts_of(found)
-        layers, hidden = whole.num_hidden_layers, whole.hidden_size
-        heads = getattr(whole, "num_attention_heads", None) or 1
-        d_head = getattr(whole, "head_dim", None) or hidden // heads
+        layers, hidden, vocab = (
+            main_size_of(whole, name) for name in ("num_hidden_layers", "hidden_size", "vocab_size")
+        )
+        heads = size_of(whole, "num_attention_heads") or 1
+        d_head = size_of(whole, "head_dim") or hidden // heads
         # What writes to the hidden states is the feed-forward layer, or the attention.
         attention = (hidden, heads * d_head)
         width = sum(
@@ -132,8 +133,8 @@ class ModelDims:
             if each.d_out == hidden and (each.stacked or (each.name not in _ATTENTION and each.d_in not in attention))
         )
         return cls(
-            layers=layers, hidden=hidden, heads=heads, d_head=d_head, vocab=whole.vocab_size, tied=parts.tied,
-            kv_heads=getattr(whole, "num_key_value_heads", None) or heads, intermediate=width // layers or hidden,
+            layers=layers, hidden=hidden, heads=heads, d_head=d_head, vocab=vocab, tied=parts.tied,
+            kv_heads=size_of(whole, "num_key_value_heads") or heads, intermediate=width // layers or hidden,
             counted=parts, config=json.dumps(dict(found), sort_keys=True),
         )  # fmt: skip
 

@@ -127,6 +127,7 @@ def test_a_directory_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     ("field", "value", "code"),
     [
         ("num_hidden_layers", 10_000_000, "TG0171"), ("num_hidden_layers", "many", "TG0171"),
+        ("n_layer", 10_000_000, "TG0171"),
         ("vocab_size", 2**70, "TG0171"), ("vocab_size", 1e300, "TG0171"), ("hidden_size", -1, "TG0171"),
         ("_attn_implementation", "somebody/attention", "TG0173"), ("text_config", {"vocab_size": 0}, "TG0171"),
     ],

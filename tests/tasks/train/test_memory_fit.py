@@ -116,6 +116,7 @@ EXPERTS = {
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "gpt_neox": {},
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4},
+    "ctrl": {"n_embd": 64, "n_layer": 2, "n_head": 4, "dff": 96},
 }
 LEFT_OUT = {
     "glm4_moe": ["down_proj", "gate_proj", "up_proj"],
@@ -140,6 +141,7 @@ def test_all_linear_is_what_peft_makes_of_it_and_what_it_leaves_out_is_named(kin
         {name: each.shape for name, each in model.named_parameters() if each.requires_grad} for model in (ours, theirs)
     ]
     assert shapes[0] == shapes[1]
+    assert {each.device.type for each in ours.parameters()} == {"meta"}, "an adapter of experts can be as large as them"
     assert trainable_parameters(dims, AdapterSpec(rank=4)) == sum(each.numel() for each in shapes[1].values())
     top = trainable_parameters(dims, AdapterSpec(rank=4, layers=1))
     assert top == sum(each.numel() for name, each in shapes[1].items() if f".{dims.layers - 1}." in name)
@@ -160,6 +162,27 @@ def test_all_linear_is_what_peft_makes_of_it_and_what_it_leaves_out_is_named(kin
         for setting in ({"dropout": 0.1}, {"dora": True}):
             with pytest.raises(ConfigError, match="stacked in one parameter"):
                 trainable_parameters(dims, AdapterSpec(**setting))
+
+
+def test_layers_that_differ_and_layers_that_peft_refuses_are_counted() -> None:
+    gemma = ModelDims.of({"model_type": "gemma4_text", "num_hidden_layers": 6})
+    assert (gemma.layers, gemma.heads, gemma.d_head) == (6, 8, 512)
+    assert trainable_parameters(gemma, AdapterSpec(rank=4)) > 0
+    config = {"model_type": "falcon_h1", "num_hidden_layers": 2}
+    assert left_out(attach_adapter(build_skeleton(config), AdapterSpec(rank=4), seed=0)) == ["out_proj"]
+    with pytest.raises(ConfigError, match=r"TG0181.*PEFT cannot put an adapter on this falcon_h1: .*'out_proj' is inc"):
+        trainable_parameters(ModelDims.of(config), AdapterSpec(target_modules=("out_proj",)))
+
+
+def test_an_adapter_reserves_no_memory_on_cards_that_it_is_not_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    read: list[object] = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda device: read.append(device) or torch.zeros(1))
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda _state, _device: None)
+    attach_adapter(build_skeleton({"model_type": "gpt2", "n_layer": 1}), AdapterSpec(), seed=0)
+    assert read == []
 
 
 @pytest.mark.parametrize("family", ["gemma-3-4b", "llama-3.2-1b", "mistral-nemo", "phi-4", "qwen2.5-0.5b", "qwen3-4b"])
