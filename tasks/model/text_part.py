@@ -19,7 +19,12 @@ from tasks.storage.files import write_json
 
 _NESTED = re.compile(r"^(?:model\.language_model\.|language_model\.model\.)")
 _NESTED_HEAD = re.compile(r"^language_model\.lm_head\.")
-_SHARED = ("bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype", "quantization_config")
+TEXT_PART = "text_part.json"
+"""In the folder of a kept text part: at its address is the whole model, whose weights have other names."""
+_SHARED = (
+    "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings", "dtype", "torch_dtype",
+    "quantization_config",
+)  # fmt: skip
 """Settings of the whole that are also the text part's."""
 
 
@@ -99,4 +104,7 @@ def keep_text_part(folder: Path) -> None:
     if listed.exists():
         write_json(listed, {"metadata": {}, "weight_map": index})
     fields = orjson.loads(part.config.to_json_string(use_diff=False))
+    if "lm_head.weight" not in index:  # the whole may be what says that its head is the embeddings
+        fields["tie_word_embeddings"] = True
     write_json(place, fields | {"architectures": [type(part).__name__]})
+    write_json(folder / TEXT_PART, {"of": whole.get("model_type")})

@@ -34,6 +34,8 @@ FIXED_DAY = (
     "{%- endmacro -%}"
 )
 """These three are those of `tasks/model/chat_codec.py`."""
+TEXT_PART = "text_part.json"
+"""That of `tasks/model/text_part.py`: at the base's address is a larger model."""
 CHAT_FILES = ("chat.json", "added_rows.safetensors", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -245,10 +247,11 @@ def _linked(serving: Mapping[str, Any], base: str | None, bundle: Path, view: Pa
 
 def _base_folder(uri: str, base: str | None, files: list[str]) -> Path:
     named = os.environ.get(BASE_VARIABLE)
-    for given in (named, base, uri.removeprefix("file://").removeprefix("file:") if uri.startswith("file:") else None):
+    at_address = uri.removeprefix("file://").removeprefix("file:") if uri.startswith("file:") else None
+    for given in (named, base, None if TEXT_PART in files else at_address):
         if given and (given == named or Path(given).is_dir()):
             return Path(given).expanduser()
-    if uri.startswith("hf://"):
+    if uri.startswith("hf://") and TEXT_PART not in files:
         from huggingface_hub import snapshot_download
 
         repo, _, revision = uri.removeprefix("hf://").partition("@")

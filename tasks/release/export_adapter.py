@@ -26,6 +26,7 @@ from tasks.model.chat_base import RECORD
 from tasks.model.chat_codec import ChatCodec, training_template
 from tasks.model.model_cache import link_files
 from tasks.model.model_uri import HubUri, parse_model_uri
+from tasks.model.text_part import TEXT_PART
 from tasks.release.bundle import STORE_FILES
 from tasks.release.export_format import Exported, export_format
 from tasks.release.serve import read_serving
@@ -76,6 +77,9 @@ $moved""")
 def write_peft(source: Exported, out: Path) -> dict[str, float]:
     """Copy the bundle, and name its base so that PEFT finds it: on the hub by its commit, else in `base/` next to it.
 
+    The text part of a model that also sees images is in `base/`, too: on the hub its weights have other names, and PEFT
+    would load nothing of the adapter.
+
     PEFT looks for a relative path in the current folder, so that of `base/` is absolute: where the export is written.
     Its files are hard links where the file system has them.
     """
@@ -83,7 +87,7 @@ def write_peft(source: Exported, out: Path) -> dict[str, float]:
     place: dict[str, str] = {}
     if source.trained.method != "full":
         uri = parse_model_uri(source.model.uri)
-        if isinstance(uri, HubUri):
+        if isinstance(uri, HubUri) and not (source.model.root / TEXT_PART).is_file():
             place = {"base_model_name_or_path": uri.repo, "revision": uri.revision}
         else:
             (out / BASE).mkdir()
@@ -232,6 +236,9 @@ def launch_script(
         tokenizer: Folder of an adapter with a tokenizer, whose control tokens may differ from the base's; else None.
     """
     base = shlex.quote(serving.base.uri.split("#")[0])
+    folder = (
+        f"the text part of {base}: `base/` of an export --format peft," if TEXT_PART in serving.base_files else base
+    )
     listed = " ".join(shlex.quote(f"{name}={folder}") for name, folder in modules)
     flags = [
         'vllm serve "$BASE"',
@@ -247,7 +254,7 @@ def launch_script(
         [
             "#!/bin/sh",
             "# Serves the base model with the exported adapters: a request selects one with `model`.",
-            f"# BASE: folder of {base} whose files have the sha256 of {modules[0][1]}/serving.json.",
+            f"# BASE: folder of {folder} whose files have the sha256 of {modules[0][1]}/serving.json.",
             "# Use temperature 0, as the gate did. After a promotion export again and restart; or start with",
             "# VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and post {lora_name, lora_path} to /v1/unload_lora_adapter and",
             "# /v1/load_lora_adapter (then anyone who can reach the port can do the same).",

@@ -13,19 +13,25 @@ from torch import nn
 
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.errors import TrainingError
-from schemas.training import AdapterSpec, TrainSpec
+from schemas.evaluation import DecodingSpec
+from schemas.training import AdapterSpec, PromptSpec, TrainSpec
 from tasks.model.adapter import load_trained, open_for_training
 from tasks.model.base_model import fetch_base_model, load_base
 from tasks.model.decoding.fused_decoder import open_decoder
 from tasks.model.merge import merge_adapter
-from tasks.storage.files import seal, write_json
+from tasks.model.tunegate_loader import BASE_VARIABLE, LoadedModel
+from tasks.release.bundle import bundle_candidate
+from tasks.release.export_adapter import launch_script, write_peft
+from tasks.release.export_format import Exported
+from tasks.release.serve import load_bundle, read_serving
+from tasks.storage.files import seal, verify, write_json
 from tasks.train.base_fit import base_faults, find_base
 from tasks.train.batches import Examples
 from tasks.train.forward import losses_of
 from tasks.train.job import PROGRESS, ProgressLog, TrainJob
 from tasks.train.model_shapes import ModelDims
 from tasks.train.part import run_rank
-from tests.support.trained import perturb, save
+from tests.support.trained import perturb, save, save_perturbed
 
 MakeSpec = Callable[..., TrainSpec]
 IDS = torch.arange(3, 23)[None]
@@ -169,6 +175,9 @@ def test_what_a_base_cannot_do_is_known_from_its_files(
         ({"model_type": "t5"}, "it reads with an encoder and writes with a decoder"),
         ({"model_type": "clip"}, "transformers has no class of it that writes text token by token"),
         ({"model_type": "unheard_of"}, "the installed transformers does not know it"),
+        ({"model_type": "gemma3"}, "its config.json has no num_hidden_layers"),
+        ({"model_type": "mixtral", "num_local_experts": 2.5}, "Field 'num_local_experts' expected int, got float"),
+        ({"model_type": "llama", "vocab_size": None, "max_position_embeddings": 9}, "expected int, got NoneType"),
     ],
 )
 def test_a_base_that_is_refused_is_refused_with_its_cause_from_config_json(
@@ -206,6 +215,54 @@ def test_the_text_part_of_a_model_that_sees_images_trains(
     losses = losses_of(opened, dtype=torch.float32, recompute=False)(Examples(dataset.root / "train").batch([0, 1]))
     losses.mean().backward()  # type: ignore[no-untyped-call]
     assert all(each.grad is not None for each in opened.parameters() if each.requires_grad)
+
+
+def test_an_adapter_on_a_text_part_is_served_with_it_and_not_with_the_whole_at_its_address(
+    bases: dict[str, Path], make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    monkeypatch.delenv(BASE_VARIABLE, raising=False)
+    commit = "a" * 40
+    cached = tmp_path / "cache/models" / f"hf-org--sees-{commit}"
+    shutil.copytree(bases["gemma3"], cached)
+    digest = seal(cached)
+    model = fetch_base_model(
+        _made(tmp_path / "base"), uri=f"hf://org/sees@{commit}", allow_download=False, root=tmp_path,
+        cache=tmp_path / "cache",
+    )  # fmt: skip
+    assert verify(cached) == digest, "the links into the cache were replaced"
+    model = model.model_copy(update={"digest": seal(model.root)})
+    trained = save_perturbed(model, make_spec(), tmp_path / "trained")
+    decoding = DecodingSpec(max_new_tokens=4, batch_size=1, threads=1, dtype="float32")
+    bundle = bundle_candidate(
+        trained=trained.model_copy(update={"digest": seal(trained.root)}), model=model, name="sees",
+        prompt=PromptSpec(system="", user="{body}", answer="{reply}"), decoding=decoding,
+        out=_made(tmp_path / "bundle"),
+    )  # fmt: skip
+    bundle = bundle.model_copy(update={"digest": seal(bundle.root)})
+    out = _made(tmp_path / "export")
+    write_peft(Exported(model, trained, bundle), out)
+    with torch.no_grad():
+        got = AutoPeftModelForCausalLM.from_pretrained(out, dtype=torch.float32)(input_ids=IDS).logits
+        torch.testing.assert_close(got, load_trained(model, trained, dtype="float32")(input_ids=IDS).logits)
+    with pytest.raises(FileNotFoundError, match=r"--format peft` writes one"):
+        LoadedModel(bundle.root)
+    ticket = {"body": "Where is my parcel?"}
+    answers = load_bundle(bundle.root, base=model.root).answer([ticket])
+    assert LoadedModel(bundle.root, base=str(out / "base")).predict([ticket]) == answers
+    script = launch_script(read_serving(bundle.root), [("champion", "adapter")], max_rank=8, has_template=False)
+    assert "`base/` of an export --format peft" in script
+
+
+def test_a_head_that_only_the_whole_ties_to_the_embeddings_is_tied_in_the_text_part(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bases["gemma3"], tmp_path / "sees"))
+    config = orjson.loads((folder / "config.json").read_bytes())
+    write_json(folder / "config.json", config | {"text_config": config["text_config"] | {"tie_word_embeddings": False}})
+    kept = load_base(fetch(folder, tmp_path / "base"), dtype=torch.float32)
+    assert kept.lm_head.weight is kept.model.embed_tokens.weight
 
 
 def _made(folder: Path) -> Path:
