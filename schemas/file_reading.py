@@ -70,13 +70,18 @@ class RowReading(Source):
 Encoding = Literal["utf-8", "windows-1252", "latin-1", "iso-8859-15", "iso-8859-2", "windows-1250"]
 
 
-class CsvSpec(Spec):
-    """The form of CSV files, where it is not the usual one. Nothing is sniffed; `tunegate init` proposes it."""
+class CsvForm(Spec):
+    """The form of a CSV file, where it is not the usual one. Nothing is sniffed."""
 
     delimiter: Literal[",", ";", "|", "\t"] | None = None
     """Between fields; null is a comma, and a tab in .tsv files."""
     encoding: Encoding = "utf-8"
     """Of the bytes. Excel in western Europe writes windows-1252, of which latin-1 is nearly a part."""
+
+
+class CsvSpec(CsvForm):
+    """The form of CSV files, where it is not the usual one. Nothing is sniffed; `tunegate init` proposes it."""
+
     decimal: Literal[".", ","] = "."
     """Between whole numbers and decimals of `rating`; with `,` a dot groups thousands."""
 

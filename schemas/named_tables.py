@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from schemas.file_reading import CsvForm
 from schemas.spec import Conflict, Spec
 
 RESERVED = ("tickets", "raw_tickets", "curated", "selected")
@@ -18,6 +19,8 @@ class NamedTable(Spec):
     """File in the folder of pipelines.yaml, relative to it. All values of a CSV are text; an empty one is null."""
     table: str | None = Field(default=None, min_length=1, max_length=200)
     """Table or view of a DuckDB file."""
+    csv: CsvForm = CsvForm()
+    """Delimiter and encoding of a CSV; nothing is guessed, and a row at fault is an error."""
     key: tuple[str, ...] | str = ()
     """Column or columns that no two rows share and that are never null: checked, so that a join by them makes no
     ticket twice."""
@@ -27,6 +30,8 @@ class NamedTable(Spec):
         if self.is_database != (self.table is not None):
             what = "a DuckDB file needs `table`" if self.is_database else "`table` is for DuckDB files"
             raise ValueError(what)
+        if "csv" in self.model_fields_set and not self.path.endswith(".csv"):
+            raise ValueError("`csv` is for CSV files")
         return self
 
     @property

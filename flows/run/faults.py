@@ -32,7 +32,7 @@ from tasks.assess.llm_judge import check_labels
 from tasks.assess.user_metrics import entry_point_faults, sql_faults
 from tasks.corpus.build import corpus_faults
 from tasks.curate.data_checks import check_faults
-from tasks.curate.named_tables import columns_of, table_faults
+from tasks.curate.named_tables import columns_of, sound_tables
 from tasks.extras import need_extra
 from tasks.model.base_model import different_tokenizers_error
 from tasks.model.model_uri import is_address
@@ -67,10 +67,10 @@ def declared_faults(spec: Declared, *, root: Path) -> Iterator[TunegateError]:
     about_source = None if spec.source is None else source_fault(spec.source, pipeline=spec.name)
     if about_source is not None:
         yield about_source
-    about_tables = list(table_faults(spec.tables or {}, root))
+    read, about_tables = sound_tables(spec.tables or {}, root)
     yield from about_tables
     if spec.tables is not None and not about_tables:  # else what is wrong with SQL that reads them is not known
-        tables = columns_of(tuple(spec.tables.items()), root)
+        tables = columns_of(read)
         if spec.curate is not None:
             yield from declaration_faults(spec.curate.steps, pipeline=spec.name, root=root, tables=tables)
         yield from check_faults(spec.checks or (), root, tables)

@@ -20,7 +20,7 @@ from schemas.errors import ConfigError
 from schemas.named_tables import NamedTables
 from schemas.tables import Relations
 from tasks.curate.drop import Judged, drop_rows
-from tasks.curate.named_tables import columns_of, register_tables
+from tasks.curate.named_tables import Read, columns_of, read_tables, register_tables
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.rows import read_batches, read_batches_with
 from tasks.curate.sql.predicate import advise_on_predicate, check_predicate
@@ -83,14 +83,15 @@ def apply_rules(
 def _apply_rules(
     tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path, tables: NamedTables, root: Path
 ) -> TicketTable:
-    predicates = _checked(rules, tables, root)
+    named = read_tables(tables, root)
+    predicates = _checked(rules, named)
     for rule in rules:
         for sentence in _advise_on_rule(rule):
             log.warning("curate.rule.%s: %s", rule.name, sentence)
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))})"
         connection.execute(f"CREATE TEMP VIEW tickets AS SELECT * FROM {source}").fetchall()
-        register_tables(connection, tables, root)
+        register_tables(connection, named)
         failed = _first_failed(connection, rules, predicates)
     names = pa.array([rule.name for rule in rules], pa.string())
     reasons = pa.array([f"not ({rule.keep})" for rule in rules], pa.string())
@@ -101,8 +102,8 @@ def _apply_rules(
     return drop_rows(judged, out=out, notes={}, possible=names.to_pylist())
 
 
-def _checked(rules: Sequence[RuleStep], tables: NamedTables, root: Path) -> list[str]:
-    columns = columns_of(tables, root)
+def _checked(rules: Sequence[RuleStep], named: Read) -> list[str]:
+    columns = columns_of(named)
     return [check_predicate(rule.keep, where=f"curate.rule.{rule.name}", tables=columns) for rule in rules]
 
 
@@ -110,10 +111,11 @@ def _faulty_rows(
     path: Path, rules: Sequence[RuleStep], tables: NamedTables, root: Path
 ) -> Iterator[tuple[int, Exception]]:
     """Yield the rows on which a rule fails, with the error."""
-    predicates = _checked(rules, tables, root)
+    named = read_tables(tables, root)
+    predicates = _checked(rules, named)
     start = 0
     with connect(threads=1) as connection:
-        register_tables(connection, tables, root)
+        register_tables(connection, named)
         for group in read_batches(path):
 
             def work(low: int, high: int, group: pa.Table = group) -> None:

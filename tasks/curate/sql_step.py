@@ -14,7 +14,7 @@ from schemas.errors import ConfigError
 from schemas.named_tables import NamedTables
 from schemas.tables import TICKETS, Relations
 from tasks.curate.drop import write_step
-from tasks.curate.named_tables import columns_of, register_tables
+from tasks.curate.named_tables import columns_of, read_tables, register_tables
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.sql.select_sql import advise_on_select, check_select, read_text
 from tasks.curate.step import curation_step
@@ -81,14 +81,15 @@ def _select_tickets(
     import duckdb
 
     where = f"curate.sql.{step.name}: {step.file}"
-    checked = check_select(select, where=where, tables=columns_of(tables, root))
+    named = read_tables(tables, root)
+    checked = check_select(select, where=where, tables=columns_of(named))
     names = [quote_identifier(column.name) for column in TICKETS]
     with connect(readable=(tickets.tickets,), threads=1) as connection:
         connection.execute(
             f"CREATE TABLE tickets AS SELECT {', '.join(names)} FROM read_parquet("
             f"{quote_text(str(tickets.tickets))}) ORDER BY ticket_id, source, source_line"
         ).fetchall()
-        register_tables(connection, tables, root)
+        register_tables(connection, named)
         try:
             made = f"CREATE TABLE selected AS SELECT {', '.join(names)} FROM ({checked})"
             in_bounds(connection, lambda: connection.execute(made).fetchall(), where=where)

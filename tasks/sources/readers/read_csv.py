@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from schemas.errors import DataError
-from schemas.file_reading import CsvSpec
+from schemas.file_reading import CsvForm
 from tasks.sources.readers.headers import check_header, shown
 from tasks.sources.readers.records import MAX_ROW_BYTES, Fault, Record, fault_of
 from tasks.sources.readers.row_form import RowForm, learn_form
 from tasks.sources.readers.streams import LineBlock, open_binary, read_blocks
 
-USUAL = CsvSpec()
+USUAL = CsvForm()
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE_ROWS = 300
 _TRUSTED_RUN = {True: 50, False: 3}
@@ -45,7 +45,7 @@ _Typed: TypeAlias = tuple[_Row, dict[str, object]]
 """A row, and its values by name; none where it has a fault."""
 
 
-def read_csv(path: Path, form: CsvSpec = USUAL) -> Iterator[Record]:
+def read_csv(path: Path, form: CsvForm = USUAL) -> Iterator[Record]:
     """Every row under the header, as text by name (empty is None) or as its fault; blank lines are no rows.
 
     Quoted fields may hold line breaks. Reading continues after a row whose quoting is broken, so that one stray quote
@@ -57,25 +57,49 @@ def read_csv(path: Path, form: CsvSpec = USUAL) -> Iterator[Record]:
     Raises:
         DataError: TG0202, UTF-16, UTF-32 or damaged compression; TG0204, no usable header.
     """
-    separator = form.delimiter or ("\t" if ".tsv" in path.suffixes else ",")
     with open_binary(path) as stream, _wide_fields():
         blocks = read_blocks(stream, where=str(path))
         first = next(blocks, None)
         if first is None:
             return
+        separator = _separator(path, form)
         source = _Lines(chain([first], blocks), form.encoding)
         rows = _rows(source, separator)
-        above = next(rows, None)
+        above = _row_above(rows, separator)
         if above is None:
             return
-        if above.text.strip().lower().strip('"') == f"sep={separator}":
-            above = next(rows, above)
         header = _header(above, form.encoding, separator, f"{path}:{above.line}")
         names = [above.content] if len(header) > 1 else []
         learnt = _learn(_Lines(iter([first]), form.encoding), header, above.line, separator)
         learnt = replace(learnt, encoding=form.encoding)
         below = (_typed(row, header, learnt) for row in rows if row.content not in names)
         yield from _Trust(learnt, source).records(below)
+
+
+def read_header(path: Path, form: CsvForm = USUAL) -> list[str]:
+    """The names of the columns, also of a file without rows.
+
+    Raises:
+        DataError: as `read_csv`; TG0204, the file is empty.
+    """
+    separator = _separator(path, form)
+    with open_binary(path) as stream, _wide_fields():
+        above = _row_above(_rows(_Lines(read_blocks(stream, where=str(path)), form.encoding), separator), separator)
+    if above is None:
+        raise DataError("the file is empty, without a header", code="TG0204", where=str(path))
+    return [name for name in _header(above, form.encoding, separator, f"{path}:{above.line}") if name]
+
+
+def _separator(path: Path, form: CsvForm) -> str:
+    return form.delimiter or ("\t" if ".tsv" in path.suffixes else ",")
+
+
+def _row_above(rows: Iterator[_Row], separator: str) -> _Row | None:
+    """The row with the names: the first one that is not `sep=;`."""
+    above = next(rows, None)
+    if above is not None and above.text.strip().lower().strip('"') == f"sep={separator}":
+        return next(rows, above)
+    return above
 
 
 def _learn(lines: _Lines, header: list[str], header_line: int, separator: str) -> RowForm:

@@ -9,7 +9,7 @@ import pytest
 from schemas.curation_steps import RuleStep, SqlStep
 from schemas.errors import ConfigError, SecurityError, TunegateError
 from schemas.named_tables import NamedTable, NamedTables
-from tasks.curate.named_tables import columns_of, read_table, table_digests, tables_used
+from tasks.curate.named_tables import columns_of, read_table, read_tables, table_digests, tables_used
 from tasks.curate.rules import apply_rules
 from tasks.curate.sql.predicate import check_predicate
 from tasks.curate.sql_step import select_tickets
@@ -81,12 +81,12 @@ def test_a_rule_looks_its_row_up(
 )
 def test_a_rule_reaches_no_other_ticket_file_or_choice(tables: NamedTables, tmp_path: Path, rule: str) -> None:
     with pytest.raises(SecurityError, match="TG0811"):
-        check_predicate(rule, tables=columns_of(tables, tmp_path))
+        check_predicate(rule, tables=columns_of(read_tables(tables, tmp_path)))
 
 
 def test_a_misspelled_column_is_named_by_the_database(tables: NamedTables, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"TG0120.*seat"):
-        check_predicate("exists (select 1 from plans where seat > 3)", tables=columns_of(tables, tmp_path))
+        check_predicate("exists (select 1 from plans where seat > 3)", tables=columns_of(read_tables(tables, tmp_path)))
     with pytest.raises(SecurityError, match="TG0811"):
         check_predicate("ticket_id in (select ticket_id from fixes)")  # not declared
 
@@ -112,6 +112,53 @@ def test_what_is_wrong_with_a_file_is_said(
         read_table("mine", table, tmp_path)
     assert message in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        # DuckDB guesses the form of these: it takes "3,I can't, sorry" for the header and loses all rows.
+        ("ticket_id,reply\n1,it's late\n2,don't\n", [("1", "it's late"), ("2", "don't")]),
+        ("ticket_id\na;b\nc;d\n", [("a;b",), ("c;d",)]),
+        ("tag,n\n#one,\n'x',\"\"\n", [("#one", None), ("'x'", None)]),
+        ("id,text\n" + "1,plain\n" * 3000 + '2,"a, b\nc"\n', [*[("1", "plain")] * 3000, ("2", "a, b\nc")]),
+        ("id,reply\n", []),
+    ],
+)
+def test_a_csv_is_read_by_its_form_and_never_guessed(tmp_path: Path, text: str, rows: list[tuple[str, ...]]) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    table = read_table("mine", NamedTable(path="a.csv"), tmp_path)
+    assert table.column_names == text.partition("\n")[0].split(",")
+    assert [tuple(row.values()) for row in table.to_pylist()] == rows
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"ticket_id,reply\n1,secret, sorry\n", "line 2 of a.csv: The row has 3 fields, the header has 2."),
+        (b"Export of May\nticket_id,reply\n1,secret\n", "line 2 of a.csv: The row has 2 fields, the header has 1."),
+        (b'a,b\n1,"secret\n2,y\n', "line 2 of a.csv: A quote is never closed."),
+        (b"a,b\n1,caf\xe9\n", "line 2 of a.csv: Field b is not UTF-8."),
+        (b"a;b\n1;2\n", 'set `csv: {delimiter: ";"}` in `tables.mine`'),
+        (b"a,a\n1,2\n", "column a occurs twice"),
+        (b"a,A\n1,2\n", "two columns of one name"),
+        (b"", "the file is empty"),
+    ],
+)
+def test_a_csv_with_a_fault_is_no_table(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(ConfigError, match="TG0126") as refused:
+        read_table("mine", NamedTable(path="a.csv"), tmp_path)
+    assert message in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_delimiter_and_encoding_of_a_csv_are_declared(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("sep=;\nort;n\nKöln;1,5\n".encode("windows-1252"))
+    table = NamedTable.model_validate({"path": "a.csv", "csv": {"delimiter": ";", "encoding": "windows-1252"}})
+    assert read_table("mine", table, tmp_path).to_pylist() == [{"ort": "Köln", "n": "1,5"}]
+    with pytest.raises(ValueError, match="`csv` is for CSV files"):
+        NamedTable.model_validate({"path": "a.parquet", "csv": {"delimiter": ";"}})
 
 
 def test_a_step_depends_on_the_tables_that_its_sql_names(tables: NamedTables, tmp_path: Path) -> None:
