@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
 
+_BY_ORDER = ("POSITIONAL", "ASOF")
+"""Joins whose result depends on the order of rows, or on ties."""
+
+
 def check_predicate(sql: str, *, where: str | None = None, tables: Relations = NO_TABLES) -> str:
     """Return `sql` as checked text: one boolean expression over the ticket columns.
 
@@ -91,7 +95,7 @@ def _parse(sql: str, where: str | None) -> exp.Expression:
     inner = whole.expressions[0].this
     if not isinstance(inner, exp.Expression):
         raise ConfigError("the rule holds no expression", code="TG0120", where=where)
-    return inner
+    return inner.pop()  # from the SELECT around it, which is no subquery of the rule's
 
 
 def _check_node(node: exp.Expr, where: str | None, tables: Relations) -> None:
@@ -106,7 +110,7 @@ def _check_node(node: exp.Expr, where: str | None, tables: Relations) -> None:
     if isinstance(node, exp.Column):
         if not tables or node.find_ancestor(exp.Query) is None:  # within a subquery DuckDB alone knows whose it is
             _check_column(node, where)
-    elif isinstance(node, refused):
+    elif isinstance(node, refused) or (isinstance(node, exp.Join) and node.args.get("method") in _BY_ORDER):
         raise SecurityError(
             f"a rule may not hold {_kind(node)}", code="TG0811", where=where, hint="decide from the row's own columns"
         )
@@ -118,8 +122,9 @@ def _is_lookup(node: exp.Expr, tables: Relations) -> bool:
     """Whether the node is part of a subquery over named tables: SELECT, FROM, WHERE and joins of them, nothing more."""
     from sqlglot import exp
 
-    if isinstance(node, exp.Table):
-        plain = isinstance(node.this, exp.Identifier) and not node.args.get("db") and not node.args.get("catalog")
+    if isinstance(node, exp.Table):  # a sample or a pivot of it would be among its arguments
+        given = {name for name, value in node.args.items() if value}
+        plain = isinstance(node.this, exp.Identifier) and given <= {"this", "alias", "joins"}
         return plain and node.name.lower() in tables
     if isinstance(node, exp.Select):
         given = {name for name, value in node.args.items() if value}
@@ -157,13 +162,13 @@ def _kind(node: exp.Expr) -> str:
 
 
 def _bind(checked: str, where: str | None, tables: Relations) -> None:
-    """Let DuckDB bind the expression against an empty table of the declared columns."""
+    """Let DuckDB bind the expression against empty relations of the declared columns; a view has no `rowid`."""
     import duckdb
 
     with connect(threads=1) as connection:
         for name, columns in {"tickets": TICKETS, **tables}.items():
-            declared = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in columns)
-            connection.execute(f"CREATE TABLE {quote_identifier(name)} ({declared})")
+            nulls = ", ".join(f"NULL::{column.sql_type} AS {quote_identifier(column.name)}" for column in columns)
+            connection.execute(f"CREATE VIEW {quote_identifier(name)} AS SELECT {nulls} WHERE false")
         select = f"SELECT ({checked}) AS keep FROM tickets"
         try:
             if refused := refused_by_duckdb(connection, select, ROW_FUNCTIONS):

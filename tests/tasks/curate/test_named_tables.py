@@ -77,6 +77,9 @@ def test_a_rule_looks_its_row_up(
         "exists (select 1 from fixes, (select * from tickets) t)",
         "ticket_id in (select * from fixes)",
         "ticket_id in (select any_value(ticket_id) over () from fixes)",
+        "ticket_id in (select ticket_id from fixes tablesample 50%)",
+        "exists (select 1 from fixes positional join plans)",
+        "ticket_id in (select customer_id from plans p asof join fixes f on p.customer_id >= f.ticket_id)",
     ],
 )
 def test_a_rule_reaches_no_other_ticket_file_or_choice(tables: NamedTables, tmp_path: Path, rule: str) -> None:
@@ -87,6 +90,12 @@ def test_a_rule_reaches_no_other_ticket_file_or_choice(tables: NamedTables, tmp_
 def test_a_misspelled_column_is_named_by_the_database(tables: NamedTables, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"TG0120.*seat"):
         check_predicate("exists (select 1 from plans where seat > 3)", tables=columns_of(read_tables(tables, tmp_path)))
+    columns = columns_of(read_tables(tables, tmp_path))
+    with pytest.raises(ConfigError, match=r"TG0120.*unknown column bod;"):  # of the ticket itself, as without tables
+        check_predicate("bod is not null and ticket_id in (select ticket_id from fixes)", tables=columns)
+    for place in ("rowid in (select seats from plans)", "exists (select 1 from plans where rowid > 1)"):
+        with pytest.raises(ConfigError, match=r"TG0120.*rowid"):
+            check_predicate(place, tables=columns)
     with pytest.raises(SecurityError, match="TG0811"):
         check_predicate("ticket_id in (select ticket_id from fixes)")  # not declared
 
