@@ -51,7 +51,7 @@ PERHAPS_UNCLEAN = (
 PERHAPS_UNCLEAN_MESSAGES = rf"\\[bfru]|{PERHAPS_UNCLEAN}"
 """The same for `clean_messages`, where control characters are escaped."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_NUL = re.compile(r"(?<=\S)\x00+(?=\S)")
+_NUL = re.compile(r"(?<=[^\s\x00])\x00+(?=[^\s\x00])")
 """Where a NUL, the padding or separator of another program, stands for the blank between two words."""
 _BREAK = re.compile(r"\r\n?")
 
@@ -255,13 +255,13 @@ def _check_limits(tickets: TicketTable, removed: list[Row], n_left: int, table: 
 def clean_text(text: str) -> str:
     r"""NFC, `\n` for every line break, a blank for NULs within a line, and no control characters but tab and line feed.
 
-    >>> clean_text("Cafe\u0301\r\nopen\x00\x00late\x00")
+    >>> clean_text("Cafe\u0301\r\nopen\x00\x00late\x00\x00")
     'Café\nopen late'
     """
     if "\r" in text:
         text = _BREAK.sub("\n", text)
     if not text.isprintable():
-        text = _CONTROL.sub("", _NUL.sub(" ", text))
+        text = _CONTROL.sub("", _NUL.sub(" ", text) if "\x00" in text else text)
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
