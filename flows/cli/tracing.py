@@ -86,12 +86,16 @@ def forget(
     loaded, settings = load_file(config), load_settings(config)
     specs = [loaded.find(name) for name in sorted(loaded.pipelines)]
     if plan:
-        held = plan_forgetting(settings, specs, customer or "")
+        held = plan_forgetting(settings, specs, customer or "", root=loaded.root)
         return Result(held.model_dump(mode="json"), holdings_text(held))
     if again:
         done = list(forget_again(settings, specs))
     else:
-        done = [forget_customer(settings, specs, customer or "", reason=reason, actor=by or login(), unknown=unknown)]
+        done = [
+            forget_customer(
+                settings, specs, customer or "", root=loaded.root, reason=reason, actor=by or login(), unknown=unknown
+            )
+        ]
     if any(certificate.versions for certificate in done):
         late = synchronise(open_ledger(settings), settings)
         if late is not None:

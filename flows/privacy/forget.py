@@ -26,6 +26,7 @@ from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger
 from flows.privacy.index import digest_at, unread_copies
 from flows.privacy.keys import all_tombstones, hashes_of, keep_tombstone, load_forgotten, load_hashes, names_of
+from flows.privacy.named_rows import rows_in_tables
 from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, feedback_databases, leftovers, with_tickets
 from flows.workspace.clock import now
 from flows.workspace.disk import make_private, named_disk_errors, private_folder, write_private
@@ -33,7 +34,7 @@ from flows.workspace.lock import hold
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import temporary_folder
 from schemas.errors import SecurityError, StorageError
-from schemas.forget import Certificate, Holdings, LearnedVersion, Removal, Tombstone
+from schemas.forget import Certificate, Holding, Holdings, LearnedVersion, Removal, Tombstone
 from schemas.pipeline import DataPipeline
 from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.privacy.results import empty_answers, is_split, rewrite_split
@@ -46,19 +47,35 @@ PASSES = 3
 CERTIFICATES = "certificates"
 
 
-def plan_forgetting(settings: Settings, specs: Iterable[DataPipeline], customer: str) -> Holdings:
-    """Return what is held of the customer and what would be done with it; change nothing but the index."""
+def plan_forgetting(settings: Settings, specs: Iterable[DataPipeline], customer: str, *, root: Path) -> Holdings:
+    """Return what is held of the customer and what would be done with it; change nothing but the index.
+
+    Args:
+        root: Folder of pipelines.yaml, for the files of `tables`.
+    """
+    specs = tuple(specs)
     owner, forgotten = hashes_of(customer, specs, load_hashes(settings))
     tracer = Tracer(settings, forgotten)
-    return tracer.holdings(owner, with_tickets(tracer, forgotten) if feedback_databases(settings.home) else forgotten)
+    if feedback_databases(settings.home) or any(spec.tables for spec in specs):
+        forgotten = with_tickets(tracer, forgotten)
+    held = tracer.holdings(owner, forgotten)
+    return held.model_copy(update={"held": (*held.held, *rows_in_tables(specs, root, forgotten))})
 
 
 def forget(
-    settings: Settings, specs: Iterable[DataPipeline], customer: str, *, reason: str, actor: str, unknown: bool
+    settings: Settings,
+    specs: Iterable[DataPipeline],
+    customer: str,
+    *,
+    root: Path,
+    reason: str,
+    actor: str,
+    unknown: bool,
 ) -> Certificate:
     """Remove the customer and keep them out.
 
     Args:
+        root: Folder of pipelines.yaml, for the files of `tables`.
         unknown: Also keep out a customer of whom nothing is held.
 
     Raises:
@@ -81,7 +98,8 @@ def forget(
                 where="forget",
                 hint="use the source's id; `--unknown` keeps out a customer who has no tickets yet",
             )
-        tickets = with_tickets(tracer, forgotten).tickets
+        forgotten = with_tickets(tracer, forgotten)
+        outside, tickets = tuple(rows_in_tables(specs, root, forgotten)), forgotten.tickets
         tombstone = Tombstone(
             id=owner, key_id=hashes.key_id, owners=tuple(sorted(forgotten.owners)), tickets=tuple(sorted(tickets)),
             reason=reason, actor=actor, at=now(),
@@ -89,7 +107,7 @@ def forget(
         keep_tombstone(settings, tombstone)
         reach("forget.buried")
         kept = next(each for each in all_tombstones(settings) if each.id == owner)
-        return remove_customer(settings, kept, hashes)
+        return remove_customer(settings, kept, hashes, outside=outside)
 
 
 def forget_again(settings: Settings, specs: Iterable[DataPipeline]) -> tuple[Certificate, ...]:
@@ -149,8 +167,13 @@ def _check_reason(reason: str, names: Iterable[str]) -> None:
         )
 
 
-def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash) -> Certificate:
+def remove_customer(
+    settings: Settings, tombstone: Tombstone, hashes: KeyedHash, *, outside: tuple[Holding, ...] = ()
+) -> Certificate:
     """Remove everything that is held of the customer, mark what learned from them, and write the certificate.
+
+    Args:
+        outside: What the certificate lists as the user's to remove, besides sources.
 
     Raises:
         StorageError: TG0566, rows are still found after everything that held them was removed.
@@ -165,7 +188,7 @@ def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash)
     for _ in range(PASSES):
         yours = [each for each in held.held if each.fate == "yours"]
         loose = (*leftovers(settings.home), *unread_copies(settings.home, tracer.index, hashes))
-        ledger.record_removals(tombstone.id, began, (*held.to_do, *yours, *loose))
+        ledger.record_removals(tombstone.id, began, (*held.to_do, *yours, *outside, *loose))
         reach("forget.noted")
         _remove_noted(settings, ledger, tombstone.id, began, forgotten)
         left = Tracer(settings, forgotten).holdings(tombstone.id, forgotten, sources=False)

@@ -255,6 +255,13 @@ def test_a_changed_table_is_a_reason_to_run_what_reads_it_again(tmp_path: Path) 
     failed = place.run("run", "tickets")
     assert (failed.returncode, "unknown_fixes" in failed.stderr) == (3, True)
     assert categories() == {"T-003": "returns"}
+    held = place.json("data", "forget", "C-3", "--plan")["held"]
+    assert [(each["place"], each["n_rows"]) for each in held if each["fate"] == "yours"] == [
+        ("tickets.jsonl", 1),
+        ("fixes.csv", 1),  # it names their ticket
+    ]
+    [certificate] = place.json("data", "forget", "C-2", "--apply", "--reason", "case 1")
+    assert certificate["sources"] == ["tickets.jsonl: 1 rows", "blocked.csv: 1 rows"]
     (tmp_path / "fixes.csv").write_text("ticket_id,category\nT-003,returns\nT-003,billing\n")
     refused = place.run("plan", "tickets")
     assert (refused.returncode, "TG0126" in refused.stderr) == (2, True), refused.stderr

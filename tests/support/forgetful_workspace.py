@@ -82,7 +82,11 @@ class Workspace:
 
     @property
     def specs(self) -> list[PipelineSpec]:
-        return [load_file(self.settings.home.parent / "pipelines.yaml").get("small")]
+        return [load_file(self.root / "pipelines.yaml").get("small")]
+
+    @property
+    def root(self) -> Path:
+        return self.settings.home.parent
 
 
 def build(folder: Path) -> Workspace:

@@ -29,7 +29,15 @@ from tests.support.traces import traces
 def forget_customer(
     workspace: Workspace, customer: str = CUSTOMER, *, reason: str = "case 17", unknown: bool = False
 ) -> Certificate:
-    return forget(workspace.settings, workspace.specs, customer, reason=reason, actor="a person", unknown=unknown)
+    return forget(
+        workspace.settings,
+        workspace.specs,
+        customer,
+        root=workspace.root,
+        reason=reason,
+        actor="a person",
+        unknown=unknown,
+    )
 
 
 def traces_left(workspace: Workspace) -> list[str]:
@@ -37,7 +45,7 @@ def traces_left(workspace: Workspace) -> list[str]:
 
 
 def test_a_plan_finds_pseudonyms_and_what_models_inherited(workspace: Workspace) -> None:
-    holdings = plan_forgetting(workspace.settings, workspace.specs, CUSTOMER)
+    holdings = plan_forgetting(workspace.settings, workspace.specs, CUSTOMER, root=workspace.root)
     fates = {
         (each.kind, each.place.split("/")[1] if "/" in each.place else each.place): each.fate
         for each in holdings.held
@@ -54,7 +62,7 @@ def test_a_plan_finds_pseudonyms_and_what_models_inherited(workspace: Workspace)
         ("1", "directly", 1), ("2", "by inheritance", 1),
     ]  # fmt: skip
     assert holdings.n_tickets == 2
-    assert plan_forgetting(workspace.settings, workspace.specs, "unknown").held == ()
+    assert plan_forgetting(workspace.settings, workspace.specs, "unknown", root=workspace.root).held == ()
 
 
 def test_only_the_customers_rows_are_removed_and_versions_are_marked(workspace: Workspace) -> None:

@@ -84,10 +84,18 @@ def test_rows_and_bytes_are_removed_and_not_ingested_again(
     n_rows = 7 if isinstance(source, ZendeskSource) else 2  # their tickets and comments
     (file.parent / f".{FILE}.999999999.rewrite").write_bytes(file.read_bytes())
     assert len({name.partition(":")[0] for name in traces_left(workspace)}) == 2
-    holdings = plan_forgetting(workspace.settings, workspace.specs, "4711")
+    holdings = plan_forgetting(workspace.settings, workspace.specs, "4711", root=workspace.root)
     place = file.relative_to(workspace.settings.home).as_posix()
     assert [(each.place, each.fate) for each in holdings.held if each.kind == "landed"] == [(place, "rewritten")]
-    certificate = forget(workspace.settings, workspace.specs, "4711", reason="case 17", actor="a person", unknown=False)
+    certificate = forget(
+        workspace.settings,
+        workspace.specs,
+        "4711",
+        root=workspace.root,
+        reason="case 17",
+        actor="a person",
+        unknown=False,
+    )
     assert [each.n_rows for each in certificate.removals if each.place == place] == [n_rows]
     assert traces_left(workspace) == []
     assert len(landed_customers(file)) == 1

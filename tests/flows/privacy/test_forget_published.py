@@ -46,9 +46,20 @@ def test_the_published_warehouse_contains_nothing_of_the_customer(workspace: Wor
     folder = publish(workspace)
     found = traces(folder, WORDS)
     assert {name.partition(":")[0] for name in found} == {"warehouse.duckdb", "snapshots/s1/raw_tickets.parquet"}
-    fates = {each.kind: each.fate for each in plan_forgetting(workspace.settings, workspace.specs, CUSTOMER).held}
+    fates = {
+        each.kind: each.fate
+        for each in plan_forgetting(workspace.settings, workspace.specs, CUSTOMER, root=workspace.root).held
+    }
     assert (fates["warehouse"], fates["snapshot"]) == ("rewritten", "removed")
-    forget(workspace.settings, workspace.specs, CUSTOMER, reason="case 17", actor="a person", unknown=False)
+    forget(
+        workspace.settings,
+        workspace.specs,
+        CUSTOMER,
+        root=workspace.root,
+        reason="case 17",
+        actor="a person",
+        unknown=False,
+    )
     assert traces(folder, WORDS) == []
     assert not (folder / "snapshots" / "s1").exists()
     with connect(folder / "warehouse.duckdb", read_only=True) as db:

@@ -79,10 +79,20 @@ def test_copies_with_rows_of_the_customer_are_removed_and_later_ones_live_only_d
     ingest(workspace, source)
     (next((workspace.settings.home / "ingest").glob("*/*")) / "part-999999999.tmp").write_text("amber ibis, cut off")
     holdings = [
-        each for each in plan_forgetting(workspace.settings, workspace.specs, "4711").held if each.kind == "landed"
+        each
+        for each in plan_forgetting(workspace.settings, workspace.specs, "4711", root=workspace.root).held
+        if each.kind == "landed"
     ]
     assert [(each.n_rows, each.fate) for each in holdings] == [(2, "removed")]
-    certificate = forget(workspace.settings, workspace.specs, "4711", reason="case 17", actor="a person", unknown=False)
+    certificate = forget(
+        workspace.settings,
+        workspace.specs,
+        "4711",
+        root=workspace.root,
+        reason="case 17",
+        actor="a person",
+        unknown=False,
+    )
     assert [each.n_rows for each in certificate.removals if each.place == holdings[0].place] == [2]
     assert (traces_left(workspace), copies(workspace)) == ([], 1)
     for number in range(2):
@@ -101,9 +111,11 @@ def test_copies_with_rows_of_the_customer_are_removed_and_later_ones_live_only_d
 
 def test_the_declared_columns_decide_whose_rows_a_copy_contains(workspace: Workspace, remote: FileServer) -> None:
     ingest(workspace, declared(remote).model_copy(update={"columns": {"customer_id": "reply"}}))
-    assert plan_forgetting(workspace.settings, workspace.specs, "4711").held == ()
+    assert plan_forgetting(workspace.settings, workspace.specs, "4711", root=workspace.root).held == ()
     ingest(workspace, declared(remote))
-    assert [each.n_rows for each in plan_forgetting(workspace.settings, workspace.specs, "4711").held] == [2]
+    assert [
+        each.n_rows for each in plan_forgetting(workspace.settings, workspace.specs, "4711", root=workspace.root).held
+    ] == [2]
 
 
 @pytest.mark.parametrize("content", ['{"owner": {"id": "4711"}, "body": "amber ibis"', "amber ibis\n", b"PAR1 4711"])
@@ -113,5 +125,13 @@ def test_copies_with_unreadable_rows_are_removed_too(
     remote.put("/desk/c.jsonl" if isinstance(content, str) else "/desk/c.parquet", content)
     ingest(workspace, declared(remote))
     assert copies(workspace) == 3
-    forget(workspace.settings, workspace.specs, "4711", reason="case 17", actor="a person", unknown=False)
+    forget(
+        workspace.settings,
+        workspace.specs,
+        "4711",
+        root=workspace.root,
+        reason="case 17",
+        actor="a person",
+        unknown=False,
+    )
     assert (traces_left(workspace), copies(workspace)) == ([], 1)

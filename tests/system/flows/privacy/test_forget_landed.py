@@ -14,7 +14,15 @@ from tests.support.forgetful_workspace import Workspace
 def test_a_restored_file_is_cleared_and_a_locked_one_is_not_certified(workspace: Workspace) -> None:
     file = fill(workspace, ZENDESK)
     before = file.read_bytes()
-    forget(workspace.settings, workspace.specs, "4711", reason="case 17", actor="a person", unknown=False)
+    forget(
+        workspace.settings,
+        workspace.specs,
+        "4711",
+        reason="case 17",
+        actor="a person",
+        unknown=False,
+        root=workspace.root,
+    )
     file.write_bytes(before)
     assert traces_left(workspace)
     assert len(apply_tombstones(workspace.settings)) == 1
@@ -30,7 +38,7 @@ def test_a_restored_file_is_cleared_and_a_locked_one_is_not_certified(workspace:
     os.read(ready[0], 1)
     try:
         with pytest.raises(LockedError, match="TG0520"):
-            plan_forgetting(workspace.settings, workspace.specs, "4711")
+            plan_forgetting(workspace.settings, workspace.specs, "4711", root=workspace.root)
         assert apply_tombstones(workspace.settings) == (), "that run leaves the rows out itself"
     finally:
         os.write(done[1], b".")
