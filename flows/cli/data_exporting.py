@@ -8,7 +8,7 @@ import typer
 
 from flows.cli.command import command
 from flows.cli.options import CONFIG, Config, Pipeline
-from flows.cli.output import Result, TextTable, make_folder_for, note
+from flows.cli.output import Result, TextTable, make_folder_for, note, warn
 from flows.views.snapshots import find_snapshot
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.settings import load_settings
@@ -64,6 +64,8 @@ def export(
     make_folder_for(to)
     with named_disk_errors(to.absolute().parent):
         done = export_data(found.folder, found.origin, prompt, out=to)
+    if found.failed:
+        warn(f"run {found.origin.run_id}, which published this state, failed: {found.failed}")
     if not done.origin.redacted:
         note("personal data were not redacted")
     folder = {"folder": str(done.folder.root), "sha256": done.folder.digest, "files": dict(done.folder.files)}
@@ -81,7 +83,9 @@ def _prompt(declared: PromptSpec, given: dict[str, str]) -> PromptSpec:
             declared = PromptSpec.model_validate({**declared.model_dump(), name: text})
         except ValueError as error:
             [first, *_] = error.errors() if hasattr(error, "errors") else [{"msg": str(error)}]
-            raise ConfigError(str(first["msg"]), code="TG0103", where=f"--{name}") from None
+            raise ConfigError(
+                str(first["msg"]).removeprefix("Value error, "), code="TG0103", where=f"--{name}"
+            ) from None
     return declared
 
 

@@ -37,7 +37,7 @@ from flows.workspace.servers import client_environment, ensure_prefect, ensure_u
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.load import load_file
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import PipelineSpec, with_model
 from schemas.secrets import masked
 from tasks.curate.extract import check_first_rows
 from tasks.curate.warehouse_query import common_faults, funnel_of
@@ -131,13 +131,15 @@ def run_pipeline(
 
     Raises:
         KeyboardInterrupt: a person interrupted it; names the run if it had begun.
-        ConfigError: TG0103, no such day; TG0139, `--set` does not fit.
+        ConfigError: TG0103, no such day; TG0139, `--set` does not fit; TG0159, `until` is a stage of models only.
         StorageError: TG0580 the ledger was altered, TG0581 it is not the one that was here.
     """
     if request.as_of is not None:
         request = request.model_copy(update={"as_of": check_as_of(request.as_of)})
     loaded = load_file(config, settings=request.given, only=pipeline)
     spec, settings = loaded.find(pipeline), load_settings(config)
+    if request.until in ("finetune", "assess"):
+        with_model(spec)  # data alone have no such stage
     request = request.model_copy(update={"given": tuple(map(masked, request.given))})  # Prefect shows it
     if request.given and spec.place.pools():
         raise ConfigError(

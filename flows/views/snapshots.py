@@ -30,6 +30,8 @@ class Snapshot:
     origin: DataOrigin
     prompt: PromptSpec
     """Of the run that made it; the default if that trains nothing."""
+    failed: str
+    """Why the run that published it failed, as by a check; empty if it did not."""
 
 
 def find_snapshot(settings: Settings, pipeline: str, prefix: str | None, *, form: str) -> Snapshot:
@@ -39,23 +41,26 @@ def find_snapshot(settings: Settings, pipeline: str, prefix: str | None, *, form
         form: Format of the export that it is for.
 
     Raises:
-        ConfigError: TG0159, the pipeline has not been curated yet, or has no such snapshot, or several.
+        ConfigError: TG0159, the pipeline has not been curated yet, has no such snapshot, or several, or what it shows
+            was removed with a customer.
     """
     folder = warehouse_folder(settings.home, pipeline) / "snapshots"
     known = {path.parent.name: orjson.loads(path.read_bytes()) for path in sorted(folder.glob(f"*/{SNAPSHOT}"))}
     known = {name: facts for name, facts in known.items() if not name.startswith(".")}
     if prefix is None:
-        shown = snapshot_of(published_database(settings.home, pipeline))
-        # A forgotten customer gives the database another id; the newest snapshot has the same rows.
-        name = shown if shown in known else max(known, key=lambda each: str(known[each]["made_at"]), default=None)
-        found = [] if name is None else [name]
-    else:
-        found = [name for name in known if name.startswith(prefix)]
+        prefix = snapshot_of(published_database(settings.home, pipeline))
+        if prefix not in known:
+            # `data forget` removes the snapshots that held the customer; an older one is not what was asked for.
+            raise ConfigError(
+                f"the snapshot that {pipeline} shows is gone, since a customer in it was forgotten", code="TG0159",
+                where="--snapshot", hint=f"`tunegate run {pipeline}` makes one of what is left",
+            )  # fmt: skip
+    found = [name for name in known if prefix and name.startswith(prefix)]
     if len(found) != 1:
         what = "no snapshot" if not found else f"{len(found)} snapshots"
         raise ConfigError(
-            f"{pipeline} has {what} {prefix or ''}".rstrip(), code="TG0159", where="--snapshot",
-            hint=closest(prefix or "", tuple(known)) if known else f"tunegate data curate {pipeline}",
+            f"{pipeline} has {what} {prefix or repr(prefix)}", code="TG0159", where="--snapshot",
+            hint=closest(prefix, tuple(known)) if known else f"tunegate data curate {pipeline}",
         )  # fmt: skip
     facts = known[found[0]]
     row: RunRow | None = None
@@ -75,4 +80,4 @@ def _snapshot(folder: Path, row: RunRow | None, facts: dict[str, str], pipeline:
         run_sha256="" if row is None else row.input_digest, redacted=redacted,
     )  # fmt: skip
     prompt = spec.train.prompt if isinstance(spec, PipelineSpec) else PromptSpec()
-    return Snapshot(folder, origin, prompt)
+    return Snapshot(folder, origin, prompt, row.reason if row is not None and row.status == "FAILED" else "")

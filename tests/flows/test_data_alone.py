@@ -99,6 +99,7 @@ def test_commands_about_a_model_say_that_there_is_none(curated: Workplace) -> No
     assert done.returncode == 2
     assert "TG0159" in done.stderr
     assert "data alone" in done.stderr
+    assert "data alone" in curated.run("run", "tickets", "--until", "finetune").stderr
 
 
 def test_plan_and_graph_show_curation_alone(curated: Workplace) -> None:
@@ -164,6 +165,8 @@ def test_an_unknown_format_lists_those_that_there_are(curated: Workplace, tmp_pa
     done = curated.run("data", "export", "tickets", "--format", "xml", "--out", str(tmp_path / "out"))
     assert (done.returncode, "TG0185" in done.stderr) == (2, True)
     assert "parquet, datasets, chatml, alpaca, csv" in done.stderr
+    wrong = curated.run("data", "export", "tickets", "--user", "{nobody}", "--out", str(tmp_path / "out"))
+    assert "error[TG0103]: `{nobody}` is not a ticket column" in wrong.stderr
 
 
 def test_a_snapshot_that_is_not_there_is_named(curated: Workplace, tmp_path: Path) -> None:
@@ -173,6 +176,7 @@ def test_a_snapshot_that_is_not_there_is_named(curated: Workplace, tmp_path: Pat
     assert "TG0159" in done.stderr
     assert known in done.stderr
     assert not (tmp_path / "out").exists()
+    assert curated.run("data", "export", "tickets", "--snapshot", "", "--out", str(tmp_path / "out")).returncode == 2
     assert curated.json(
         "data", "export", "tickets", "--snapshot", known[:6], "--out", str(tmp_path / "out")
     )["snapshot_id"] == known  # fmt: skip
@@ -206,8 +210,10 @@ def test_ticks_skip_until_there_are_enough_new_tickets_and_checks_fail_the_run(t
     assert 'failure message="46 rows' in (place.home / "reports" / row.run_id / "junit.xml").read_text()
     refused = place.run("data", "export", "tickets", "--out", str(tmp_path / "out"))
     assert (refused.returncode, "TG0185" in refused.stderr) == (2, True)
-    made = place.json("data", "export", "tickets", "--unredacted", "--out", str(tmp_path / "out"))
+    exported = place.run("data", "export", "tickets", "--unredacted", "--json", "--out", str(tmp_path / "out"))
+    made = json.loads(exported.stdout)
     assert (made["redacted"], sum(made["rows"].values())) == (False, 46)
+    assert f"run {row.run_id}, which published this state, failed: TG0222: 1 of 1 check failed" in exported.stderr
 
 
 def test_a_changed_table_is_a_reason_to_run_what_reads_it_again(tmp_path: Path) -> None:
@@ -260,8 +266,12 @@ def test_a_changed_table_is_a_reason_to_run_what_reads_it_again(tmp_path: Path) 
         ("tickets.jsonl", 1),
         ("fixes.csv", 1),  # it names their ticket
     ]
+    # The snapshot of this state goes with the customer: an older one is not what is asked for.
     [certificate] = place.json("data", "forget", "C-2", "--apply", "--reason", "case 1")
     assert certificate["sources"] == ["tickets.jsonl: 1 rows", "blocked.csv: 1 rows"]
+    gone = place.run("data", "export", "tickets", "--out", str(tmp_path / "out"))
+    assert (gone.returncode, "TG0159" in gone.stderr, (tmp_path / "out").exists()) == (2, True, False), gone.stderr
+    assert "`tunegate run tickets` makes one" in gone.stderr
     (tmp_path / "fixes.csv").write_text("ticket_id,category\nT-003,returns\nT-003,billing\n")
     refused = place.run("plan", "tickets")
     assert (refused.returncode, "TG0126" in refused.stderr) == (2, True), refused.stderr
