@@ -70,9 +70,14 @@ class Ticks(LedgerBase):
         row = self._first("SELECT * FROM ticks WHERE run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
         return _tick(row) if row else None
 
-    def mark(self, pipeline: str) -> Mark | None:
-        """Return what the last verdict was about; None before the first."""
-        row = self._first("SELECT * FROM marks WHERE pipeline = ? ORDER BY seq DESC LIMIT 1", pipeline)
+    def mark(self, pipeline: str, *, judged: bool = False) -> Mark | None:
+        """Return what the last verdict was about; None before the first.
+
+        Args:
+            judged: Leave out runs of data alone, whose end is a mark too.
+        """
+        trained = "AND run_id IN (SELECT run_id FROM runs WHERE model_name <> '')" if judged else ""
+        row = self._first(f"SELECT * FROM marks WHERE pipeline = ? {trained} ORDER BY seq DESC LIMIT 1", pipeline)
         return _mark(row) if row else None
 
     def used_mark(self, pipeline: str) -> Mark | None:

@@ -59,7 +59,7 @@ def skip_before_curation(run: RunContext) -> Decision | None:
     """Record the SKIP of a tick that no ticket could change; None if the tickets have to be counted."""
     if run.request.tick is None or forced_retrain(run):
         return None
-    mark = run.ledger.mark(run.spec.name)
+    mark = _last_mark(run)
     last = datetime.fromisoformat(mark.at) if mark else None
     decision = before_curation(run.spec.schedule.retrain, now=present(), last=last)
     return None if decision is None else record_decision(run, decision)
@@ -69,7 +69,7 @@ def decide_after_curation(opened: OpenRun) -> Decision:
     """Decide a tick by the curated tickets of this run, and record the decision before acting on it."""
     run, curated = opened.context, opened.pipeline.curated
     spec, now, warehouse = run.spec, opened.run.result(curated.clean), opened.run.result(curated.warehouse)
-    last = run.ledger.mark(spec.name)
+    last = _last_mark(run)
     # Data alone use every ticket of a whole run: there is no candidate that could fail its rules.
     used = run.ledger.used_mark(spec.name) if isinstance(spec, PipelineSpec) else last
     then = _splits_of(run, last)
@@ -95,6 +95,11 @@ def decide_after_curation(opened: OpenRun) -> Decision:
     return record_decision(run, decide(spec.schedule.retrain, situation))
 
 
+def _last_mark(run: RunContext) -> Mark | None:
+    """Return the mark of the last run that counts: a model has not seen what was curated before there was one."""
+    return run.ledger.mark(run.spec.name, judged=isinstance(run.spec, PipelineSpec))
+
+
 def _splits_of(run: RunContext, mark: Mark | None) -> Splits | None:
     """Return the splits of the mark's run; None if they are no longer in the store."""
     key = run.ledger.keys_of(mark.run_id).get("decontaminate") if mark else None
@@ -108,7 +113,7 @@ def forced_retrain(run: RunContext) -> str:
     """
     champion = run.ledger.champion(model_of(run.spec))
     marks = run.ledger.marked(champion.name, champion.version) if champion is not None else ()
-    mark = run.ledger.mark(run.spec.name)
+    mark = _last_mark(run)
     fresh = [each for each in marks if mark is None or each.at >= mark.at]
     return f"the champion {fresh[-1].summary}; it is trained again without them" if fresh else ""
 

@@ -277,6 +277,17 @@ def test_a_changed_table_is_a_reason_to_run_what_reads_it_again(tmp_path: Path) 
     assert (refused.returncode, "TG0126" in refused.stderr) == (2, True), refused.stderr
 
 
+def test_the_first_tick_after_a_model_is_declared_trains(workplace: Workplace) -> None:
+    models = ("train", "evaluate", "gates", "register")
+    workplace.declare(lambda document: document.update(pipelines={"small": {
+        key: value for key, value in document["pipelines"]["small"].items() if key not in models
+    }}))  # fmt: skip
+    assert workplace.json("run", "small")["verdict"] == "DONE"
+    workplace.declare()
+    assert workplace.json("ops", "tick", "small")["verdict"] == "PROMOTE"
+    assert workplace.json("ops", "tick", "small")["verdict"] == "SKIP"
+
+
 @pytest.mark.parametrize(
     ("tables", "message"),
     [

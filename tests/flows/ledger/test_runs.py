@@ -208,6 +208,13 @@ def test_the_mark_moves_only_forward_and_only_with_the_verdict(ledger):
         fail_at_the_end()
     assert ledger.mark("replies") == last
     assert ledger.run("r3").verdict == "HOLD"
+    # A run of data alone is a mark, but not of a pipeline that has a model by now.
+    ledger.start_run("data", pipeline="replies", model_name="", config_json="{}")
+    ledger.finish_run(
+        "data", status="DONE", verdict=None, exit_code=0, seen=SeenTickets("snapshot-3", "2026-07-02T10:00:00", 12)
+    )
+    assert ledger.mark("replies").snapshot_id == "snapshot-3"
+    assert ledger.mark("replies", judged=True) == last
 
 
 def test_what_people_saw_counts_from_the_first_run_of_other_inputs(ledger):
