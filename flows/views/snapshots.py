@@ -44,6 +44,8 @@ def find_snapshot(settings: Settings, pipeline: str, prefix: str | None, *, form
         ConfigError: TG0159, the pipeline has not been curated yet, has no such snapshot, or several, or what it shows
             was removed with a customer.
     """
+    ledger = open_ledger(settings)
+    ledger.identity()  # a damaged one is refused, instead of counting as one that does not know the run
     folder = warehouse_folder(settings.home, pipeline) / "snapshots"
     known = {path.parent.name: orjson.loads(path.read_bytes()) for path in sorted(folder.glob(f"*/{SNAPSHOT}"))}
     known = {name: facts for name, facts in known.items() if not name.startswith(".")}
@@ -65,7 +67,7 @@ def find_snapshot(settings: Settings, pipeline: str, prefix: str | None, *, form
     facts = known[found[0]]
     row: RunRow | None = None
     with suppress(ConfigError):  # the ledger is another one by now
-        row = open_ledger(settings).run(str(facts["run_id"]))
+        row = ledger.run(str(facts["run_id"]))
     return _snapshot(folder / found[0], row, facts, pipeline, form)
 
 

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "data funnel": ("data", "funnel", "small"),
     "data quarantine": ("data", "quarantine", "small"),
     "data suspects": ("data", "suspects", "small"),
+    "data export": ("data", "export", "small", "--out", "exported"),
     "data preview": ("data", "preview", "small"),
     "data lineage": ("data", "lineage", "small@champion"),
     "data forget --plan": ("data", "forget", "C-1", "--plan"),
