@@ -3,7 +3,8 @@
 Written for SQLite; `flows/ledger/postgres.py` translates `INTEGER`, `REAL`, `TEXT` and `AUTOINCREMENT` for Postgres.
 """
 
-VERSION = 1
+VERSION = 2
+"""Goes up with every change of `TABLES`: a ledger with other tables is refused as one of another version (TG0530)."""
 
 TABLES = """
 CREATE TABLE identity (

@@ -1,11 +1,12 @@
 """The ledger in a file: private and durable; a file that is not a ledger and a full disk are reported."""
 
+import hashlib
 import sqlite3
 
 import pytest
 
 from flows.ledger import sqlite as ledger_file
-from flows.ledger.tables import VERSION
+from flows.ledger.tables import TABLES, VERSION
 from schemas.errors import LockedError, StorageError
 from tests.flows.ledger.test_witness import begin
 
@@ -57,3 +58,9 @@ def test_a_ledger_that_another_process_writes_to_is_locked(in_file, monkeypatch)
     with pytest.raises(LockedError, match="TG0520"):
         begin(in_file, "b")
     other.close()
+
+
+def test_changed_tables_have_another_version() -> None:
+    """With the same version, a ledger of the tables before would count as altered, or end in an internal error."""
+    digest = hashlib.sha256(" ".join(TABLES.split()).encode()).hexdigest()
+    assert (VERSION, digest[:16]) == (2, "48915732b7002972")
