@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.context.graph_context import GraphContext
-from flows.curation_steps import TABLE_FILES, Named, add_curation_steps
+from flows.curation_steps import Named, add_curation_steps
 from flows.effects.contract import check_data
 from flows.effects.needed_columns import check_columns
 from flows.effects.pages import show_funnel
@@ -21,7 +21,7 @@ from tasks.curate.card import build_card
 from tasks.curate.data_checks import check_tickets, digests_of, texts_of
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.extract import extract_tickets
-from tasks.curate.named_tables import table_digests, tables_used
+from tasks.curate.named_tables import tables_used
 from tasks.curate.publish import publish_warehouse
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
@@ -125,9 +125,9 @@ def _add_checks(
     graph: Graph, spec: DataPipeline, context: GraphContext, *, raw: TicketTable, clean: Splits
 ) -> CheckResults:
     texts = texts_of(spec.checks, context.root)
-    tables = tables_used(spec.tables, [text for _, text in texts])
-    digests = {TABLE_FILES: table_digests(tables, context.root)} if tables else {}
-    return graph.named("checks", reads={**digests_of(spec.checks, context.root), **digests}).add(
+    tables = tables_used(spec.tables, [text for _, text in texts], context.root)
+    reads = {**digests_of(spec.checks, context.root), **({"tables": tables} if tables else {})}
+    return graph.named("checks", reads=reads).add(
         check_tickets,
         raw=raw,
         clean=clean,

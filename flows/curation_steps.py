@@ -18,14 +18,12 @@ from schemas.named_tables import NamedTable
 from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.tables import NO_TABLES, Relations
 from tasks.compute.spread import Spread
-from tasks.curate.named_tables import table_digests, tables_used
+from tasks.curate.named_tables import tables_used
 from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.step import kind_of
 from tasks.model.perplexity import measure_perplexity
 from tasks.monitor.learn import learn_from_feedback
 
-TABLE_FILES = "table_files"
-"""What a step reads of named tables: name -> digest of its file."""
 Named = tuple[str, TicketTable]
 """A step's name in the ledger, and the table after it."""
 
@@ -103,8 +101,8 @@ class _Adder:
 
     def add(self, group: tuple[CurateStep, ...]) -> TicketTable:
         step, kind = group[0], kind_of(group[0])
-        used = tables_used(self.tables, [kind.sql(each, self.root) for each in group])
-        reads = {**kind.reads(step, self.root), **({TABLE_FILES: table_digests(used, self.root)} if used else {})}
+        used = tables_used(self.tables, [kind.sql(each, self.root) for each in group], self.root)
+        reads = {**kind.reads(step, self.root), **({"tables": used} if used else {})}
         offered: dict[str, Callable[[], Any]] = {
             "tickets": lambda: self.tickets,
             "spread": lambda: self.spread,

@@ -47,8 +47,8 @@ class NamedTable(Spec):
 
 TableName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 """How SQL names a table."""
-NamedTables = tuple[tuple[str, NamedTable], ...]
-"""Name and declaration of each table, as steps take them."""
+NamedTables = tuple[tuple[str, NamedTable, str], ...]
+"""Name, declaration and digest of the file of each table, as steps take them."""
 
 
 def table_conflicts(tables: Mapping[str, NamedTable]) -> Iterator[Conflict]:

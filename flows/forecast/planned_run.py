@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ DIGESTS = {
     "params.fingerprint": "new tickets",
     "params.forgotten": "customers were forgotten",
     "params.files": "another base model",
-    "params.table_files": "another named table",
+    "params.tables": "another named table",
     "params.feedback": "new feedback",
     "params.articles": "other help articles",
     "params.labels": "other labels",
@@ -125,7 +126,7 @@ def _last_keys(ledger: Ledger, pipeline: str) -> dict[str, str]:
 
 def _in_words(this: PlannedNode) -> PlannedNode:
     """Replace reasons about digests by what has changed, and many modules by their number."""
-    paths = (reason.replace(":", " ").partition(" ")[0].split(".")[:2] for reason in this.reasons)
+    paths = (re.split(r"[ :\[]", reason)[0].split(".")[:2] for reason in this.reasons)
     reasons = [DIGESTS.get(".".join(path), reason) for path, reason in zip(paths, this.reasons, strict=True)]
     modules = [reason for reason in reasons if reason.startswith(CODE)]
     if len(modules) > SHOWN_MODULES:

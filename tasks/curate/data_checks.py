@@ -29,7 +29,7 @@ from schemas.data_checks import (
 from schemas.errors import ConfigError, TunegateError
 from schemas.named_tables import NamedTables
 from schemas.tables import NO_TABLES, TICKETS, Column, Relations
-from tasks.curate.named_tables import columns_of, read_tables, register_tables, tables_used
+from tasks.curate.named_tables import columns_of, names_used, read_tables, register_tables
 from tasks.curate.sql.select_sql import check_select, read_text
 from tasks.step import as_step
 from tasks.storage.files import inside, sha256_file, write_json
@@ -221,8 +221,8 @@ def _check_relation(check: RelationCheck, given: _Input) -> _Finding:
 
 def _check_sql(check: SqlCheck, given: _Input) -> _Finding:
     where = _where(check)
-    used = tables_used(dict(given.tables), [given.texts[check.label]])
-    named = read_tables(used, given.root)
+    used = names_used((name for name, *_ in given.tables), [given.texts[check.label]])
+    named = read_tables(tuple(each for each in given.tables if each[0] in used), given.root)
     select = check_select(given.texts[check.label], where=where, relations=TABLES, tables=columns_of(named))
     register_tables(given.connection, named)
     n_rows = in_bounds(

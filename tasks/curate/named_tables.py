@@ -31,29 +31,31 @@ Read: TypeAlias = "dict[str, pa.Table]"
 """Name of a table -> its rows."""
 
 
-def tables_used(tables: Mapping[str, NamedTable], texts: Iterable[str]) -> NamedTables:
-    """Return the tables whose name is a word of these SQL texts: a step depends on no other.
+def names_used(names: Iterable[str], texts: Iterable[str]) -> list[str]:
+    """Return the tables whose name is a word of these SQL texts, sorted: a step depends on no other.
 
-    >>> tables_used({"a": NamedTable(path="a.csv"), "b": NamedTable(path="b.csv")}, ["select 1 from B"])[0][0]
-    'b'
+    >>> names_used(["a", "b"], ["select 1 from B"])
+    ['b']
     """
     words = {word.lower() for text in texts for word in re.findall(r"\w+", text)}
-    return tuple((name, tables[name]) for name in sorted(words & tables.keys()))
+    return sorted(words & set(names))
 
 
-def table_digests(tables: NamedTables, root: Path) -> dict[str, str]:
-    """Return name -> sha256 of the table's file, and of the log that DuckDB has not merged into it yet.
+def tables_used(tables: Mapping[str, NamedTable], texts: Iterable[str], root: Path) -> NamedTables:
+    """Return the tables that these SQL texts name, with the digests of their files.
 
     Raises:
         ConfigError: TG0110, a file cannot be read.
         SecurityError: TG0818, it is outside the folder of pipelines.yaml.
     """
-    found: dict[str, str] = {}
-    for name, table in tables:
-        path = _file(name, table, root)
-        log = path.with_name(f"{path.name}.wal")
-        found[name] = " ".join(sha256_file(each) for each in (path, log) if each.is_file())
-    return found
+    return tuple((name, tables[name], _digest(name, tables[name], root)) for name in names_used(tables, texts))
+
+
+def _digest(name: str, table: NamedTable, root: Path) -> str:
+    """sha256 of the table's file, and of the log that DuckDB has not merged into it yet."""
+    path = _file(name, table, root)
+    log = path.with_name(f"{path.name}.wal")
+    return " ".join(sha256_file(each) for each in (path, log) if each.is_file())
 
 
 def register_tables(connection: Connection, tables: Read) -> None:
@@ -66,9 +68,18 @@ def read_tables(tables: NamedTables, root: Path) -> Read:
     """Return name -> rows, in the order of the file.
 
     Raises:
+        DataError: TG0203, a file is not the one whose digest is in the step's key.
         ConfigError, SecurityError, StorageError, LockedError: as `read_table`.
     """
-    return {name: read_table(name, table, root) for name, table in tables}
+    found: Read = {}
+    for name, table, digest in tables:
+        found[name] = read_table(name, table, root)
+        if _digest(name, table, root) != digest:
+            raise DataError(
+                f"{table.path} changed while it was read, or since the run began", code="TG0203",
+                where=f"tables.{name}", hint="run again; a file that is written aside and renamed is never half there",
+            )  # fmt: skip
+    return found
 
 
 def columns_of(tables: Read) -> dict[str, tuple[Column, ...]]:

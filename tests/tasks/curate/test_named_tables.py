@@ -7,9 +7,9 @@ import duckdb
 import pytest
 
 from schemas.curation_steps import RuleStep, SqlStep
-from schemas.errors import ConfigError, SecurityError, TunegateError
+from schemas.errors import ConfigError, DataError, SecurityError, TunegateError
 from schemas.named_tables import NamedTable, NamedTables
-from tasks.curate.named_tables import columns_of, read_table, read_tables, table_digests, tables_used
+from tasks.curate.named_tables import columns_of, read_table, read_tables, tables_used
 from tasks.curate.rules import apply_rules
 from tasks.curate.sql.predicate import check_predicate
 from tasks.curate.sql_step import select_tickets
@@ -22,14 +22,19 @@ STEP = SqlStep(uses="sql", name="fixed", file="fixed.sql")
 
 
 @pytest.fixture
-def tables(tmp_path: Path) -> NamedTables:
+def declared(tmp_path: Path) -> dict[str, NamedTable]:
     (tmp_path / "fixes.csv").write_text("ticket_id,category\n001,billing\n004,\n")
     with duckdb.connect(str(tmp_path / "crm.duckdb")) as database:
         database.execute("CREATE TABLE plans AS SELECT 'c1' AS customer_id, 3 AS seats UNION ALL SELECT 'c2', 40")
-    return (
-        ("fixes", NamedTable(path="fixes.csv", key="ticket_id")),
-        ("plans", NamedTable(path="crm.duckdb", table="plans", key=("customer_id",))),
-    )
+    return {
+        "fixes": NamedTable(path="fixes.csv", key="ticket_id"),
+        "plans": NamedTable(path="crm.duckdb", table="plans", key=("customer_id",)),
+    }
+
+
+@pytest.fixture
+def tables(declared: dict[str, NamedTable], tmp_path: Path) -> NamedTables:
+    return tables_used(declared, ["fixes", "plans"], tmp_path)
 
 
 def test_a_step_joins_them_and_texts_keep_their_zeros(
@@ -170,15 +175,26 @@ def test_delimiter_and_encoding_of_a_csv_are_declared(tmp_path: Path) -> None:
         NamedTable.model_validate({"path": "a.parquet", "csv": {"delimiter": ";"}})
 
 
-def test_a_step_depends_on_the_tables_that_its_sql_names(tables: NamedTables, tmp_path: Path) -> None:
-    declared = dict(tables)
-    assert [name for name, _ in tables_used(declared, ["select * from tickets"])] == []
-    used = tables_used(declared, ["select * from tickets join Plans using (customer_id)"])
-    assert [name for name, _ in used] == ["plans"]
-    before = table_digests(used, tmp_path)
+def test_a_step_depends_on_the_tables_that_its_sql_names(declared: dict[str, NamedTable], tmp_path: Path) -> None:
+    def used(sql: str) -> NamedTables:
+        return tables_used(declared, [sql], tmp_path)
+
+    assert used("select * from tickets") == ()
+    before = used("select * from tickets join Plans using (customer_id)")
+    assert [name for name, *_ in before] == ["plans"]
     with duckdb.connect(str(tmp_path / "crm.duckdb")) as database:
         database.execute("INSERT INTO plans VALUES ('c0', 1)")
-    assert table_digests(used, tmp_path) != before
+    assert used("select * from plans") != before
+
+
+@pytest.mark.parametrize("name", ["fixes", "plans"])
+def test_a_file_that_is_not_the_one_of_the_key_is_no_table(tables: NamedTables, tmp_path: Path, name: str) -> None:
+    (tmp_path / "fixes.csv").write_text("ticket_id,category\n002,returns\n")
+    with duckdb.connect(str(tmp_path / "crm.duckdb")) as database:
+        database.execute("INSERT INTO plans VALUES ('c0', 1)")
+    with pytest.raises(DataError, match="TG0203") as refused:
+        read_tables(tuple(each for each in tables if each[0] == name), tmp_path)
+    assert refused.value.where == f"tables.{name}"
 
 
 def test_a_database_needs_a_table_and_a_file_has_none() -> None:
