@@ -17,6 +17,7 @@ from flows.context.graph_context import limits_of
 from flows.context.ingest import source_fault
 from flows.context.request import ANY_CASE, RunRequest
 from flows.curation_steps import declaration_faults
+from flows.graph.keys import code_digests, installed
 from flows.workspace.settings import Settings
 from schemas.chat_template import ChatTemplate, resolve_template
 from schemas.check import Declared, sections_of
@@ -36,8 +37,8 @@ from tasks.curate.named_tables import columns_of, sound_tables
 from tasks.extras import need_extra
 from tasks.model.base_model import different_tokenizers_error
 from tasks.model.model_uri import is_address
-from tasks.storage.files import sha256_file
-from tasks.train.base_fit import FoundBase, base_faults, find_base
+from tasks.storage.files import sha256_file, sha256_json
+from tasks.train.base_fit import TOKENIZER_FILES, FoundBase, base_faults, find_base
 from tasks.train.memory import PAGED, check_device, detect_device
 
 Base = tuple[str, bool]
@@ -125,11 +126,35 @@ def base_model_faults(spec: Declared, *, root: Path, cache: Path) -> Iterator[Tu
         if base is None or own is None:
             continue
         longest = 0 if spec.evaluate is None else spec.evaluate.max_new_tokens
-        for fault in base_faults(base, own, max_new_tokens=longest, chat=chat):
+        sound = cache / "sound" / _key_of(base, own, longest, chat)
+        if sound.exists():
+            continue
+        faults = list(base_faults(base, own, max_new_tokens=longest, chat=chat))
+        if not faults:
+            sound.parent.mkdir(parents=True, exist_ok=True)
+            sound.touch()
+        for fault in faults:
             if fault.message not in seen:
                 seen.add(fault.message)
                 yield _placed(spec.name, fault)
     yield from _ladder_faults(spec.name, train, found)
+
+
+def _key_of(base: FoundBase, own: TrainSpec, longest: int, chat: ChatTemplate | None) -> str:
+    """Return the digest of everything that `base_faults` depends on.
+
+    What has no fault is remembered: to fill a chat template imports transformers, which took 1.5 CPU-seconds a run.
+    """
+    return sha256_json(
+        {
+            "config": dict(base.config), "matrices": sorted(base.matrices), "template": base.template,
+            "tokenizer": [sha256_file(file) for name in TOKENIZER_FILES if (file := base.where / name).is_file()],
+            "train": own.model_dump(mode="json"), "longest": longest,
+            "chat": None if chat is None else chat.model_dump(mode="json"),
+            "code": code_digests(base_faults),
+            "libraries": {name: installed(name) for name in ("transformers", "peft", "torch", "tokenizers", "jinja2")},
+        }
+    )  # fmt: skip
 
 
 def _ladder_faults(name: str, train: TrainSection, found: dict[Base, FoundBase]) -> Iterator[TunegateError]:

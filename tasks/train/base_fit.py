@@ -35,6 +35,7 @@ from tasks.train.memory import trainable_parameters, trains_experts
 from tasks.train.model_shapes import FAST_TYPES, PLAIN_TYPES, ModelDims, not_fast_error
 
 TOKENIZER = "tokenizer.json"
+TOKENIZER_FILES = (TOKENIZER, TOKENIZER_CONFIG)
 
 
 @dataclass(frozen=True)

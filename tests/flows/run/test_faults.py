@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import ModelRef
+from tasks.train import base_fit
 from tests.support.commands import NOWHERE, run_here
 from tests.support.workplace import Workplace
 
@@ -73,6 +74,25 @@ def test_the_pipeline_that_is_spoilt_is_valid(project: Project) -> None:
     project.declare("train", "seed", value=1)
     for command in (VALIDATE, DATA, PLAN):
         assert project.codes(*command) == []
+
+
+def test_a_base_that_fits_is_remembered_and_one_that_changes_is_checked_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.declare("train", "seed", value=1)
+    filled: list[str] = []
+    real = base_fit.read_turn_form
+    monkeypatch.setattr(base_fit, "read_turn_form", lambda *args: filled.append("") or real(*args))
+    for _ in range(2):
+        assert project.codes(*DATA) == []
+    assert len(filled) == 1
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
+        template = project.folder / "model" / name
+        if template.is_file():
+            template.write_text(template.read_text().replace("assistant", "helper").replace("message", "nothing"))
+    for _ in range(2):  # what does not fit is not remembered
+        assert project.codes(*DATA) == ["TG0173"]
+    assert len(filled) == 3
 
 
 RULE = {"metric": "exact", "value_threshold": 0.5}
