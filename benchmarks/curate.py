@@ -46,6 +46,23 @@ QUALITY = QualityStep(
     uses="quality", max_repetition=0.6, max_caps_share=0.5, max_url_share=0.5, max_symbol_share=0.4,
     max_template_leftovers=0, max_reply_overlap=0.95, drop_stub_replies=True,
 )  # fmt: skip
+MODEL = """
+import pandas as pd
+import pandera.pandas as pa
+
+
+class Tickets(pa.DataFrameModel):
+    ticket_id: str = pa.Field(unique=True)
+    category: str = pa.Field(str_matches="^[a-z]+$", nullable=True)
+    rating: float = pa.Field(ge=0, le=5, nullable=True)
+    created_at: pd.Timestamp = pa.Field(nullable=True)
+    body: str = pa.Field(str_length={"max_value": 20000})
+
+    @pa.dataframe_check
+    def answered_later(cls, tickets):
+        return tickets["updated_at"].isna() | (tickets["updated_at"] >= tickets["created_at"])
+"""
+"""A contract of six checks."""
 HELD_OUT = 0.02
 """Share of the tickets in the held-out window: of 200,000 about 2,900 are held out, more than a gate needs."""
 Lines = list[dict[str, Any]]
@@ -203,11 +220,15 @@ def run_stage(parquet: Path, jsonl: Path, folder: Path) -> list[Line]:
     step("quality", "quality:score_quality", step=QUALITY)
     scored = tickets
     step("exact and near duplicates", "dedup:drop_duplicates", step=DedupStep(uses="dedup"))
+    step("contract", "contract:check_contract", table=TableSpec(), root=folder)
     splits = stage.run("split", "split:split_tickets", tickets=tickets, split=SplitSpec(test_fraction=HELD_OUT))
     if splits is not None:
         stage.run("decontaminate", "decontaminate:decontaminate", splits=splits, spec=DecontaminateSpec())
     apart("exact duplicates alone", "dedup:drop_duplicates", scored, step=DedupStep(uses="dedup", near=False))
     apart("label check", "label_check:check_labels", scored, step=LabelCheckStep(uses="label_check"))
+    (folder / "checks.py").write_text(MODEL)
+    own = TableSpec(curated="checks.py:Tickets")
+    apart("contract with a model", "contract:check_contract", tickets, table=own, root=folder)
     apart("cap", "cap:cap_rows", tickets, step=CapStep(uses="cap", per=("customer_id", "day"), max_rows=20))
     return stage.lines
 

@@ -18,6 +18,8 @@ from schemas.curation_steps import QualityStep, RedactStep
 from schemas.pipeline import DataPipeline, PipelineSpec
 from tasks.corpus.build import cite_for_tickets, read_corpus
 from tasks.curate.card import build_card
+from tasks.curate.contract import check_contract
+from tasks.curate.contract_model import Contract
 from tasks.curate.data_checks import check_tickets, digests_of, texts_of
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.extract import extract_tickets
@@ -62,7 +64,7 @@ def curate(graph: Graph, spec: DataPipeline, context: GraphContext) -> Curated:
             forgotten=context.forgotten,
             as_of=context.as_of,
         )
-        valid = graph.add(validate_tickets, tickets=raw, table=spec.table)
+        valid = _add_validation(graph, spec, context, raw)
         perplexity = any(isinstance(step, QualityStep) and step.perplexity for step in spec.curate.steps)
         model = spec if isinstance(spec, PipelineSpec) else None
         base_model = add_base_model(graph, model, context) if perplexity and model is not None else None
@@ -70,6 +72,8 @@ def curate(graph: Graph, spec: DataPipeline, context: GraphContext) -> Curated:
             graph, spec, context, tickets=valid, base_model=base_model, spread=spread_of(context.place)
         )
         tables: tuple[Named, ...] = (("extract", raw), ("validate", valid), *steps)
+        if steps or spec.table.curated is not None:
+            tables += (("contract", _add_contract(graph, spec, context, tables[-1][1])),)
         names, stages = tuple(name for name, _ in tables), tuple(table for _, table in tables)
         split = graph.add(
             split_tickets,
@@ -98,6 +102,22 @@ def curate(graph: Graph, spec: DataPipeline, context: GraphContext) -> Curated:
         curated = Curated(tables, split, clean, shown, warehouse, card, base_model, checks, corpus)
         _add_effects(graph, context, curated)
     return curated
+
+
+def _add_validation(graph: Graph, spec: DataPipeline, context: GraphContext, raw: TicketTable) -> TicketTable:
+    table = spec.table.model_copy(update={"curated": None})
+    reads = _source_of(table.model, "schema.model", context)
+    return graph.named("validate", reads=reads).add(validate_tickets, tickets=raw, table=table, root=context.root)
+
+
+def _add_contract(graph: Graph, spec: DataPipeline, context: GraphContext, last: TicketTable) -> TicketTable:
+    table = spec.table.model_copy(update={"model": None})
+    reads = _source_of(table.curated, "schema.curated", context)
+    return graph.named("contract", reads=reads).add(check_contract, tickets=last, table=table, root=context.root)
+
+
+def _source_of(model: str | None, where: str, context: GraphContext) -> dict[str, str]:
+    return {} if model is None else {"model": Contract(model, where, context.root).fingerprint()}
 
 
 def _add_effects(graph: Graph, context: GraphContext, curated: Curated) -> None:

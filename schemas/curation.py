@@ -14,6 +14,8 @@ from schemas.spec import Conflict, Spec, UnfitError
 from schemas.tables import SCORES_OF, TicketColumn
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Model = Annotated[str, Field(pattern=r"^[A-Za-z_][\w/]*\.py:[A-Za-z_]\w*$")]
+"""`checks.py:Tickets`: a pandera model in a Python file next to pipelines.yaml."""
 _QUOTED = re.compile(r"'[^']*'")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
@@ -31,6 +33,10 @@ class TableSpec(Spec):
     """Allowed values of `category`; empty allows any."""
     priorities: tuple[str, ...] = ()
     """Allowed values of `priority`; empty allows any."""
+    model: Model | None = None
+    """A pandera model for the tickets as they are read, `checks.py:Tickets`; a row that breaks it is quarantined."""
+    curated: Model | None = None
+    """A pandera model for the tickets after the last step of `curate`; a row that breaks it is quarantined."""
     warn_above: Fraction = 0.005
     """Quarantined fraction of the rows read, after `validate`, over which the run warns."""
     fail_above: Fraction = 0.05

@@ -81,6 +81,8 @@ REMOVED: tuple[Column, ...] = (
     Column("code", "VARCHAR", False, "none", "TG02xx, or the rule's name"),
     Column("reason", "VARCHAR", False, "none", "One sentence without ticket text"),
     Column("field", "VARCHAR", True, "none", "Column at fault, where there is one"),
+    Column("check_name", "VARCHAR", True, "none", "Check of `schema.model` or `schema.curated` that it fails"),
+    Column("value", "VARCHAR", True, "none", "Value that fails it, short; of texts and ids only the form, xxx-999"),
     Column("source", "VARCHAR", True, "none", "As in tickets"),
     Column("source_line", "BIGINT", True, "none", "As in tickets"),
     Column("byte_offset", "BIGINT", True, "none", "Offset of the row in its (decompressed) file"),

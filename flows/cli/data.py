@@ -32,7 +32,10 @@ SUSPECT_COLUMNS = (
     "ticket_id", "source", "source_line", "week", "split", "value", "confidence", "suggested", "suggested_confidence",
 )  # fmt: skip
 GROUP_COLUMNS = ("kind", "name", "n_checked", "n_suspects", "share", "share_elsewhere", "p_chance", "disagrees")
-QUARANTINE_COLUMNS = ("step", "code", "source", "source_line", "byte_offset", "field", "reason", "ticket_id")
+QUARANTINE_COLUMNS = (
+    "step", "code", "source", "source_line", "byte_offset", "field", "check_name", "value", "reason",
+    "ticket_id",
+)  # fmt: skip
 
 
 @command(example="tunegate data funnel support-replies --reasons")
@@ -140,7 +143,7 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
     load_file(config).find(pipeline)
     settings = load_settings(config)
     with TemporaryDirectory(prefix="tunegate-failed-") as folder:
-        failed = failed_curation(settings, pipeline, Path(folder))
+        failed = failed_curation(settings, pipeline, Path(folder), root=config.resolve().parent)
         if failed is not None:
             note(f"run {failed.run_id} failed in {failed.step}; this is what its curation left")
         yield (failed.database if failed else published_database(settings.home, pipeline)), failed

@@ -169,7 +169,7 @@ def run_pipeline(
             decision = opened.decision()
     except DataError as error:
         if error.code in TOO_MANY_OR_FEW:
-            _print_faults(settings, pipeline)
+            _print_faults(settings, pipeline, root=config.resolve().parent)
         raise
     except KeyboardInterrupt:
         if begun_runs:
@@ -254,10 +254,10 @@ def accept_other_ledger(config: Path, *, new: bool, reason: str) -> None:
         warn(f"MLflow sync pending: {late.message}; `tunegate ops reconcile` later")
 
 
-def _print_faults(settings: Settings, pipeline: str) -> None:
+def _print_faults(settings: Settings, pipeline: str, *, root: Path) -> None:
     """Print the steps of the pipeline's last run if its curation failed, and why rows are gone."""
     with TemporaryDirectory(prefix="tunegate-failed-") as folder:
-        failed = failed_curation(settings, pipeline, Path(folder))
+        failed = failed_curation(settings, pipeline, Path(folder), root=root)
         if failed is None:
             return
         funnel = funnel_of(failed.database)

@@ -158,7 +158,7 @@ def _view_data(found: PlannedRun, *, root: Path, as_of: str | None) -> PlanView:
         with tempfile.TemporaryDirectory(prefix="tunegate-plan-") as aside:
             table = _source_table(found, root, as_of, Path(aside))
             if table is not None:
-                source_rows, missing = table.rows.n_in, _missing(spec, table, Path(aside))
+                source_rows, missing = table.rows.n_in, _missing(spec, table, Path(aside), root)
     runs = [each for each in planned if each.state == "run"]
     took = [found.seconds.get(each.node.name) for each in runs]
     known = [seconds for seconds in took if seconds is not None]
@@ -265,7 +265,7 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
         return measure(source=None), [], None if is_trained else probe_label(spec, splits.train, curated=True)
     with tempfile.TemporaryDirectory(prefix="tunegate-plan-") as aside:
         table = _source_table(found, root, as_of, Path(aside))
-        missing = [] if table is None or splits is not None else _missing(spec, table, Path(aside))
+        missing = [] if table is None or splits is not None else _missing(spec, table, Path(aside), root)
         if table is not None and splits is None:
             faults, advice = prompt_findings(spec, table, root=root, settings=found.settings)
             if faults:
@@ -288,11 +288,11 @@ def _source_table(found: PlannedRun, root: Path, as_of: str | None, aside: Path)
     return read_source(found.spec.source, root, found.settings, aside=aside, pipeline=found.spec.name, as_of=as_of)
 
 
-def _missing(spec: DataPipeline, table: TicketTable, aside: Path) -> list[str]:
+def _missing(spec: DataPipeline, table: TicketTable, aside: Path, root: Path) -> list[str]:
     """Return what the source lacks, in sentences."""
     return [
         *time_advice(spec, table),
-        *(f"{each.message}; {each.hint}" for each in missing_columns(spec, table, aside=aside)),
+        *(f"{each.message}; {each.hint}" for each in missing_columns(spec, table, aside=aside, root=root)),
     ]
 
 

@@ -157,7 +157,7 @@ def _source_faults(spec: Declared, root: Path, settings: Settings, found: DataFi
         for sentence in time_advice(spec, table):
             found.advice.setdefault(sentence, []).append(spec.name)
         try:
-            yield from missing_columns(spec, table, aside=Path(aside))
+            yield from missing_columns(spec, table, aside=Path(aside), root=root)
             faults, advice = prompt_findings(spec, table, root=root, settings=settings)
         except DataError as error:
             yield error
@@ -190,7 +190,7 @@ def read_source(
     )  # fmt: skip
 
 
-def missing_columns(spec: Declared, table: TicketTable, *, aside: Path) -> list[TunegateError]:
+def missing_columns(spec: Declared, table: TicketTable, *, aside: Path, root: Path) -> list[TunegateError]:
     """Columns that the pipeline needs and that no ticket of its source has.
 
     Raises:
@@ -204,7 +204,7 @@ def missing_columns(spec: Declared, table: TicketTable, *, aside: Path) -> list[
         if spec.table is not None and not missing:
             out = aside / "valid"
             out.mkdir()
-            validate_tickets(out, tickets=table, table=spec.table)
+            validate_tickets(out, tickets=table, table=spec.table, root=root)
     except DataError as error:
         error.where = f"{spec.name}.source"
         raise

@@ -20,7 +20,7 @@ from flows.curation_steps import declaration_faults
 from flows.graph.keys import code_digests, installed
 from flows.workspace.settings import Settings
 from schemas.chat_template import ChatTemplate, resolve_template
-from schemas.check import Declared, sections_of
+from schemas.check import Declared, ReadableSections, sections_of
 from schemas.choice import LOSS, Changes, LadderSpec, TrainSection, base_models, base_of, changes_of
 from schemas.curation_steps import QualityStep
 from schemas.errors import SeveralErrors, TunegateError
@@ -32,6 +32,7 @@ from tasks.assess.endpoint_client import check_key, check_local
 from tasks.assess.llm_judge import check_labels
 from tasks.assess.user_metrics import entry_point_faults, sql_faults
 from tasks.corpus.build import corpus_faults
+from tasks.curate.contract_model import Contract, contract_faults
 from tasks.curate.data_checks import check_faults
 from tasks.curate.named_tables import columns_of, sound_tables
 from tasks.extras import need_extra
@@ -70,6 +71,8 @@ def declared_faults(spec: Declared, *, root: Path) -> Iterator[TunegateError]:
         yield about_source
     read, about_tables = sound_tables(spec.tables or {}, root)
     yield from about_tables
+    for where, model in _models(spec):
+        yield from contract_faults(Contract(model, f"{spec.name}.{where}", root))
     if spec.tables is not None and not about_tables:  # else what is wrong with SQL that reads them is not known
         tables = columns_of(read)
         if spec.curate is not None:
@@ -85,6 +88,13 @@ def declared_faults(spec: Declared, *, root: Path) -> Iterator[TunegateError]:
         yield from entry_point_faults(spec.evaluate.metrics, where=where)
     if spec.gates is not None:
         yield from _gate_faults(spec.name, spec.gates, root)
+
+
+def _models(spec: PipelineSpec | ReadableSections) -> Iterator[tuple[str, str]]:
+    table = spec.table
+    if table is not None:
+        named = (("schema.model", table.model), ("schema.curated", table.curated))
+        yield from ((where, model) for where, model in named if model is not None)
 
 
 def _gate_faults(name: str, gates: GatesSpec, root: Path) -> Iterator[TunegateError]:

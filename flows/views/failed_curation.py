@@ -36,7 +36,7 @@ class FailedCuration:
     """How its texts are redacted before anyone sees them: some were removed before `redact`."""
 
 
-def failed_curation(settings: Settings, pipeline: str, folder: Path) -> FailedCuration | None:
+def failed_curation(settings: Settings, pipeline: str, folder: Path, *, root: Path) -> FailedCuration | None:
     """Write what the pipeline's last run left into `folder`; None if its curation did not fail, or left no row.
 
     The rows that `validate` refuses are listed again: a step that fails leaves no result.
@@ -55,13 +55,22 @@ def failed_curation(settings: Settings, pipeline: str, folder: Path) -> FailedCu
         spec = None
     name, last = steps[-1]
     if failed.step == "validate" and name == "extract" and isinstance(last, TicketTable):
-        aside = folder / "validate"
-        aside.mkdir()
-        steps.append(("validate", list_invalid(last, spec.table if spec else TableSpec(), aside)))
+        steps.append(("validate", _refused(last, spec.table if spec else TableSpec(), folder, root)))
     mine = tuple(step for step in (spec.curate.steps if spec else ()) if isinstance(step, RedactStep))
     done = sum(name.rpartition("_")[0] == "redact" or name == "redact" for name, _ in steps)
     database = publish_partial(folder, steps=steps, is_redacted=spec is not None and done >= len(mine))
     return FailedCuration(run.row.run_id, failed.step, failed.error, database, (*mine, RedactStep(uses="redact")))
+
+
+def _refused(tickets: TicketTable, table: TableSpec, folder: Path, root: Path) -> TicketTable:
+    """The rows that `validate` refuses; without those of `schema.model` if that is what it failed for."""
+    aside, shipped = folder / "validate", folder / "shipped"
+    aside.mkdir()
+    try:
+        return list_invalid(tickets, table, aside, root=root)
+    except TunegateError:
+        shipped.mkdir()
+        return list_invalid(tickets, table, shipped)
 
 
 def _result(run: Recorded, step: str) -> TicketTable | Splits | None:

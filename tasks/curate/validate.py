@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -24,6 +24,7 @@ from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation import TableSpec
 from schemas.errors import DataError
 from schemas.tables import TICKETS
+from tasks.curate.contract_model import BROKEN, RAISED, Contract, errors_of, find_violations, raising_rows
 from tasks.curate.one_per_id import keep_one_per_id
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows, top_codes
 from tasks.curate.rows import TICKETS_ARROW, TicketWriter, count_rows, read_batches, write_removed
@@ -39,8 +40,19 @@ EARLIEST, LATEST = datetime(1990, 1, 1), datetime(2100, 1, 1)
 _TEXTS = tuple(column.name for column in TICKETS if column.sql_type == "VARCHAR" and column.name != "source")
 
 Row = dict[str, Any]
-Fault = tuple[str, str, str]
-"""Code, column, reason."""
+
+
+class RowFault(NamedTuple):
+    """Why a row is quarantined."""
+
+    code: str
+    column: str | None
+    reason: str
+    check: str | None = None
+    """Of a contract; with the value that fails it."""
+    value: str | None = None
+
+
 PERHAPS_UNCLEAN = (
     r"[\x00-\x08\x0b-\x1f\x7f]|"
     r"[^\x00-\x{2ff}\x{400}-\x{482}\x{48a}-\x{52f}\x{5d0}-\x{5ea}\x{620}-\x{64a}\x{200b}-\x{2027}\x{2030}-\x{205e}"
@@ -56,51 +68,69 @@ _NUL = re.compile(r"(?<=[^\s\x00])\x00+(?=[^\s\x00])")
 _BREAK = re.compile(r"\r\n?")
 
 
-@as_step("validate", libraries=("duckdb", "pyarrow", "pandera"))
-def validate_tickets(out: Path, *, tickets: TicketTable, table: TableSpec) -> TicketTable:
+@as_step("validate", libraries=("duckdb", "pyarrow", "pandera", "pandas"), context=("root",))
+def validate_tickets(out: Path, *, tickets: TicketTable, table: TableSpec, root: Path | None = None) -> TicketTable:
     """Quarantine invalid tickets, keep one of those that share an id, and enforce the limits.
 
     Text is normalised first (`clean_text`), and blank text becomes null. A row is quarantined for its first fault in
-    the order of the columns. Rows of one ticket_id: equal ones are merged into the first; of differing ones the newest
+    the order of the columns, then for the first check of `schema.model` that it fails as it was read. Rows of one
+    ticket_id: equal ones are merged into the first; of differing ones the newest
     by updated_at stays (on a tie or null, the later in the source) and the others are dropped, or all of them are
     quarantined.
 
-    Memory holds a few row groups, the rows of one ticket_id, and place and reason of every removed row. If
-    normalisation changes the order of ticket_ids, valid rows are first sorted in temporary files.
+    Memory holds a few row groups, the rows of one ticket_id, and place and reason of every removed row; with
+    `schema.model`, all rows. If normalisation changes the order of ticket_ids, valid rows are first sorted in temporary
+    files.
 
     Notes: rows per code; `normalised_texts` (fields); `updated_before_created` (rows, kept); `warn_quarantined` = 1
     when the quarantined fraction of the rows read is over `warn_above`.
 
+    Args:
+        root: Folder of pipelines.yaml, for `schema.model`; without it the tickets are not compared with that.
+
     Raises:
-        DataError: TG0220, the quarantined fraction is over `fail_above`; TG0221, no ticket is left.
+        ConfigError: TG0128, `schema.model` cannot be used.
+        DataError: TG0220, the quarantined fraction is over `fail_above`; TG0221, no ticket is left; TG0222, TG0259 as
+            `find_violations`.
     """
+    return _keep_valid(tickets, table, out, root)
+
+
+def list_invalid(tickets: TicketTable, table: TableSpec, out: Path, *, root: Path | None = None) -> TicketTable:
+    """As `validate_tickets`, without any limit: to look at what it refuses."""
+    return _keep_valid(tickets, table, out, root, has_limits=False)
+
+
+def _keep_valid(
+    tickets: TicketTable, table: TableSpec, out: Path, root: Path | None, *, has_limits: bool = True
+) -> TicketTable:
+    declared = table.model if root is not None else None
+    contract = None if declared is None or root is None else Contract(declared, "schema.model", root)
     return keep_sound_rows(
-        lambda rows, folder: _validate(rows, table, folder),
+        lambda rows, folder: _validate(rows, table, contract, folder, has_limits=has_limits),
         tickets,
         step="validate",
         out=out,
-        limit=FaultLimit(table.fail_above, (tickets,)),
+        codes=(RAISED,),
+        limit=FaultLimit(table.fail_above, (tickets,)) if has_limits else None,
+        search=None if contract is None else lambda rows: raising_rows(rows.tickets, contract),
     )
 
 
-def list_invalid(tickets: TicketTable, table: TableSpec, out: Path) -> TicketTable:
-    """As `validate_tickets`, without any limit: to look at what it refuses."""
-    return keep_sound_rows(
-        lambda rows, folder: _validate(rows, table, folder, has_limits=False), tickets, step="validate", out=out
-    )
-
-
-def invalid_rows(tickets: pa.Table, table: TableSpec) -> dict[int, Fault]:
+def invalid_rows(tickets: pa.Table, table: TableSpec) -> dict[int, RowFault]:
     """Return the index of each row that `validate_tickets` would quarantine, with its fault; changes nothing."""
-    return _faults(_normalised(tickets, Counter()), table)
+    return find_faults(_normalised(tickets, Counter()), table)
 
 
-def _validate(tickets: TicketTable, table: TableSpec, out: Path, *, has_limits: bool = True) -> TicketTable:
+def _validate(
+    tickets: TicketTable, table: TableSpec, contract: Contract | None, out: Path, *, has_limits: bool
+) -> TicketTable:
+    broken = {} if contract is None else broken_rows(tickets.tickets, contract)
     notes: Counter[str] = Counter()
     removed: list[Row] = []
     repeated: list[Row] = []
     with TemporaryDirectory(prefix="aside-", dir=out) as aside, TicketWriter(out) as writer:
-        valid = _valid_in_order(tickets.tickets, table, notes, removed, aside=Path(aside))
+        valid = _valid_in_order(tickets.tickets, table, broken, notes, removed, aside=Path(aside))
         for kept, gone in keep_one_per_id(valid, table.on_conflicting_id):
             writer.add(kept)
             repeated += gone
@@ -125,10 +155,16 @@ def _validate(tickets: TicketTable, table: TableSpec, out: Path, *, has_limits: 
 
 
 def _valid_in_order(
-    path: Path, table: TableSpec, notes: Counter[str], removed: list[Row], *, aside: Path
+    path: Path,
+    table: TableSpec,
+    broken: Mapping[int, RowFault],
+    notes: Counter[str],
+    removed: list[Row],
+    *,
+    aside: Path,
 ) -> Iterator[pa.Table]:
     """Yield the valid tickets in the order of ticket_id, batch by batch."""
-    valid = _valid(path, table, notes, removed)
+    valid = _valid(path, table, broken, notes, removed)
     if _clean_ids_are_in_order(path):
         return valid
     return merge_parts([SortedPart(aside / f"{n:06d}.arrow", batch) for n, batch in enumerate(valid) if batch.num_rows])
@@ -146,13 +182,17 @@ def _clean_ids_are_in_order(path: Path) -> bool:
     return True
 
 
-def _valid(path: Path, table: TableSpec, notes: Counter[str], removed: list[Row]) -> Iterator[pa.Table]:
+def _valid(
+    path: Path, table: TableSpec, broken: Mapping[int, RowFault], notes: Counter[str], removed: list[Row]
+) -> Iterator[pa.Table]:
     """Yield the valid tickets of each batch; count changes in the notes and add the other rows to `removed`."""
+    start = 0
     for batch in read_batches(path):
         chunk = _normalised(batch, notes)
-        faults = _faults(chunk, table)
-        removed += _quarantined(chunk, faults)
-        yield _without(chunk, faults)
+        faults = {**faults_within(broken, start, batch.num_rows), **find_faults(chunk, table)}
+        start += batch.num_rows
+        removed += quarantined(chunk, faults)
+        yield without(chunk, faults)
 
 
 def _normalised(chunk: pa.Table, notes: Counter[str]) -> pa.Table:
@@ -183,26 +223,41 @@ def _clean(column: pa.Array, *, messages: bool) -> tuple[pa.Array, int]:
     return pc.replace_with_mask(column, picked, pa.array(texts, pa.string())), n_changed
 
 
-def _faults(chunk: pa.Table, table: TableSpec) -> dict[int, Fault]:
-    """Return row index -> its first fault in the order of the columns."""
+def broken_rows(tickets: Path, contract: Contract) -> dict[int, RowFault]:
+    """Return the number of each row of a file that breaks the contract, with its fault; raises as `find_violations`."""
+    return {
+        number: RowFault(
+            BROKEN, broken.column, f"{broken.column or 'The row'} breaks {contract.place}.", broken.check, broken.value
+        )
+        for number, broken in find_violations(tickets, contract).items()
+    }
+
+
+def faults_within(faults: Mapping[int, RowFault], start: int, n_rows: int) -> dict[int, RowFault]:
+    """Return the faults of a batch, by the index in it."""
+    return {number - start: fault for number, fault in faults.items() if start <= number < start + n_rows}
+
+
+def find_faults(chunk: pa.Table, table: TableSpec) -> dict[int, RowFault]:
+    """Return row index -> its first fault in the order of the columns, by the shipped model."""
     import pandas as pd
-    import pandera.pandas as pandera
 
     found: dict[int, tuple[str, str]] = {}
-    frame = chunk.to_pandas(types_mapper=pd.ArrowDtype)
-    try:
-        ticket_model(table).validate(frame, lazy=True)
-    except pandera.errors.SchemaErrors as errors:
-        cases = errors.failure_cases
-        order = {column.name: place for place, column in enumerate(TICKETS)}
-        triples = zip(cases["index"], cases["column"], cases["check"], strict=True)
-        for index, column, check in sorted(triples, key=lambda case: (case[0], order[case[1]], case[2])):
-            found.setdefault(int(index), (NULL if check == "not_nullable" else check, column))
+    order = {column.name: place for place, column in enumerate(TICKETS)}
+    cases = [
+        (int(index), order[error.schema.name], error.check if isinstance(error.check, str) else error.check.name)
+        for error in errors_of(ticket_model(table), chunk.to_pandas(types_mapper=pd.ArrowDtype))
+        for index in error.failure_cases["index"]
+    ]
+    for index, place, check in sorted(cases):
+        found.setdefault(index, (NULL if check == "not_nullable" else check, TICKETS[place].name))
     long = pc.greater(pc.utf8_length(chunk.column("messages")), table.max_chars).combine_chunks()
     for index in pc.indices_nonzero(long).to_pylist():
         if index not in found and longest_message(chunk.column("messages")[index].as_py()) > table.max_chars:
             found[index] = (TOO_LONG, "messages")
-    return {index: (code, column, _reason(code, column, table)) for index, (code, column) in sorted(found.items())}
+    return {
+        index: RowFault(code, column, _reason(code, column, table)) for index, (code, column) in sorted(found.items())
+    }
 
 
 def _reason(code: str, column: str, table: TableSpec) -> str:
@@ -221,15 +276,20 @@ def _reason(code: str, column: str, table: TableSpec) -> str:
     raise ValueError(f"no such check: {code}")
 
 
-def _quarantined(chunk: pa.Table, faults: dict[int, Fault]) -> list[Row]:
+def quarantined(chunk: pa.Table, faults: Mapping[int, RowFault]) -> list[Row]:
+    """Return the faulty rows as entries of the quarantine."""
     places = chunk.select(["ticket_id", "source", "source_line"]).take(pa.array(faults.keys(), pa.int64())).to_pylist()
     return [
-        {**place, "outcome": "quarantined", "code": code, "reason": reason, "field": column}
-        for place, (code, column, reason) in zip(places, faults.values(), strict=True)
-    ]
+        {
+            **place, "outcome": "quarantined", "code": fault.code, "reason": fault.reason, "field": fault.column,
+            "check_name": fault.check, "value": fault.value,
+        }
+        for place, fault in zip(places, faults.values(), strict=True)
+    ]  # fmt: skip
 
 
-def _without(chunk: pa.Table, faults: dict[int, Fault]) -> pa.Table:
+def without(chunk: pa.Table, faults: Mapping[int, RowFault]) -> pa.Table:
+    """Return the other rows."""
     if faults:
         chunk = chunk.filter(pa.array([index not in faults for index in range(chunk.num_rows)], pa.bool_()))
     return chunk.cast(TICKETS_ARROW)

@@ -6,7 +6,6 @@ runs or folders. Called by `flows/cli/data.py` and by the report.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, StorageError
 from schemas.report import RemovedExample
-from tasks.curate.redact import masked_place, masked_value, redact_row
+from tasks.curate.redact import masked_form, masked_place, masked_value, redact_row
 from tasks.curate.redaction.personal import ID_COLUMNS, LABEL_COLUMNS, is_personal_id
 from tasks.curate.sql.predicate import check_predicate
 from tasks.curate.warehouse_tables import TABLES, VIEWS
@@ -30,7 +29,7 @@ SampleTable = Literal["curated", "raw_tickets"]
 _MEMORY = f"{QUESTION_MEMORY // 2}B"
 MAX_TEXT = 280
 """Characters of an example."""
-_MAX_REASONS, _MAX_FORM = 3, 60
+_MAX_REASONS = 3
 _EXAMPLES = (
     "WITH chosen AS (SELECT *, row_number() OVER (PARTITION BY step, outcome, code "
     "ORDER BY sha256(concat_ws(chr(0), source, source_line, byte_offset))) AS n FROM removed QUALIFY n <= {n_rows}) "
@@ -106,8 +105,8 @@ def quarantine_of(database: Path, *, limit: int) -> list[Row]:
     """Return the first quarantined rows, by place in the source."""
     return _rows(
         database,
-        f"SELECT step, code, source, source_line, byte_offset, field, reason, ticket_id FROM quarantine "
-        f"ORDER BY source, source_line LIMIT {int(limit)}",
+        "SELECT step, code, source, source_line, byte_offset, field, check_name, value, reason, ticket_id "
+        f"FROM quarantine ORDER BY source, source_line LIMIT {int(limit)}",
     )
 
 
@@ -173,16 +172,6 @@ def common_faults(database: Path, *, redactions: Sequence[RedactStep]) -> list[R
         }
         for reason in reasons
     ]
-
-
-def masked_form(text: str) -> str:
-    """The text with every letter and digit replaced, and cut.
-
-    >>> masked_form("Where is NB-4711, José?")
-    'xxxxx xx xx-9999, xxxx?'
-    """
-    form = re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "9", " ".join(text[:MAX_TEXT].split())))
-    return form if len(form) <= _MAX_FORM else f"{form[:_MAX_FORM]}..."
 
 
 def sample_rows(database: Path, *, table: SampleTable, where: str | None, n_rows: int, seed: int) -> list[Row]:

@@ -134,7 +134,7 @@ def read_tickets(
         if index not in made.faults
     ]
     whole = ticket_table(read)
-    invalid = {index: (code, reason) for index, (code, _, reason) in invalid_rows(whole, table).items()}
+    invalid = {index: (fault.code, fault.reason) for index, fault in invalid_rows(whole, table).items()}
     rows = [row for index, row in enumerate(read) if index not in invalid]
     faults = [*((fault.code, fault.reason) for fault in made.faults.values()), *invalid.values()]
     names = ("subject", "body", "reply", "messages", *learns)

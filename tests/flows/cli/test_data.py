@@ -238,7 +238,7 @@ MAIL = "ann.smith@example.org"
     [
         ([{"uses": "redact"}], "body", "TG0220", "by validate, TG0", ["extract", "validate"]),
         ([{"uses": "redact"}, {"uses": "rule", "name": "has_reply", "keep": "reply is not null"}], "reply", "TG0221",
-         "119 dropped by rules, has_reply", ["extract", "validate", "redact", "rules"]),
+         "119 dropped by rules, has_reply", ["extract", "validate", "redact", "rules", "contract"]),
     ],
 )  # fmt: skip
 def test_a_curation_that_fails_shows_why_and_what_it_left(

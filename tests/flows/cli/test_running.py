@@ -128,7 +128,7 @@ def test_a_stage_runs_alone(workplace: Workplace) -> None:
     assert outcome["verdict"] == "DONE"
     rows = steps_of(workplace, outcome["run_id"])
     assert list(rows) == [
-        "extract", "validate", "redact", "rules", "dedup", "split", "decontaminate", "warehouse", "card",
+        "extract", "validate", "redact", "rules", "dedup", "contract", "split", "decontaminate", "warehouse", "card",
     ]  # fmt: skip
     for row in rows.values():
         if row["n_in"] is not None:

@@ -71,7 +71,8 @@ def test_feedback_is_a_step_after_redaction_only_if_there_is_feedback(tmp_path: 
     learning = graph(feedback={})
     chain = {name: node.arguments["tickets"].node for name, node in learning.nodes.items() if "tickets" in node.inputs}
     assert list(learning.nodes)[:5] == ["extract", "validate", "redact", "feedback", "dedup"]
-    assert (chain["feedback"], chain["dedup"], chain["split"]) == ("redact", "feedback", "dedup")
+    steps = ("feedback", "dedup", "contract", "split")
+    assert [chain[name] for name in steps] == ["redact", "feedback", "dedup", "contract"]
 
 
 def test_an_invalid_clock_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
