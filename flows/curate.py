@@ -60,7 +60,7 @@ def curate(graph: Graph, spec: DataPipeline, context: GraphContext) -> Curated:
             extract_tickets,
             source=spec.source,
             fingerprint=context.fingerprint,
-            place=place_of(spec.source, root=context.root, landed=context.landed),
+            place=place_of(spec.source, root=context.source_root or context.root, landed=context.landed),
             forgotten=context.forgotten,
             as_of=context.as_of,
         )

@@ -34,6 +34,7 @@ GROUPS = {
             "quarantine": ("data", "List faulty rows with place and reason, or query in SQL."),
             "suspects": ("data", "List labels that others make unlikely, by file and week."),
             "export": ("data_exporting", "Write curated tickets for other programs, with a manifest."),
+            "diff": ("data_diff", "Show which tickets two states do not share, and why."),
             "sample": ("data", "Show some curated tickets, the same for the same seed."),
             "preview": ("preview", "Show train examples as the model sees them, token by token."),
             "lineage": ("tracing", "Trace a ticket, a customer's tickets or a model."),

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.command import command
+from flows.cli.data_diff import diff_text
 from flows.cli.options import CONFIG, AsOf, Config, Given, Json, Pipeline
 from flows.cli.output import Result, TextTable, note, out, render, talk, warn
 from flows.forecast.calls import Calls
 from flows.forecast.gate_power import refuse_weak_gate
 from flows.forecast.plan import PlanView, view_plan
 from flows.forecast.planned_run import plan_pipeline
+from flows.forecast.row_changes import row_changes
 from flows.forecast.validation import DataFindings, address_fault, advice_by_pipeline, check_data, faults_of
 from flows.graph.draw import as_mermaid, as_text, picture_of_plan
 from flows.graph.plan import NEVER_RAN
@@ -69,12 +71,29 @@ def validate(
 
 
 @command(example="tunegate plan support-replies --json")
-def plan(pipeline: Pipeline, as_of: AsOf = None, given: Given = None, config: Config = CONFIG) -> Result:
+def plan(
+    pipeline: Pipeline,
+    as_of: AsOf = None,
+    given: Given = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMIT",
+            help="Curate as this commit of git declares too, and show what differs.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = CONFIG,
+) -> Result:
     """Show what would run and why, how long and how large it is.
 
-    Walks the same steps as a run would and writes nothing. Exit code 2 where `gates.strict_power` is set and the gate
-    has too few held-out items.
+    Walks the same steps as a run would and writes nothing. With --against the tickets are curated twice, into a folder
+    that is removed, as the files next to pipelines.yaml are now and as they were; what is stored is not made again.
+    Exit code 2 where `gates.strict_power` is set and the gate has too few held-out items.
     """
+    if against is not None:
+        changes = row_changes(pipeline, config, against, as_of=as_of, given=tuple(given or ()))
+        return Result({"pipeline": pipeline, "against": changes.to_json()}, diff_text(changes))
     view = view_plan(pipeline, config, as_of=as_of, given=tuple(given or ()))
     strict = isinstance(view.spec, PipelineSpec) and view.spec.gates.strict_power
     refused = strict and any(row.underpowered for row in view.power)

@@ -22,19 +22,28 @@ def check_as_of(text: str) -> str:
     Raises:
         ConfigError: TG0103, it is no date like 2026-05-31, or not over yet in UTC.
     """
-    try:
-        # `fromisoformat` alone also reads 20260531 and 2026-W22-7.
-        day = date.fromisoformat(text) if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) else None
-    except ValueError:
-        day = None
+    day = day_of(text)
     today = present().astimezone(UTC).date()
-    if day is None or day >= today:
+    if day is None or day >= str(today):
         why = "is no date" if day is None else "is not over yet (UTC)"
         raise ConfigError(
             f"{text!r} {why}; allowed: a day before {today}, like 2026-05-31", code="TG0103", where="--as-of",
             hint="tickets created by the end of that day, UTC, are used; without --as-of all are",
         )  # fmt: skip
     return text
+
+
+def day_of(text: str) -> str | None:
+    """Return the text if it is a day; else None.
+
+    >>> day_of("2026-05-31"), day_of("2026-02-30"), day_of("20260531"), day_of("2026-W22-7")
+    ('2026-05-31', None, None, None)
+    """
+    try:
+        # `fromisoformat` alone also reads the last two.
+        return str(date.fromisoformat(text)) if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) else None
+    except ValueError:
+        return None
 
 
 def end_of(day: str) -> str:

@@ -35,6 +35,8 @@ class GraphContext:
     """Folder of pipelines.yaml."""
     cache: Path
     """Downloads."""
+    source_root: Path | None = None
+    """Folder that the paths of the source start at; None for `root`."""
     articles: str = ""
     """Content digest of the help articles; empty without `evaluate.corpus`."""
     landed: Path | None = None

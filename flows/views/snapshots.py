@@ -46,9 +46,7 @@ def find_snapshot(settings: Settings, pipeline: str, prefix: str | None, *, form
     """
     ledger = open_ledger(settings)
     ledger.identity()  # a damaged one is refused, instead of counting as one that does not know the run
-    folder = warehouse_folder(settings.home, pipeline) / "snapshots"
-    known = {path.parent.name: orjson.loads(path.read_bytes()) for path in sorted(folder.glob(f"*/{SNAPSHOT}"))}
-    known = {name: facts for name, facts in known.items() if not name.startswith(".")}
+    known = known_snapshots(settings, pipeline)
     if prefix is None:
         prefix = snapshot_of(published_database(settings.home, pipeline))
         if prefix not in known:
@@ -68,7 +66,19 @@ def find_snapshot(settings: Settings, pipeline: str, prefix: str | None, *, form
     row: RunRow | None = None
     with suppress(ConfigError):  # the ledger is another one by now
         row = ledger.run(str(facts["run_id"]))
-    return _snapshot(folder / found[0], row, facts, pipeline, form)
+    return _snapshot(snapshot_folder(settings, pipeline, found[0]), row, facts, pipeline, form)
+
+
+def known_snapshots(settings: Settings, pipeline: str) -> dict[str, dict[str, str]]:
+    """Return id -> facts (`snapshot.json`) of each published state whose tables are still there."""
+    files = warehouse_folder(settings.home, pipeline).glob(f"snapshots/*/{SNAPSHOT}")
+    found = {path.parent.name: orjson.loads(path.read_bytes()) for path in sorted(files)}
+    return {name: facts for name, facts in found.items() if not name.startswith(".")}
+
+
+def snapshot_folder(settings: Settings, pipeline: str, name: str) -> Path:
+    """Return the folder with the Parquet files of a published state."""
+    return warehouse_folder(settings.home, pipeline) / "snapshots" / name
 
 
 def _snapshot(folder: Path, row: RunRow | None, facts: dict[str, str], pipeline: str, form: str) -> Snapshot:

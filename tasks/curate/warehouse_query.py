@@ -149,7 +149,7 @@ def unfinished_sample(
     rows = sample_rows(database, table=table, where=where, n_rows=n_rows, seed=seed)
     for redact in redactions:
         rows = [redact_row(row, redact)[0] for row in rows]
-    return [_masked(row) for row in rows]
+    return [masked_row(row) for row in rows]
 
 
 def common_faults(database: Path, *, redactions: Sequence[RedactStep]) -> list[Row]:
@@ -190,10 +190,10 @@ def sample_rows(database: Path, *, table: SampleTable, where: str | None, n_rows
     )
     with _opened(database, memory_limit=_MEMORY) as connection:
         rows = _in_bounds(connection, lambda: connection.sql(sql), where="--where")
-    return rows if table == "raw_tickets" else [_masked(row) for row in rows]
+    return rows if table == "raw_tickets" else [masked_row(row) for row in rows]
 
 
-def _masked(row: Row) -> Row:
+def masked_row(row: Row) -> Row:
     """Mask what is no text of the ticket; its texts are shown as the pipeline has redacted them."""
     masked = dict(row)
     for name in (*ID_COLUMNS, *LABEL_COLUMNS, "reference"):

@@ -57,6 +57,7 @@ NOT_RUN = {
     "tunegate pin org/name@main": "needs the hub; test_weekly_pin.py has a small one",
     "tunegate gate label RUN": "needs a run with labels; test_gate_label.py has one",
     "tunegate gate label RUN --json": "the same",
+    "tunegate plan PIPELINE --against main": "needs a repository; test_data_diff.py has one",
     "tunegate run support-replies --as-of 2026-05-31": "no ticket here is so old; test_running.py has some",
     "tunegate study estimate": "a mention; with a pipeline or --base it is run",
     "tunegate run tickets": "needs the reader's file; test_scene_try has one",

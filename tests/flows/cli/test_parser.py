@@ -36,6 +36,7 @@ HELP_DIFFERS = {
     "--out": "what is written there: a copy of a page, or a folder",
     "-o": "as --out",
     "-n": "how many are shown: rows or examples",
+    "--pipeline": "which one is meant, where a name does not say it",
     "--reason": "why, of a decision or of another ledger",
     "--run": "without it, a plan is drawn or the newest run is taken",
     "--sql": "what is queried: the tables of curation, or a database to start from",

@@ -137,6 +137,8 @@ def test_a_stage_runs_alone(workplace: Workplace) -> None:
 
 def test_the_champion_answers_and_rolls_back(workplace: Workplace) -> None:
     assert workplace.json("run", "small")["champion"] == "1"
+    found = workplace.json("data", "diff", "small@champion", "small@1")
+    assert found["counts"]["same"] == found["after"]["tickets"]["all"] > 0
     earlier = Path(workplace.json("model", "champion", "small")["champion"]["bundle"]["root"])
     workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=1))  # already trained
     assert workplace.json("run", "small")["champion"] == "2"
