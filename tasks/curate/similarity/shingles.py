@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,11 +77,26 @@ def shingle_sets(
     threads = n_threads()
     store = _HashStore(budget if budget is not None else _free_memory() // _SHARE_OF_MEMORY, spill)
     sizes, keys = [np.empty(0, np.int32)], [np.empty((0, 2), np.uint64)]
+    # The room for a batch's hashes is used again: fresh memory for each batch costs as much as hashing its words.
+    rooms = [_Room() for _ in range(threads + 1)]
+    waiting: deque[tuple[_Room, Future[Any]]] = deque()
+
+    def finish_oldest() -> None:
+        room, shingled = waiting.popleft()
+        n_hashes, batch_sizes, batch_keys = shingled.result()
+        store.add(room.hashes[:n_hashes])
+        rooms.append(room)
+        sizes.append(batch_sizes)
+        keys.append(batch_keys)
+
     with ThreadPoolExecutor(threads) as pool:
-        for batch_hashes, batch_sizes, batch_keys in _in_order(pool, threads, batches, text_of, n_words):
-            store.add(batch_hashes)
-            sizes.append(batch_sizes)
-            keys.append(batch_keys)
+        for batch in batches:
+            if not rooms:
+                finish_oldest()
+            room = rooms.pop()
+            waiting.append((room, pool.submit(_shingle_batch, batch, text_of, n_words, room)))
+        while waiting:
+            finish_oldest()
     all_sizes = np.concatenate(sizes)
     return ShingleSets(store.all(), starts_of(all_sizes), all_sizes, np.concatenate(keys))
 
@@ -97,31 +112,31 @@ def shingles_of_texts(texts: pa.ChunkedArray | Iterable[str], *, n_words: int) -
     return shingle_sets(batches, n_words=n_words)
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, threads: int, batches: Iterable[B], text_of: Callable[[B], pa.Array], n_words: int
-) -> Iterator[tuple[Any, Any, Any]]:
-    waiting: deque[Any] = deque()
-    for batch in batches:
-        waiting.append(pool.submit(_shingle_batch, batch, text_of, n_words))
-        if len(waiting) > threads:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+@dataclass
+class _Room:
+    """Memory for the hashes of a batch; it grows with the batches, and what it holds is lost at the next one."""
+
+    hashes: Any = field(default_factory=lambda: np.empty(0, np.uint64))
+
+    def at_least(self, n_hashes: int) -> Any:
+        if len(self.hashes) < n_hashes:
+            self.hashes = np.empty(n_hashes + n_hashes // 4, np.uint64)  # only pages that are written take memory
+        return self.hashes
 
 
-def _shingle_batch(batch: B, text_of: Callable[[B], pa.Array], n_words: int) -> tuple[Any, Any, Any]:
+def _shingle_batch(batch: B, text_of: Callable[[B], pa.Array], n_words: int, room: _Room) -> tuple[int, Any, Any]:
+    """Write the hashes into the room; return how many, and the sizes and keys of the texts."""
     texts = text_of(batch)
     n = len(texts)
     data, offsets = text_buffers(fold_batch(texts))
     is_ascii = data[offsets[0] : offsets[-1]].max(initial=0) < 128
     classes = ascii_classes() if is_ascii else character_classes()
-    hashes = np.empty((offsets[-1] - offsets[0]) // 2 + n + 1, np.uint64)
+    hashes = room.at_least(int(offsets[-1] - offsets[0]) // 2 + n + 1)
     sizes, keys = np.empty(n, np.int32), np.empty((n, 2), np.uint64)
     words = data[: len(data) // 8 * 8].view(np.uint64)
     ring = np.zeros(n_words, np.uint64)
     met = np.full(power_of_two(max(64, int(np.diff(offsets).max(initial=0)) + 1)), -1, np.int64)
-    n_hashes = shingle_texts(data, words, offsets, classes, ring, met, hashes, sizes, keys)
-    return hashes[:n_hashes], sizes, keys
+    return shingle_texts(data, words, offsets, classes, ring, met, hashes, sizes, keys), sizes, keys
 
 
 def starts_of(sizes: Any) -> Any:
@@ -142,34 +157,28 @@ class _HashStore:
     def __init__(self, budget: int, spill: Path | None) -> None:
         self._budget = budget
         self._spill = spill
-        self._parts: list[Any] = []
+        self._hashes = np.empty(0, np.uint64)
         self._n_hashes = 0
         self._file: Any = None
 
     def add(self, part: Any) -> None:
-        self._n_hashes += len(part)
+        before, self._n_hashes = self._n_hashes, self._n_hashes + len(part)
         if self._file is None and 8 * self._n_hashes > self._budget:
             self._file = tempfile.TemporaryFile(prefix="tunegate-shingles-", dir=self._spill)  # noqa: SIM115
-            for earlier in self._parts:
-                earlier.tofile(self._file)
-            self._parts.clear()
+            self._hashes[:before].tofile(self._file)
+            self._hashes = np.empty(0, np.uint64)
         if self._file is not None:
             part.tofile(self._file)
-        else:
-            self._parts.append(part.copy())
+            return
+        if len(self._hashes) < self._n_hashes:
+            # The system moves a large array by its page table, so that growing it copies nothing (Linux).
+            self._hashes.resize(self._n_hashes + self._n_hashes // 8, refcheck=False)
+        self._hashes[before : self._n_hashes] = part
 
     def all(self) -> Any:
-        if not self._n_hashes:
-            return np.empty(0, np.uint64)
         if self._file is None:
-            whole = np.empty(self._n_hashes, np.uint64)
-            place = 0
-            self._parts.reverse()
-            while self._parts:  # each part is freed as soon as it is copied
-                part = self._parts.pop()
-                whole[place : place + len(part)] = part
-                place += len(part)
-            return whole
+            self._hashes.resize(self._n_hashes, refcheck=False)
+            return self._hashes
         self._file.flush()
         with self._file:
             return np.asarray(np.memmap(self._file, np.uint64, "r+"))
