@@ -12,7 +12,8 @@ from mkdocs.structure.files import File, Files
 PROJECT = Path(__file__).resolve().parents[2]
 FOLDERS = {
     "How-to guides": (
-        "how-to", "install", "start-from-a-file", "connect-a-source", "curate-tickets", "forget-a-customer",
+        "how-to", "install", "start-from-a-file", "connect-a-source", "curate-tickets", "questions-in-sql",
+        "forget-a-customer",
         "choose-a-training", "fit-a-training-in-memory", "weigh-costs", "inspect-the-graph", "promote-and-roll-back",
         "export-and-serve", "schedule-runs", "run-the-stack", "share-a-ledger", "use-several-machines",
         "recover-from-faults",

@@ -1,8 +1,13 @@
 """A pipeline of `source` and `curate` alone: its run ends after curation, with its checks as its verdict."""
 
 import json
+import subprocess
+import sys
+import threading
+import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +187,40 @@ def test_a_snapshot_that_is_not_there_is_named(curated: Workplace, tmp_path: Pat
     )["snapshot_id"] == known  # fmt: skip
 
 
+READER = """
+import sys, duckdb
+while True:
+    try:
+        with duckdb.connect(sys.argv[1], read_only=True) as connection:
+            query = "SELECT (SELECT count(*) FROM curated), (SELECT count(*) FROM raw_tickets)"
+            print(*connection.execute(query).fetchone(), flush=True)
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+"""
+
+
+@contextmanager
+def reading(database: Path) -> Iterator[list[str]]:
+    """Another process opens and reads the database again and again; the list has what it saw, once it has ended."""
+    seen: list[str] = []
+    reader = subprocess.Popen([sys.executable, "-c", READER, str(database)], stdout=subprocess.PIPE, text=True)
+    assert reader.stdout is not None
+    collected = threading.Thread(target=lambda lines: seen.extend(map(str.strip, lines)), args=(reader.stdout,))
+    seen.append(reader.stdout.readline().strip())
+    collected.start()
+    try:
+        yield seen
+        n_seen = len(seen)
+        deadline = time.monotonic() + 60
+        while len(seen) < n_seen + 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        reader.kill()
+        reader.wait()
+        collected.join()
+        reader.stdout.close()
+
+
 def test_ticks_skip_until_there_are_enough_new_tickets_and_checks_fail_the_run(tmp_path: Path) -> None:
     write(tmp_path, 40)
     place = workplace_of(tmp_path)
@@ -195,7 +234,10 @@ def test_ticks_skip_until_there_are_enough_new_tickets_and_checks_fail_the_run(t
     assert (few["verdict"], few["exit_code"]) == ("SKIP", 0)
     assert few["reason"].startswith("2 new and 0 edited tickets since the last verdict, 5 are needed")
     write(tmp_path, 46)
-    assert place.json("ops", "tick", "tickets")["verdict"] == "DONE"
+    with reading(place.home / "warehouse" / "tickets" / "warehouse.duckdb") as seen:
+        assert place.json("ops", "tick", "tickets")["verdict"] == "DONE"
+    assert seen[0] == "42 42"
+    assert set(seen) == {"42 42", "46 46"}  # the old state or the new one, never a fault or a part
     # Without redaction nothing is exported unless it is demanded.
     write(
         tmp_path, 46,

@@ -1,7 +1,9 @@
 """The published warehouse accounts for every row, documents itself, answers questions, and forgets raw texts."""
 
 import json
+import re
 import shutil
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +220,54 @@ def test_history_shows_runs_and_trends_over_published_states(warehouse: Warehous
         ]  # fmt: skip
         assert connection.sql("SELECT run_id, status FROM runs").fetchall() == [("r2", "RUNNING")]
         assert connection.sql("SELECT name, status, message FROM checks").fetchall() == [("few", "failed", "1 row")]
+
+
+@pytest.fixture(scope="module")
+def questioned(published: WarehouseRef, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published database in which each of the questions of the docs has an answer."""
+    root = tmp_path_factory.mktemp("questioned")
+    database = Path(shutil.copyfile(published.database, root / "warehouse.duckdb"))
+    folder = root / "snapshots" / "a"
+    folder.mkdir(parents=True)
+    facts = {"snapshot_id": "a", "made_at": "2026-06-01T05:00:00+00:00", "run_id": "r1", "config_digest": "c"}
+    (folder / "snapshot.json").write_text(json.dumps(facts))
+    with connect(database, readable=(folder,)) as connection:
+        connection.execute(f"COPY (FROM funnel) TO '{folder / 'funnel.parquet'}'")
+        connection.execute("UPDATE curated SET created_at = '2026-06-01', category = 'y' WHERE ticket_id = 't0'")
+        connection.execute("UPDATE curated SET created_at = '2026-06-09' WHERE ticket_id <> 't0'")
+        connection.execute("INSERT INTO redactions VALUES ('t0', 'email', 3), ('t1', 'email', 1), ('t1', 'phone', 1)")
+        connection.execute("INSERT INTO label_suspects VALUES ('t1', 'category', 'x', 0.1, 'y', 0.8)")
+    run = {"run_id": "r1", "started_at": "2026-06-01T05:00:00+00:00", "ended_at": "2026-06-01T05:00:06+00:00",
+           "status": "DONE", "verdict": None, "exit_code": 0, "config_digest": "c"}  # fmt: skip
+    write_history(database, snapshots=root / "snapshots", runs=[run], checks=())
+    return database
+
+
+@pytest.mark.parametrize(
+    ("number", "n_rows", "first"),
+    [
+        (1, 4, ("2026-06-01", "extract", 7, 6, 14.3)),
+        (2, 4, ("a.jsonl", "decontaminate", "leak_exact", "dropped", 1)),
+        (3, 1, ("a.jsonl", 7, 3, 0.429)),
+        (4, 2, ("x", 0, 1, 0.667)),
+        (5, 2, ("2026-06-01", "y", 1, 1.0, None)),
+        (6, 1, ("t4", "a.jsonl", 5, "merged", None, "dedup", "near_duplicate", "Same.", "t0")),
+        (7, 1, ("t0", 3, "t0", 0.9)),
+        (8, 2, ("email", 2, 4, 571.4)),
+        (9, 1, ("t1", "category", "x", "y", 0.1, f"{SECRET} 1")),
+        (10, 1, ("r1", None, 3, 6, 2000.0)),
+    ],
+)
+def test_the_ten_questions_of_the_docs_are_answered(
+    questioned: Path, number: int, n_rows: int, first: tuple[Any, ...]
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "questions-in-sql.md").read_text(encoding="utf-8")
+    queries = re.findall(r"^```sql\n(.*?)^```$", page, re.M | re.S)
+    assert len(queries) == 10
+    rows = select_rows(questioned, queries[number - 1], limit=50)
+    assert len(rows) == n_rows
+    shown = tuple(str(each) if isinstance(each, date) else each for each in rows[0].values())
+    assert shown == first
 
 
 def test_results_of_checks_are_a_table(tmp_path: Path, new_folder: Any) -> None:
