@@ -118,6 +118,18 @@ class RedactStep(CurationStepSpec):
         return self
 
 
+MailPart = Literal["greeting", "signature", "quote"]
+
+
+class MailStep(CurationStepSpec):
+    """Remove quoted mail and signatures from body, reply and messages; every row stays."""
+
+    uses: Literal["mail"]
+    once = True
+    parts: tuple[MailPart, ...] = Field(default=("signature", "quote"), min_length=1)
+    """What is removed. `greeting` only where replies should not greet either."""
+
+
 class LengthStep(CurationStepSpec):
     """Bounds on body and reply, in characters; a missing reply has length 0."""
 
@@ -295,9 +307,6 @@ class SemanticSpec(Spec):
     """Most pairs to list."""
 
 
-MailPart = Literal["greeting", "signature", "quote"]
-
-
 class DedupStep(CurationStepSpec):
     """Merge exact and near duplicates of the customer's question; every removed row names the row that was kept."""
 
@@ -323,7 +332,7 @@ class DedupStep(CurationStepSpec):
 
 
 CURATION_STEPS: Kinds[CurationStepSpec] = Kinds(
-    RuleStep, SqlStep, RedactStep, LengthStep, LanguageStep, QualityStep, CapStep, PythonStep, LabelCheckStep,
+    RuleStep, SqlStep, RedactStep, MailStep, LengthStep, LanguageStep, QualityStep, CapStep, PythonStep, LabelCheckStep,
     TriggerScanStep, DedupStep,
 )  # fmt: skip
 CurateStep = Annotated[CurationStepSpec, CURATION_STEPS]

@@ -8,6 +8,7 @@ import tasks.curate.dedup
 import tasks.curate.label_check
 import tasks.curate.language
 import tasks.curate.length
+import tasks.curate.mail_step
 import tasks.curate.python_step
 import tasks.curate.quality
 import tasks.curate.redact

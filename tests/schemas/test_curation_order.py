@@ -37,6 +37,7 @@ STEPS = {
     "label_check": "{uses: label_check}",
     "trigger_scan": "{uses: trigger_scan}",
     "length": "{uses: length}",
+    "mail": "{uses: mail}",
     "cap": "{uses: cap, per: [customer_id], max_rows: 5}",
 }
 

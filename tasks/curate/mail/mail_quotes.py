@@ -39,6 +39,8 @@ def mark_quotes(lines: list[str], parts: list[MailPart | None]) -> None:
         if not line:
             continue
         if line[0] == ">" or line.startswith(mark):
+            if line[0] == ">" and _is_listed(stripped, start, parts):
+                continue
             parts[start] = "quote"
             continue
         if len(line) > _MAX_LINE:
@@ -63,6 +65,24 @@ def mark_quotes(lines: list[str], parts: list[MailPart | None]) -> None:
         parts[start:end] = ["quote"] * (end - start)
         mark, at = found, end
     return None
+
+
+def _is_listed(stripped: list[str], at: int, parts: list[MailPart | None]) -> bool:
+    """Whether `>` marks an item of the sender's list, below a line such as "I need:", and not a quote."""
+    if at and stripped[at - 1][:1] == ">":
+        return parts[at - 1] is None
+    above = at - 1 if at and stripped[at - 1] else at - 2
+    if above < 0 or parts[above] is not None or stripped[above][-1:] != ":":
+        return False
+    line = stripped[above]
+    is_attribution = words.ADDRESS_OR_TIME.search(line) or words.DATE.search(line) or _is_capitalised(line)
+    return not is_attribution and not any(verb in line for verb in words.VERBS)
+
+
+def _is_capitalised(line: str) -> bool:
+    """Whether most words of the line begin with a capital, as in a name: "Ann Weber:"."""
+    tokens = line.split()
+    return 2 * sum(token[0].isupper() for token in tokens) > len(tokens)
 
 
 def _attribution(stripped: list[str], at: int) -> int | None:

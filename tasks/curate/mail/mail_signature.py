@@ -21,6 +21,10 @@ _N_KNOWN = 65_536  # lines whose kind is cached
 _DELIMITERS = frozenset({"--", "\u2014", "\u2013"})
 _RULER = re.compile(r"[-_=*~\u2014]{3,}")
 DASHES = "-\u2013\u2014~"
+_LINKS = frozenset(
+    ("of", "and", "at", "for", "the", "de", "la", "du", "des", "et", "von", "und", "für", "bei", "del", "y")
+)
+"""Words in lower case between the capitals of a title."""
 _SENTENCE_ENDS = '.!?\u2026)"'
 
 
@@ -107,7 +111,7 @@ def kind_of(line: str) -> str:
         return "text"
     if lead in words.DEVICE_FIRST_WORDS and len(tokens) <= 8 and words.DEVICE.fullmatch(line):
         return "device"
-    if words.CONTACT.search(line) and line[-1] not in "?!" and not (line[-1] == "." and len(tokens) > 3):
+    if words.CONTACT.search(line) and line[-1] not in "?!" and (line[-1] != "." or _is_stopped_title(tokens)):
         return "contact"
     if words.DISCLAIMER.match(line):
         return "disclaimer"
@@ -149,9 +153,20 @@ def _signs_off(line: str) -> bool:
     return not name or is_name(name, max_words=4)
 
 
+def _is_stopped_title(tokens: list[str]) -> bool:
+    """Whether a line that ends in a full stop is no sentence: up to three words, or all but links in capitals.
+
+    >>> _is_stopped_title("Head of Support, Northbeam Ltd.".split()), _is_stopped_title("It broke down again.".split())
+    (True, False)
+    """
+    return len(tokens) <= 3 or all(
+        not token[0].islower() or token in _LINKS or "@" in token or token.startswith("www.") for token in tokens
+    )
+
+
 def _kind_by_form(line: str, tokens: list[str]) -> str:
     """A name, a title or an address has few words, mostly capitals, and does not end like a sentence."""
-    if line[-1] in "?!:" or (line[-1] == "." and len(tokens) > 3):
+    if line[-1] in "?!:" or (line[-1] == "." and not _is_stopped_title(tokens)):
         return "text"
     if ":" in line[:-1]:
         return "short"  # `Order: 12` is information

@@ -18,6 +18,7 @@ from schemas.curation_steps import (
     LabelCheckStep,
     LanguageStep,
     LengthStep,
+    MailStep,
     PythonStep,
     QualityStep,
     RedactStep,
@@ -33,6 +34,7 @@ from tasks.curate.dedup import drop_duplicates
 from tasks.curate.label_check import check_labels
 from tasks.curate.language import drop_by_language
 from tasks.curate.length import drop_by_length
+from tasks.curate.mail_step import strip_mail
 from tasks.curate.python_step import run_python
 from tasks.curate.quality import score_quality
 from tasks.curate.redact import redact_tickets
@@ -184,6 +186,11 @@ STEPS: dict[str, Fault] = {
         ),
         "tasks.curate.similarity.shingles",
         "fold_batch",
+    ),
+    "mail": Fault(
+        lambda tickets, out, _: strip_mail(tickets=tickets, step=MailStep(uses="mail"), out=out),
+        "tasks.curate.mail_step",
+        "strip_column",
     ),
     "trigger_scan": Fault(
         lambda tickets, out, _: scan_triggers(tickets=tickets, step=TriggerScanStep(uses="trigger_scan"), out=out),

@@ -290,3 +290,34 @@ def test_questions_to_a_bank_and_a_shop_lose_their_greeting_alone(
         assert text.endswith(left)
         assert len(text) - len(left) < 20
     assert 33 < n_changed < 67
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "Best regards,\nAnn Weber.\nHead of Support, Northbeam Ltd.",
+        "Kind regards\nAnn Weber\nTel. +49 30 1234567, ann@example.org, Northbeam GmbH.",
+    ],
+)
+def test_a_signature_may_end_in_a_full_stop(signature: str) -> None:
+    assert strip_parts(f"The parcel is lost.\n\n{signature}", ("signature",)) == "The parcel is lost."
+
+
+def test_a_sentence_after_thanks_is_no_signature_though_it_names_things() -> None:
+    text = "Thanks.\nMy Samsung Galaxy broke down in Berlin."
+    assert strip_parts(text, ("signature",)) == text
+
+
+@pytest.mark.parametrize("gap", ["\n", "\n\n"])
+def test_a_list_marked_like_a_quote_stays(gap: str) -> None:
+    text = f"I have tried these steps:{gap}> restart the router\n> reset the password\nNothing helped."
+    assert strip_parts(text, ("quote",)) == text
+
+
+@pytest.mark.parametrize(
+    "above", ["Ann wrote:", "Ann Weber:", "On 3 May at 10:12 Ann wrote:", "I do not agree.", "Yes"]
+)
+def test_marked_lines_below_anything_else_are_a_quote(above: str) -> None:
+    left = strip_parts(f"{above}\n> was it delivered?\nYes, it was.", ("quote",))
+    assert "delivered" not in left
+    assert "Yes, it was." in left
