@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from flows.context.graph_context import GraphContext
+from flows.curate import Curated
 from flows.effects.pages import show_verdict
 from flows.finetune import Tuned
 from flows.gate_checks import PROMPTING, CheckAdder, Checked
@@ -28,6 +29,7 @@ from schemas.artifacts import (
     Predictions,
     PromptSet,
     Splits,
+    TicketTable,
     TrainedRef,
 )
 from schemas.comparison import declared_comparison
@@ -41,6 +43,7 @@ from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.labels import LABELLED, add_right, label_terms, slices_count
+from tasks.curate.corrections import count_corrected
 from tasks.model.generate import AnsweredBefore, generate_answers
 from tasks.model.interim_answers import answer_until_futile, take_answers
 
@@ -56,10 +59,10 @@ class Assessed:
 
 
 def assess(
-    graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, prepared: Prepared, tuned: Tuned
+    graph: Graph, spec: PipelineSpec, context: GraphContext, *, curated: Curated, prepared: Prepared, tuned: Tuned
 ) -> Assessed:
     """Add the stage. Answers are keyed by model, prompts and decoding: base and champion answer each set once."""
-    registry_state = context.registry_state
+    registry_state, splits = context.registry_state, curated.shown
     with graph.stage("assess"):
         items = prepared.items
         arms = ArmHandles(prompts=dict(prepared.prompts), scores=dict(prepared.classifiers))
@@ -87,6 +90,7 @@ def assess(
                 spec=spec,
                 registry_state=registry_state,
                 rater_pairs=context.rater_pairs,
+                corrected=curated.corrected,
                 model=tuned.model,
                 trained=tuned.trained,
                 judged=JudgedArms(
@@ -286,6 +290,7 @@ def add_gate(
     spec: PipelineSpec,
     registry_state: RegistryState,
     rater_pairs: tuple[int, int],
+    corrected: TicketTable | None,
     model: ModelRef,
     trained: TrainedRef,
     judged: JudgedArms,
@@ -316,6 +321,7 @@ def add_gate(
                 "used_budget": registry_state.used_budget(items, graph.read(trained)),
                 "live": live,
                 "rater_pairs": rater_pairs,
+                "n_corrected": 0 if corrected is None else count_corrected(graph.read(corrected), items),
                 "past": PastFacts(
                     has_own=any(each.is_own for each in past if each.scores is not None),
                     n_gone=sum(each.scores is None for each in past),

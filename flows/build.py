@@ -79,7 +79,7 @@ def build(spec: DataPipeline, context: GraphContext) -> PipelineGraph:
         return PipelineGraph(graph, curated)
     prepared = prepare(graph, spec, context, splits=curated.shown)
     tuned = finetune(graph, spec, context, splits=curated.shown, prepared=prepared, base_model=curated.base_model)
-    assessed = assess(graph, spec, context, splits=curated.shown, prepared=prepared, tuned=tuned)
+    assessed = assess(graph, spec, context, curated=curated, prepared=prepared, tuned=tuned)
     if context.as_of is None:
         released = release(graph, spec, curated=curated, tuned=tuned, assessed=assessed)
     else:

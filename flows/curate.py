@@ -12,7 +12,6 @@ from flows.effects.personal_data import forget_old_texts, index_customers
 from flows.effects.publish import publish
 from flows.graph.graph import Graph
 from flows.model_steps import add_base_model, draw_of
-from flows.workspace.ray_cluster import spread_of
 from schemas.artifacts import CheckResults, CorpusRef, CurationCard, ModelRef, Splits, TicketTable, WarehouseRef
 from schemas.curation_steps import QualityStep, RedactStep
 from schemas.pipeline import DataPipeline, PipelineSpec
@@ -20,11 +19,13 @@ from tasks.corpus.build import cite_for_tickets, read_corpus
 from tasks.curate.card import build_card
 from tasks.curate.contract import check_contract
 from tasks.curate.contract_model import Contract
+from tasks.curate.corrections import apply_corrections, fingerprint_corrections
 from tasks.curate.data_checks import check_tickets, digests_of, texts_of
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.extract import extract_tickets
 from tasks.curate.named_tables import tables_used
 from tasks.curate.publish import publish_warehouse
+from tasks.curate.redaction.pseudonyms import fingerprint_key, pseudonyms_step
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
 from tasks.sources.registry import place_of
@@ -37,6 +38,8 @@ class Curated:
 
     tables: tuple[tuple[str, TicketTable], ...]
     """Name of each step and the table after it; the raw tickets come first."""
+    corrected: TicketTable | None
+    """Only if `curate.corrections` is declared; among `tables` too."""
     split: Splits
     clean: Splits
     """The split without train/test leakage."""
@@ -64,14 +67,14 @@ def curate(graph: Graph, spec: DataPipeline, context: GraphContext) -> Curated:
             forgotten=context.forgotten,
             as_of=context.as_of,
         )
-        valid = _add_validation(graph, spec, context, raw)
+        corrected = _add_corrections(graph, spec, context, raw)
+        valid = _add_validation(graph, spec, context, raw=raw, corrected=corrected)
         perplexity = any(isinstance(step, QualityStep) and step.perplexity for step in spec.curate.steps)
         model = spec if isinstance(spec, PipelineSpec) else None
         base_model = add_base_model(graph, model, context) if perplexity and model is not None else None
-        steps = add_curation_steps(
-            graph, spec, context, tickets=valid, base_model=base_model, spread=spread_of(context.place)
-        )
-        tables: tuple[Named, ...] = (("extract", raw), ("validate", valid), *steps)
+        steps = add_curation_steps(graph, spec, context, tickets=valid, base_model=base_model, corrected=corrected)
+        by_people: tuple[Named, ...] = () if corrected is None else (("corrections", corrected),)
+        tables: tuple[Named, ...] = (("extract", raw), *by_people, ("validate", valid), *steps)
         if steps or spec.table.curated is not None:
             tables += (("contract", _add_contract(graph, spec, context, tables[-1][1])),)
         names, stages = tuple(name for name, _ in tables), tuple(table for _, table in tables)
@@ -99,15 +102,37 @@ def curate(graph: Graph, spec: DataPipeline, context: GraphContext) -> Curated:
             draw=None if model is None else draw_of(model.evaluate),
             max_examples=None if model is None else model.train.max_examples,
         )
-        curated = Curated(tables, split, clean, shown, warehouse, card, base_model, checks, corpus)
+        curated = Curated(tables, corrected, split, clean, shown, warehouse, card, base_model, checks, corpus)
         _add_effects(graph, context, curated)
     return curated
 
 
-def _add_validation(graph: Graph, spec: DataPipeline, context: GraphContext, raw: TicketTable) -> TicketTable:
+def _add_corrections(graph: Graph, spec: DataPipeline, context: GraphContext, raw: TicketTable) -> TicketTable | None:
+    """Add people's corrections, before `validate`, so that a value that it refuses can be corrected."""
+    path = spec.curate.corrections
+    if path is None:
+        return None
+    redact = pseudonyms_step(spec.curate.steps)
+    digest = fingerprint_corrections(path, context.root)
+    reads = {"file": digest, **({} if redact is None else {"key": fingerprint_key(redact)})}
+    return graph.named("corrections", reads=reads).add(
+        apply_corrections,
+        tickets=raw,
+        path=path,
+        digest=digest,
+        redact=redact,
+        root=context.root,
+    )
+
+
+def _add_validation(
+    graph: Graph, spec: DataPipeline, context: GraphContext, *, raw: TicketTable, corrected: TicketTable | None
+) -> TicketTable:
     table = spec.table.model_copy(update={"curated": None})
-    reads = _source_of(table.model, "schema.model", context)
-    return graph.named("validate", reads=reads).add(validate_tickets, tickets=raw, table=table, root=context.root)
+    node = graph.named("validate", reads=_source_of(table.model, "schema.model", context))
+    if corrected is None:
+        return node.add(validate_tickets, tickets=raw, table=table, root=context.root)
+    return node.add(validate_tickets, tickets=corrected, table=table, root=context.root, read=raw)
 
 
 def _add_contract(graph: Graph, spec: DataPipeline, context: GraphContext, last: TicketTable) -> TicketTable:

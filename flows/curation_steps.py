@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import tasks.curate.steps  # noqa: F401  registers the kinds of steps
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
+from flows.workspace.ray_cluster import spread_of
 from schemas.artifacts import ModelRef, Perplexities, TicketTable
 from schemas.curation_steps import CurateStep, QualityStep, RedactStep
 from schemas.errors import ConfigError, TunegateError
@@ -18,6 +19,7 @@ from schemas.named_tables import NamedTable
 from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.tables import NO_TABLES, Relations
 from tasks.compute.spread import Spread
+from tasks.curate.corrections import corrections_file, read_corrections
 from tasks.curate.named_tables import tables_used
 from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.step import kind_of
@@ -35,13 +37,14 @@ def add_curation_steps(
     *,
     tickets: TicketTable,
     base_model: ModelRef | None,
-    spread: Spread | None,
+    corrected: TicketTable | None,
 ) -> tuple[Named, ...]:
     """Add the steps in order; consecutive rules are one step. A second step `rules` is named `rules · 2`.
 
     Tickets from agents' feedback are added after the last redaction, or first if nothing is redacted.
     """
-    groups = list(_grouped(spec.curate.steps))
+    groups, spread = list(_grouped(spec.curate.steps)), spread_of(context.place)
+    kept = _kept_rules(spec, context.root)
     redactions = [place for place, group in enumerate(groups) if isinstance(group[0], RedactStep)]
     learns_at = max(redactions, default=-1)
     found: list[Named] = []
@@ -60,10 +63,19 @@ def add_curation_steps(
         number = str(numbers[kind]) if numbers[kind] > 1 else ""
         table = found[-1][1] if found else tickets
         adder = _Adder(graph, context.root, table, base_model, spread, number, spec.tables)
+        adder = replace(adder, corrected=corrected, kept=kept)
         found.append((f"{kind}_{number}" if number else kind, adder.add(group)))
         if place == learns_at:
             learn()
     return tuple(found)
+
+
+def _kept_rules(spec: DataPipeline, root: Path) -> frozenset[str]:
+    """The rules in spite of which corrections keep a ticket: a step that has none of them does not wait for them."""
+    if spec.curate.corrections is None:
+        return frozenset()
+    found = read_corrections(corrections_file(spec.curate.corrections, root))
+    return frozenset(each.rule for each in found if each.rule is not None)
 
 
 def _grouped(declared: tuple[CurateStep, ...]) -> Iterator[tuple[CurateStep, ...]]:
@@ -98,6 +110,9 @@ class _Adder:
     spread: Spread | None
     number: str
     tables: Mapping[str, NamedTable]
+    corrected: TicketTable | None = None
+    kept: frozenset[str] = frozenset()
+    """Rules in spite of which corrections keep a ticket."""
 
     def add(self, group: tuple[CurateStep, ...]) -> TicketTable:
         step, kind = group[0], kind_of(group[0])
@@ -107,6 +122,9 @@ class _Adder:
             "tickets": lambda: self.tickets,
             "spread": lambda: self.spread,
             "tables": lambda: used,
+            "kept": lambda: (
+                self.corrected if self.kept & {rule for each in group for rule in kind.rules(each)} else None
+            ),
             "perplexities": lambda: self._perplexities(step),
         }
         named = self.graph.named(kind.name, self.number, reads=reads, libraries=kind.libraries(step))

@@ -76,6 +76,9 @@ class CurateSpec(Spec):
     steps: tuple[CurateStep, ...] = ()
     """The steps, in the order in which they run; each names its kind under `uses`."""
     decontaminate: DecontaminateSpec = DecontaminateSpec()
+    corrections: str | None = Field(default=None, pattern=r"\.jsonl$")
+    """Path of a file of people's corrections, relative to pipelines.yaml and kept in git; `tunegate data review` writes
+    it. They are applied before tickets are validated."""
     keep_raw_days: int | None = Field(default=None, ge=0)
     """Days after which the unredacted texts are removed from the state folder; null keeps them."""
 

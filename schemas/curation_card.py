@@ -200,6 +200,31 @@ class LabelConflicts(Frozen):
     """Tickets whose label other tickets of the same question contradict, or all others make unlikely."""
 
 
+class Corrections(Frozen):
+    """What became of people's corrections."""
+
+    n_applied: int
+    n_stale: int
+    """The source has another value by now."""
+    n_unknown: int
+    """There is no such ticket."""
+    n_corrected: int
+    """Rows of which a field was set."""
+    n_dropped: int
+    """Rows that people dropped."""
+
+    @property
+    def sentence(self) -> str:
+        """The same in a sentence."""
+        said = (
+            f"{counted(self.n_applied, 'correction')} of people applied: {counted(self.n_corrected, 'row')} corrected, "
+            f"{self.n_dropped:,} dropped"
+        )
+        left = [f"{self.n_stale:,} did not, since the source has another value"] if self.n_stale else []
+        left += [f"{self.n_unknown:,} did not, since there is no such ticket"] if self.n_unknown else []
+        return "; ".join([said, *left])
+
+
 class PersonalData(Frozen):
     """What redaction replaced."""
 
@@ -284,6 +309,8 @@ class CardNumbers(Frozen):
     checks: tuple[CheckResult, ...] = ()
     """Results of the pipeline's `checks`."""
     label_conflicts: LabelConflicts | None
+    corrections: Corrections | None = None
+    """Null without `curate.corrections`."""
     replies: ReplyVariety | None = None
     encoded: LabelBalance | None = None
     """The labels of the train tickets that `train.max_examples` takes; null without labels."""

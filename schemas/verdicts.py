@@ -105,6 +105,8 @@ class EvidenceUse(Frozen):
     """Candidates that these items may judge; null for no limit."""
     confidence: float
     """One-sided confidence of each bound of this verdict, with its share of the error probability."""
+    n_corrected: int = 0
+    """Items that people have corrected (`curate.corrections`)."""
     n_seen: int = 0
     """Items whose text people had seen before."""
     edited: int = 0
@@ -124,9 +126,12 @@ class EvidenceUse(Frozen):
         if self.edited:
             looks = counted(self.look, "look", "looks") + f" ({self.edited} on these items by other rules)"
         seen = f"; people had seen {self.n_seen} of these items before" if self.n_seen else ""
+        corrected = ""
+        if self.n_corrected:
+            corrected = f"; {counted(self.n_corrected, 'held-out item was', 'held-out items were')} corrected"
         return (
             f"these items have judged {judged}{budget}; this candidate has had {looks} of at most {self.looks_max}; "
-            f"bounds are one-sided, at {100 * self.confidence:.6g} %{seen}"
+            f"bounds are one-sided, at {100 * self.confidence:.6g} %{seen}{corrected}"
         )
 
 

@@ -33,6 +33,7 @@ GROUPS = {
             "funnel": ("data", "Show what became of the rows, step by step."),
             "quarantine": ("data", "List faulty rows with place and reason, or query in SQL."),
             "suspects": ("data", "List labels that others make unlikely, by file and week."),
+            "review": ("reviewing", "Correct the tickets most worth a look, most useful first."),
             "export": ("data_exporting", "Write curated tickets for other programs, with a manifest."),
             "diff": ("data_diff", "Show which tickets two states do not share, and why."),
             "sample": ("data", "Show some curated tickets, the same for the same seed."),

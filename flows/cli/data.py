@@ -45,12 +45,12 @@ def funnel(
     config: Config = CONFIG,
 ) -> Result:
     """Show what became of the rows, step by step."""
-    with _curation(pipeline, config) as (database, failed):
+    with last_curation(pipeline, config) as (database, failed):
         rows = funnel_of(database)
         codes = reasons_of(database) if reasons else []
     shown = {"pipeline": pipeline, "funnel": rows, "card": None if failed else str(database.with_name("card.html"))}
     text = [TextTable(rows, FUNNEL_COLUMNS), *(["", TextTable(codes, REASON_COLUMNS)] if reasons else [])]
-    return Result({**shown, **_failure(failed), **({"reasons": codes} if reasons else {})}, text)
+    return Result({**shown, **failure_of(failed), **({"reasons": codes} if reasons else {})}, text)
 
 
 @command(
@@ -65,10 +65,10 @@ def quarantine(
     config: Config = CONFIG,
 ) -> Result:
     """List faulty rows with place and reason, or query in SQL."""
-    with _curation(pipeline, config) as (database, failed):
+    with last_curation(pipeline, config) as (database, failed):
         rows = quarantine_of(database, limit=limit) if sql is None else select_rows(database, sql, limit=limit)
     text = [TextTable(rows, QUARANTINE_COLUMNS if sql is None else None) if rows else "no row"]
-    return Result({"pipeline": pipeline, "rows": rows, **_failure(failed)}, text)
+    return Result({"pipeline": pipeline, "rows": rows, **failure_of(failed)}, text)
 
 
 @command(example="tunegate data suspects support-replies --source exports/week47.csv")
@@ -118,12 +118,12 @@ def sample(
     config: Config = CONFIG,
 ) -> Result:
     """Show some curated tickets, the same for the same seed."""
-    with _curation(pipeline, config) as (database, failed):
+    with last_curation(pipeline, config) as (database, failed):
         if failed is not None and not raw:
             rows = unfinished_sample(database, redactions=failed.redactions, where=where, n_rows=n, seed=seed)
         else:
             rows = sample_rows(database, table="raw_tickets" if raw else "curated", where=where, n_rows=n, seed=seed)
-    return Result({"pipeline": pipeline, "rows": rows, **_failure(failed)}, _sample_text(rows))
+    return Result({"pipeline": pipeline, "rows": rows, **failure_of(failed)}, _sample_text(rows))
 
 
 def _sample_text(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -134,7 +134,7 @@ def _sample_text(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 @contextmanager
-def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuration | None]]:
+def last_curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuration | None]]:
     """The database of the last curation: what it left, if it failed, else the published one.
 
     Raises:
@@ -149,6 +149,6 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
         yield (failed.database if failed else published_database(settings.home, pipeline)), failed
 
 
-def _failure(failed: FailedCuration | None) -> dict[str, object]:
+def failure_of(failed: FailedCuration | None) -> dict[str, object]:
     """The part of `--json` about a curation that failed; nothing for one that ended."""
     return {} if failed is None else {"failed": {"run": failed.run_id, "step": failed.step, "error": failed.error}}

@@ -178,6 +178,9 @@ def _fate_lines(found: Lineage) -> list[str]:
     for fate in found.fates:
         lines.append(f"read from {fate['source']}:{fate['source_line']}")
         lines.append(_ending(fate, found.steps))
+    for each in found.corrections:
+        what = {"set": f"set {each['field']}", "keep": f"kept it in spite of {each['rule']}", "drop": "dropped it"}
+        lines.append(f"correction: {each['by']} {what[each['do']]} on {each['at'][:10]}, {each['state']}")
     if found.merged_into_it:
         members = ", ".join(f"{row['ticket_id']} ({row['score']:.3f})" for row in found.merged_into_it[:10])
         more = len(found.merged_into_it) - 10

@@ -140,8 +140,9 @@ def _state(spec: DataPipeline, curated: Curated, run: Run, folder: Path) -> Tabl
 
 
 def _write_tables(files: _Commit, spec: DataPipeline, root: Path, past: Path) -> None:
-    """Put the named tables where the past declaration looks for them; those outside git as they are now."""
+    """Put named tables and corrections where the past declaration looks for them; those outside git as they are."""
     paths = {table.path for table in spec.tables.values()}
+    paths |= {spec.curate.corrections} if spec.curate.corrections else set()
     files.write(paths & files.names, past)
     for path in paths - files.names:
         place, now = (past / path).resolve(), (root / path).resolve()

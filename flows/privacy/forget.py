@@ -26,7 +26,7 @@ from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger
 from flows.privacy.index import digest_at, unread_copies
 from flows.privacy.keys import all_tombstones, hashes_of, keep_tombstone, load_forgotten, load_hashes, names_of
-from flows.privacy.named_rows import rows_in_tables
+from flows.privacy.named_rows import lines_of_corrections, rows_in_tables
 from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, feedback_databases, leftovers, with_tickets
 from flows.workspace.clock import now
 from flows.workspace.disk import make_private, named_disk_errors, private_folder, write_private
@@ -51,15 +51,15 @@ def plan_forgetting(settings: Settings, specs: Iterable[DataPipeline], customer:
     """Return what is held of the customer and what would be done with it; change nothing but the index.
 
     Args:
-        root: Folder of pipelines.yaml, for the files of `tables`.
+        root: Folder of pipelines.yaml, for the files of `tables` and `curate.corrections`.
     """
     specs = tuple(specs)
     owner, forgotten = hashes_of(customer, specs, load_hashes(settings))
     tracer = Tracer(settings, forgotten)
-    if feedback_databases(settings.home) or any(spec.tables for spec in specs):
+    if feedback_databases(settings.home) or any(spec.tables or spec.curate.corrections for spec in specs):
         forgotten = with_tickets(tracer, forgotten)
     held = tracer.holdings(owner, forgotten)
-    return held.model_copy(update={"held": (*held.held, *rows_in_tables(specs, root, forgotten))})
+    return held.model_copy(update={"held": (*held.held, *_outside(specs, root, forgotten))})
 
 
 def forget(
@@ -75,7 +75,7 @@ def forget(
     """Remove the customer and keep them out.
 
     Args:
-        root: Folder of pipelines.yaml, for the files of `tables`.
+        root: Folder of pipelines.yaml, for the files of `tables` and `curate.corrections`.
         unknown: Also keep out a customer of whom nothing is held.
 
     Raises:
@@ -99,7 +99,7 @@ def forget(
                 hint="use the source's id; `--unknown` keeps out a customer who has no tickets yet",
             )
         forgotten = with_tickets(tracer, forgotten)
-        outside, tickets = tuple(rows_in_tables(specs, root, forgotten)), forgotten.tickets
+        outside, tickets = _outside(specs, root, forgotten), forgotten.tickets
         tombstone = Tombstone(
             id=owner, key_id=hashes.key_id, owners=tuple(sorted(forgotten.owners)), tickets=tuple(sorted(tickets)),
             reason=reason, actor=actor, at=now(),
@@ -108,6 +108,11 @@ def forget(
         reach("forget.buried")
         kept = next(each for each in all_tombstones(settings) if each.id == owner)
         return remove_customer(settings, kept, hashes, outside=outside)
+
+
+def _outside(specs: tuple[DataPipeline, ...], root: Path, forgotten: Forgotten) -> tuple[Holding, ...]:
+    """What the user has to remove, besides sources."""
+    return (*rows_in_tables(specs, root, forgotten), *lines_of_corrections(specs, root, forgotten))
 
 
 def forget_again(settings: Settings, specs: Iterable[DataPipeline]) -> tuple[Certificate, ...]:

@@ -22,8 +22,9 @@ from flows.workspace.settings import Settings
 from schemas.chat_template import ChatTemplate, resolve_template
 from schemas.check import Declared, ReadableSections, sections_of
 from schemas.choice import LOSS, Changes, LadderSpec, TrainSection, base_models, base_of, changes_of
+from schemas.curation import CurateSpec
 from schemas.curation_steps import QualityStep
-from schemas.errors import SeveralErrors, TunegateError
+from schemas.errors import ConfigError, SeveralErrors, TunegateError
 from schemas.gates import GatesSpec
 from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.training import TrainSpec
@@ -33,8 +34,10 @@ from tasks.assess.llm_judge import check_labels
 from tasks.assess.user_metrics import entry_point_faults, sql_faults
 from tasks.corpus.build import corpus_faults
 from tasks.curate.contract_model import Contract, contract_faults
+from tasks.curate.corrections import CODE, corrections_file, read_corrections
 from tasks.curate.data_checks import check_faults
 from tasks.curate.named_tables import columns_of, sound_tables
+from tasks.curate.step import rules_of
 from tasks.extras import need_extra
 from tasks.model.base_model import different_tokenizers_error
 from tasks.model.model_uri import is_address
@@ -76,6 +79,7 @@ def declared_faults(spec: Declared, *, root: Path) -> Iterator[TunegateError]:
     if spec.tables is not None and not about_tables:  # else what is wrong with SQL that reads them is not known
         tables = columns_of(read)
         if spec.curate is not None:
+            yield from _correction_faults(spec.curate, root)
             yield from declaration_faults(spec.curate.steps, pipeline=spec.name, root=root, tables=tables)
         yield from check_faults(spec.checks or (), root, tables)
     if spec.train is not None:
@@ -95,6 +99,25 @@ def _models(spec: PipelineSpec | ReadableSections) -> Iterator[tuple[str, str]]:
     if table is not None:
         named = (("schema.model", table.model), ("schema.curated", table.curated))
         yield from ((where, model) for where, model in named if model is not None)
+
+
+def _correction_faults(curate: CurateSpec, root: Path) -> Iterator[TunegateError]:
+    """Yield what is wrong with the file of corrections: what its step would raise."""
+    if curate.corrections is None:
+        return
+    try:
+        found = read_corrections(corrections_file(curate.corrections, root))
+    except TunegateError as error:
+        yield error
+        return
+    rules = rules_of(curate.steps)
+    for each in found:
+        if each.rule is not None and each.rule not in rules:
+            allowed = ", ".join(rules) or "none: no step has one"
+            yield ConfigError(
+                f"ticket {each.ticket_id} is kept in spite of {each.rule!r}, which is no rule; rules: {allowed}",
+                code=CODE, where=curate.corrections, hint="take the line out, or name the rule as the step does now",
+            )  # fmt: skip
 
 
 def _gate_faults(name: str, gates: GatesSpec, root: Path) -> Iterator[TunegateError]:

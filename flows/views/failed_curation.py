@@ -54,7 +54,7 @@ def failed_curation(settings: Settings, pipeline: str, folder: Path, *, root: Pa
     except TunegateError:
         spec = None
     name, last = steps[-1]
-    if failed.step == "validate" and name == "extract" and isinstance(last, TicketTable):
+    if failed.step == "validate" and name in ("extract", "corrections") and isinstance(last, TicketTable):
         steps.append(("validate", _refused(last, spec.table if spec else TableSpec(), folder, root)))
     mine = tuple(step for step in (spec.curate.steps if spec else ()) if isinstance(step, RedactStep))
     done = sum(name.rpartition("_")[0] == "redact" or name == "redact" for name, _ in steps)

@@ -233,7 +233,7 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
 
 
 def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
-    """Say what no training can change: cut answers, replies from a list, personal data in labels."""
+    """Say what no training can change: cut answers, replies from a list, corrections, personal data in labels."""
     if (evaluate := recorded.row.config.get("evaluate")) is not None:
         limit = int(evaluate["max_new_tokens"])
         scores = recorded.scores("tuned")
@@ -248,6 +248,8 @@ def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
     numbers = recorded.card_numbers()
     if numbers is not None and numbers.replies is not None and numbers.replies.warning:
         yield numbers.replies.warning
+    if numbers is not None and numbers.corrections is not None:
+        yield numbers.corrections.sentence
     for labels in numbers.personal_labels if numbers is not None else ():
         yield from labels.sentences
 

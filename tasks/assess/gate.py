@@ -53,6 +53,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from pydantic import Field
 
 import tasks.assess.checks  # noqa: F401  registers them
 from schemas.artifacts import ArtifactGroup, CheckEvidence, EvalSet, GateDecision, InterimAnswers, LabelSources, Scores
@@ -110,6 +111,8 @@ class GateContext(Spec):
     past: PastFacts = PastFacts()
     rater_pairs: tuple[int, int] = (0, 0)
     """Pairs of people's labels of one answer, and those that differ."""
+    n_corrected: int = Field(default=0, ge=0)
+    """Items that people have corrected."""
 
 
 NO_CONTEXT = GateContext()
@@ -175,6 +178,7 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
         verdict=context.used_budget.verdicts + 1,
         budget=None if gates.reuse is None else gates.reuse.budget,
         confidence=1 - levels.met,
+        n_corrected=context.n_corrected,
         n_seen=context.used_budget.n_seen,
         edited=context.used_budget.edited,
         is_spent=is_spent(gates, context.used_budget),

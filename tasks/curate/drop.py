@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from schemas.artifacts import RowCounts, TicketTable
 from tasks.curate.rows import TicketWriter, write_removed, write_tickets
+
+Kept = Mapping[str, pa.Array]
+"""Rule -> ids of the tickets that people keep in spite of it."""
+NO_KEPT: Kept = MappingProxyType({})
 
 
 class Judged(NamedTuple):
@@ -36,6 +42,7 @@ def drop_rows(
     notes: Mapping[str, int],
     possible: Sequence[str],
     outcome: Literal["dropped", "quarantined"] = "dropped",
+    kept: Kept = NO_KEPT,
 ) -> TicketTable:
     """Write `tickets.parquet` and `removed.parquet` and count.
 
@@ -44,11 +51,15 @@ def drop_rows(
         notes: Further counts; read when the last row is written.
         possible: All codes, in order: each gets a note `dropped_<code>`, even if it is 0.
         outcome: Quarantined rows are faulty or suspect, dropped ones only unwanted.
+        kept: Tickets that stay, whatever the code of theirs that is named here.
     """
     removed = []
     with TicketWriter(out) as writer:
         for batch in judged:
             drops = pc.is_valid(batch.codes)
+            for code, ids in kept.items():
+                stays = pc.and_(pc.equal(batch.codes, code), keeps(batch.table["ticket_id"], ids))
+                drops = pc.and_(drops, pc.invert(pc.fill_null(stays, False)))
             removed.append(_removed(batch, drops, outcome))
             writer.add(batch.table.filter(pc.invert(drops)))
     return _finish(writer.n_rows, pa.concat_tables(removed), out=out, notes=notes, possible=possible)
@@ -107,11 +118,36 @@ class Rule(NamedTuple):
         return pc.binary_join_element_wise(pa.scalar(self.before), numbers.cast(pa.string()), pa.scalar(self.after), "")
 
 
-def first_rule(rules: Mapping[str, Rule], n_rows: int) -> tuple[pa.Array, pa.Array]:
-    """Return code and reason per row of the first rule that drops it; null where none does."""
-    codes = reasons = pa.nulls(n_rows, pa.string())
+def first_rule(rules: Mapping[str, Rule], ids: pa.Array, kept: Kept = NO_KEPT) -> tuple[pa.Array, pa.Array]:
+    """Return code and reason per row of the first rule that drops it; null where none does.
+
+    Args:
+        rules: By code, in order.
+        ids: ticket_id of each row.
+        kept: Tickets that a rule does not drop; the rules after it still may.
+    """
+    codes = reasons = pa.nulls(len(ids), pa.string())
     for code, rule in rules.items():
-        first = pc.and_(pc.fill_null(rule.takes, False), pc.is_null(codes))
+        takes = pc.fill_null(rule.takes, False)
+        if code in kept:
+            takes = pc.and_(takes, pc.invert(keeps(ids, kept[code])))
+        first = pc.and_(takes, pc.is_null(codes))
         codes = pc.if_else(first, pa.scalar(code), codes)
         reasons = pc.replace_with_mask(reasons, first, rule.reasons(first))
     return codes, reasons
+
+
+def kept_by_people(corrections: TicketTable | None) -> Kept:
+    """Return what the step `corrections` found that people keep; empty without it."""
+    if corrections is None:
+        return NO_KEPT
+    table = pq.read_table(corrections.root / "kept.parquet")
+    return {
+        rule: table.filter(pc.equal(table["rule"], rule))["ticket_id"].combine_chunks()
+        for rule in pc.unique(table["rule"]).to_pylist()
+    }
+
+
+def keeps(ids: Any, kept: pa.Array) -> Any:
+    """True for the tickets among `kept`."""
+    return pc.is_in(ids, value_set=kept, skip_nulls=True)

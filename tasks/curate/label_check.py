@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LabelCheckStep
-from tasks.curate.drop import Judged, drop_rows
+from tasks.curate.drop import Judged, Kept, drop_rows, keeps, kept_by_people
 from tasks.curate.label_conflicts import find_conflicts
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.rows import read_batches_with
@@ -25,11 +25,17 @@ if TYPE_CHECKING:
 
 @curation_step(
     LabelCheckStep,
+    rules=lambda step: ("label_suspect",) if step.mode == "confidence" else ("label_conflict",),
     libraries=lambda step: ("scipy", "scikit-learn") if step.mode == "confidence" else ("scipy",),
 )
 @as_step("label_check", libraries=("duckdb", "pyarrow", "numba", "numpy"))
 def check_labels(
-    out: Path, *, tickets: TicketTable, step: LabelCheckStep, limit: FaultLimit | None = None
+    out: Path,
+    *,
+    tickets: TicketTable,
+    step: LabelCheckStep,
+    kept: TicketTable | None = None,
+    limit: FaultLimit | None = None,
 ) -> TicketTable:
     """Fill `label_conflict`, list what was found, and drop what `action` says.
 
@@ -42,28 +48,43 @@ def check_labels(
     Tickets are dropped as `label_conflict`. All contradicting tickets are listed in `conflicts.parquet`.
     Notes: `conflicting_families`, `conflicting_tickets`, and `dropped_label_conflict` unless `action` is `flag`.
 
+    Tickets that people keep in spite of the rule stay, with a `label_conflict` of 0.
+
     Raises:
         DataError: TG0250, too many nearly repeated questions to compare; TG0220, more rows raise than `limit` allows.
     """
     return keep_sound_rows(
-        lambda rows, folder: _check_labels(rows, step, folder), tickets, step="label_check", out=out, limit=limit
+        lambda rows, folder: _check_labels(rows, step, folder, kept_by_people(kept)),
+        tickets,
+        step="label_check",
+        out=out,
+        limit=limit,
     )
 
 
-def _check_labels(tickets: TicketTable, step: LabelCheckStep, out: Path) -> TicketTable:
+def _check_labels(tickets: TicketTable, step: LabelCheckStep, out: Path, kept: Kept) -> TicketTable:
     from tasks.curate.label_suspects import find_suspects
 
     find = find_suspects if step.mode == "confidence" else find_conflicts
     found = find(tickets.tickets, step, out)
     return drop_rows(
-        (_judge(batch, rows) for batch, rows in read_batches_with(tickets.tickets, found.tickets)),
+        (
+            _judge(batch, rows, kept.get(found.code))
+            for batch, rows in read_batches_with(tickets.tickets, found.tickets)
+        ),
         out=out,
         notes=found.notes,
         possible=() if step.action == "flag" else (found.code,),
+        kept=kept,
     )
 
 
-def _judge(batch: pa.Table, found: pa.Table) -> Judged:
-    place = batch.schema.get_field_index("label_conflict")
-    batch = batch.set_column(place, batch.schema.field(place), found["label_conflict"])
+def _judge(batch: pa.Table, found: pa.Table, kept: pa.Array | None) -> Judged:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    place, conflicts = batch.schema.get_field_index("label_conflict"), found["label_conflict"]
+    if kept is not None:  # people say that the label is right
+        conflicts = pc.if_else(keeps(batch["ticket_id"], kept), pa.scalar(0, pa.int64()), conflicts)
+    batch = batch.set_column(place, batch.schema.field(place), conflicts)
     return Judged(batch, found["code"], found["reason"], cluster_ids=found["cluster_id"])

@@ -30,7 +30,7 @@ Curated = tuple[str, TicketTable | Splits]
 PARQUET = ("duplicates", "funnel", "removed", "splits")
 """Tables written as Parquet as well; the ticket tables are Parquet already, in the results of their steps."""
 
-_WRITTEN_BY_STEPS = ("conflicts", "label_suspects", "semantic_pairs", "triggers", "redactions")
+_WRITTEN_BY_STEPS = ("conflicts", "corrections", "label_suspects", "semantic_pairs", "triggers", "redactions")
 """Tables that steps write next to their tickets, if they are configured to."""
 SNAPSHOT = "snapshot.json"
 """In each folder of a snapshot: `snapshot_id`, `made_at`, `run_id` and `config_digest`."""

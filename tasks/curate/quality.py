@@ -21,7 +21,7 @@ from schemas.curation_steps import QualityStep
 from schemas.errors import DataError
 from schemas.tables import SCORES_OF
 from tasks.compute.threads import in_slices
-from tasks.curate.drop import Judged, Rule, drop_rows, first_rule
+from tasks.curate.drop import Judged, Kept, Rule, drop_rows, first_rule, kept_by_people
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.rows import count_rows, read_batches_with, read_columns
 from tasks.curate.step import curation_step
@@ -56,7 +56,7 @@ _STUB = re.compile(" ".join(_NOTES.split()).replace(" | ", "|").replace("REF", _
 _BETWEEN = re.compile(r"[\W_]+")
 
 
-@curation_step(QualityStep)
+@curation_step(QualityStep, rules=lambda step: tuple(_limits(step)))
 @as_step("quality", libraries=("duckdb", "pyarrow", "numba", "numpy"))
 def score_quality(
     out: Path,
@@ -64,6 +64,7 @@ def score_quality(
     tickets: TicketTable,
     step: QualityStep,
     perplexities: Perplexities | None = None,
+    kept: TicketTable | None = None,
     limit: FaultLimit | None = None,
 ) -> TicketTable:
     """Fill the score columns of every row, then drop a row by the first threshold that it exceeds.
@@ -89,7 +90,7 @@ def score_quality(
     if step.perplexity and perplexities is None:
         raise ValueError("quality.perplexity is set, but no perplexities are given")
     return keep_sound_rows(
-        lambda rows, folder: _score_quality(rows, step, folder, perplexities),
+        lambda rows, folder: _score_quality(rows, step, folder, perplexities, kept_by_people(kept)),
         tickets,
         step="quality",
         out=out,
@@ -99,19 +100,19 @@ def score_quality(
 
 
 def _score_quality(
-    tickets: TicketTable, step: QualityStep, out: Path, perplexities: Perplexities | None
+    tickets: TicketTable, step: QualityStep, out: Path, perplexities: Perplexities | None, kept: Kept
 ) -> TicketTable:
     given = _perplexities(tickets.tickets, perplexities if step.perplexity else None)
-    judged = (_judge(batch, step, known) for batch, known in read_batches_with(tickets.tickets, given))
+    judged = (_judge(batch, step, known, kept) for batch, known in read_batches_with(tickets.tickets, given))
     return drop_rows(judged, out=out, notes={}, possible=tuple(_limits(step)))
 
 
-def _judge(table: pa.Table, step: QualityStep, perplexities: pa.ChunkedArray) -> Judged:
+def _judge(table: pa.Table, step: QualityStep, perplexities: pa.ChunkedArray, kept: Kept) -> Judged:
     scores = measure(table) | {"perplexity": perplexities.combine_chunks()}
     for name in SCORES_OF["quality"]:
         place = table.schema.get_field_index(name)
         table = table.set_column(place, table.schema.field(place), scores[name])
-    return Judged(table, *first_rule(_rules(step, scores), table.num_rows))
+    return Judged(table, *first_rule(_rules(step, scores), table["ticket_id"].combine_chunks(), kept))
 
 
 def measure(table: pa.Table) -> dict[str, pa.Array]:

@@ -19,7 +19,7 @@ from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError
 from schemas.named_tables import NamedTables
 from schemas.tables import Relations
-from tasks.curate.drop import Judged, drop_rows
+from tasks.curate.drop import Judged, Kept, drop_rows, kept_by_people
 from tasks.curate.named_tables import Read, columns_of, read_tables, register_tables
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.rows import read_batches, read_batches_with
@@ -42,6 +42,7 @@ FAILS = "TG0124"
     joined="rules",
     check=lambda step, _root, where, tables: _check_rule(step, where, tables),
     sql=lambda step, _root: step.keep,
+    rules=lambda step: (step.name,),
     advise=lambda step, _root: _advise_on_rule(step),
 )
 @as_step("rules", libraries=("duckdb", "pyarrow", "sqlglot"), context=("root",))
@@ -52,6 +53,7 @@ def apply_rules(
     rules: tuple[RuleStep, ...],
     tables: NamedTables = (),
     root: Path = Path(),
+    kept: TicketTable | None = None,
     limit: FaultLimit | None = None,
 ) -> TicketTable:
     """Keep the rows for which every rule is TRUE; the first rule that is FALSE or NULL drops the row.
@@ -63,28 +65,30 @@ def apply_rules(
     Args:
         tables: Named tables that subqueries of the rules may read.
         root: Folder of pipelines.yaml, for their files.
+        kept: Result of the step `corrections`, for the tickets that a rule does not drop.
 
     Raises:
         ConfigError: a rule does not parse, names an unknown column, is not a condition, or fails on every row.
         DataError: TG0220, rules fail on more rows than `limit` allows.
         SecurityError: a rule reaches beyond its row, or TG0837, takes too long or too much memory.
     """
+    people = kept_by_people(kept)
     return keep_sound_rows(
-        lambda rows, folder: _apply_rules(rows, rules, folder, tables, root),
+        lambda rows, folder: _apply_rules(rows, rules, folder, tables, root, people),
         tickets,
         step="rules",
         out=out,
         codes=(FAILS,),
         limit=limit,
-        search=lambda rows: _faulty_rows(rows.tickets, rules, tables, root),
+        search=lambda rows: _faulty_rows(rows.tickets, rules, tables, root, people),
     )
 
 
 def _apply_rules(
-    tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path, tables: NamedTables, root: Path
+    tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path, tables: NamedTables, root: Path, kept: Kept
 ) -> TicketTable:
     named = read_tables(tables, root)
-    predicates = _checked(rules, named)
+    predicates = _checked(rules, named, kept)
     for rule in rules:
         for sentence in _advise_on_rule(rule):
             log.warning("curate.rule.%s: %s", rule.name, sentence)
@@ -102,17 +106,21 @@ def _apply_rules(
     return drop_rows(judged, out=out, notes={}, possible=names.to_pylist())
 
 
-def _checked(rules: Sequence[RuleStep], named: Read) -> list[str]:
-    columns = columns_of(named)
-    return [check_predicate(rule.keep, where=f"curate.rule.{rule.name}", tables=columns) for rule in rules]
+def _checked(rules: Sequence[RuleStep], named: Read, kept: Kept) -> list[str]:
+    columns, found = columns_of(named), []
+    for rule in rules:
+        predicate = check_predicate(rule.keep, where=f"curate.rule.{rule.name}", tables=columns)
+        ids = ", ".join(map(quote_text, kept[rule.name].to_pylist())) if rule.name in kept else ""
+        found.append(f"({predicate}) IS TRUE OR ticket_id IN ({ids})" if ids else predicate)
+    return found
 
 
 def _faulty_rows(
-    path: Path, rules: Sequence[RuleStep], tables: NamedTables, root: Path
+    path: Path, rules: Sequence[RuleStep], tables: NamedTables, root: Path, kept: Kept
 ) -> Iterator[tuple[int, Exception]]:
     """Yield the rows on which a rule fails, with the error."""
     named = read_tables(tables, root)
-    predicates = _checked(rules, named)
+    predicates = _checked(rules, named, kept)
     start = 0
     with connect(threads=1) as connection:
         register_tables(connection, named)

@@ -36,7 +36,8 @@ class StepKind:
     """How a kind of step is run. Its function takes, of these, what it has parameters for:
 
     `tickets`, `step`, `root` (the folder of pipelines.yaml), `spread` (who else does parts of the work), `tables` (the
-    named tables that occur in its SQL) and `perplexities` (of the base model; None unless the step declares
+    named tables that occur in its SQL), `kept` (corrections, if they keep a ticket in spite of one of its rules) and
+    `perplexities` (of the base model; None unless the step declares
     `perplexity: true`).
     """
 
@@ -54,6 +55,9 @@ class StepKind:
     last has the columns of the named tables that the step reads."""
     sql: Callable[[Any, Path], str]
     """SQL of the user's, in which named tables may occur; empty without."""
+    rules: Callable[[Any], tuple[str, ...]]
+    """Codes under which it removes a row and may not where a correction keeps the ticket; its function then takes
+    `kept`, the result of the step `corrections`."""
     advise: Callable[[Any, Path], Iterable[str]]
     """Sentences about valid settings that probably do not do what the user wants."""
 
@@ -89,13 +93,14 @@ def curation_step(
     libraries: Callable[[S], tuple[str, ...]] = lambda _step: (),
     check: Callable[[S, Path, str, Relations], object] = lambda _step, _root, _where, _tables: None,
     sql: Callable[[S, Path], str] = lambda _step, _root: "",
+    rules: Callable[[S], tuple[str, ...]] = lambda _step: (),
     advise: Callable[[S, Path], Iterable[str]] = lambda _step, _root: (),
 ) -> Callable[[Callable[P, TicketTable]], Callable[P, TicketTable]]:
     """Register the function for these settings; the options are the fields of `StepKind`."""
 
     def register(run: Callable[P, TicketTable]) -> Callable[P, TicketTable]:
         CURATION_STEPS.add(spec)
-        _KINDS[spec] = StepKind(run, joined, arguments, reads, libraries, check, sql, advise)
+        _KINDS[spec] = StepKind(run, joined, arguments, reads, libraries, check, sql, rules, advise)
         return run
 
     return register
@@ -108,6 +113,11 @@ def kind_of(step: CurationStepSpec) -> StepKind:
         LookupError: No function is registered for its kind: its file is not in `tasks/curate/steps.py`.
     """
     return _KINDS[type(step)]
+
+
+def rules_of(declared: Iterable[CurationStepSpec]) -> tuple[str, ...]:
+    """Return the rules in spite of which a ticket can be kept, in the order of the steps."""
+    return tuple(dict.fromkeys(rule for step in declared for rule in kind_of(step).rules(step)))
 
 
 def remove_step(uses: str) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import TriggerScanStep
-from tasks.curate.drop import Judged, drop_rows
+from tasks.curate.drop import Judged, Kept, drop_rows, kept_by_people
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.rows import read_batches_with
 from tasks.curate.similarity.words import QUESTION, normal_form, word_runs, words_of
@@ -44,10 +44,15 @@ _MARKED = (
 )
 
 
-@curation_step(TriggerScanStep)
+@curation_step(TriggerScanStep, rules=lambda _step: (CODE,))
 @as_step("trigger_scan", libraries=("duckdb", "pyarrow", "scipy"))
 def scan_triggers(
-    out: Path, *, tickets: TicketTable, step: TriggerScanStep, limit: FaultLimit | None = None
+    out: Path,
+    *,
+    tickets: TicketTable,
+    step: TriggerScanStep,
+    kept: TicketTable | None = None,
+    limit: FaultLimit | None = None,
 ) -> TicketTable:
     """Write `triggers.parquet`, and quarantine its tickets as `planted_trigger` unless `action` is `flag`.
 
@@ -67,11 +72,15 @@ def scan_triggers(
         DataError: TG0220, more rows raise than `limit` allows.
     """
     return keep_sound_rows(
-        lambda rows, folder: _scan_triggers(rows, step, folder), tickets, step="trigger_scan", out=out, limit=limit
+        lambda rows, folder: _scan_triggers(rows, step, folder, kept_by_people(kept)),
+        tickets,
+        step="trigger_scan",
+        out=out,
+        limit=limit,
     )
 
 
-def _scan_triggers(tickets: TicketTable, step: TriggerScanStep, out: Path) -> TicketTable:
+def _scan_triggers(tickets: TicketTable, step: TriggerScanStep, out: Path, kept: Kept) -> TicketTable:
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))}, file_row_number = true)"
         connection.execute(f"CREATE TEMP VIEW tickets AS SELECT *, coalesce(customer_id, '') AS who FROM {source}")
@@ -97,6 +106,7 @@ def _scan_triggers(tickets: TicketTable, step: TriggerScanStep, out: Path) -> Ti
             "trigger_tickets": pc.count_distinct(found["ticket_id"]).as_py(),
         },
         possible=() if step.action == "flag" else (CODE,),
+        kept=kept,
     )
 
 

@@ -69,7 +69,14 @@ _BREAK = re.compile(r"\r\n?")
 
 
 @as_step("validate", libraries=("duckdb", "pyarrow", "pandera", "pandas"), context=("root",))
-def validate_tickets(out: Path, *, tickets: TicketTable, table: TableSpec, root: Path | None = None) -> TicketTable:
+def validate_tickets(
+    out: Path,
+    *,
+    tickets: TicketTable,
+    table: TableSpec,
+    root: Path | None = None,
+    read: TicketTable | None = None,
+) -> TicketTable:
     """Quarantine invalid tickets, keep one of those that share an id, and enforce the limits.
 
     Text is normalised first (`clean_text`), and blank text becomes null. A row is quarantined for its first fault in
@@ -86,14 +93,17 @@ def validate_tickets(out: Path, *, tickets: TicketTable, table: TableSpec, root:
     when the quarantined fraction of the rows read is over `warn_above`.
 
     Args:
+        tickets: The tickets.
+        table: What a valid ticket is.
         root: Folder of pipelines.yaml, for `schema.model`; without it the tickets are not compared with that.
+        read: What was read from the source, if a step came in between.
 
     Raises:
         ConfigError: TG0128, `schema.model` cannot be used.
         DataError: TG0220, the quarantined fraction is over `fail_above`; TG0221, no ticket is left; TG0222, TG0259 as
             `find_violations`.
     """
-    return _keep_valid(tickets, table, out, root)
+    return _keep_valid(tickets, table, out, root, earlier=() if read is None else (read,))
 
 
 def list_invalid(tickets: TicketTable, table: TableSpec, out: Path, *, root: Path | None = None) -> TicketTable:
@@ -102,17 +112,23 @@ def list_invalid(tickets: TicketTable, table: TableSpec, out: Path, *, root: Pat
 
 
 def _keep_valid(
-    tickets: TicketTable, table: TableSpec, out: Path, root: Path | None, *, has_limits: bool = True
+    tickets: TicketTable,
+    table: TableSpec,
+    out: Path,
+    root: Path | None,
+    *,
+    earlier: tuple[TicketTable, ...] = (),
+    has_limits: bool = True,
 ) -> TicketTable:
     declared = table.model if root is not None else None
     contract = None if declared is None or root is None else Contract(declared, "schema.model", root)
     return keep_sound_rows(
-        lambda rows, folder: _validate(rows, table, contract, folder, has_limits=has_limits),
+        lambda rows, folder: _validate(rows, table, contract, folder, earlier, has_limits=has_limits),
         tickets,
         step="validate",
         out=out,
         codes=(RAISED,),
-        limit=FaultLimit(table.fail_above, (tickets,)) if has_limits else None,
+        limit=FaultLimit(table.fail_above, (*earlier, tickets)) if has_limits else None,
         search=None if contract is None else lambda rows: raising_rows(rows.tickets, contract),
     )
 
@@ -123,8 +139,15 @@ def invalid_rows(tickets: pa.Table, table: TableSpec) -> dict[int, RowFault]:
 
 
 def _validate(
-    tickets: TicketTable, table: TableSpec, contract: Contract | None, out: Path, *, has_limits: bool
+    tickets: TicketTable,
+    table: TableSpec,
+    contract: Contract | None,
+    out: Path,
+    earlier: tuple[TicketTable, ...],
+    *,
+    has_limits: bool,
 ) -> TicketTable:
+    stages = (*earlier, tickets)
     broken = {} if contract is None else broken_rows(tickets.tickets, contract)
     notes: Counter[str] = Counter()
     removed: list[Row] = []
@@ -146,11 +169,11 @@ def _validate(
         n_merged=outcomes["merged"],
     )
     notes.update(row["code"] for row in removed)
-    n_quarantined = tickets.rows.n_quarantined + rows.n_quarantined
-    if n_quarantined > table.warn_above * tickets.rows.n_in:
+    n_quarantined = sum(stage.rows.n_quarantined for stage in stages) + rows.n_quarantined
+    if n_quarantined > table.warn_above * stages[0].rows.n_in:
         notes["warn_quarantined"] = 1
     if has_limits:
-        _check_limits(tickets, removed, rows.n_out, table)
+        _check_limits(stages, removed, rows.n_out, table)
     return TicketTable(root=out, rows=rows, notes={name: count for name, count in sorted(notes.items()) if count})
 
 
@@ -174,7 +197,7 @@ def _clean_ids_are_in_order(path: Path) -> bool:
     """Return whether the normalised ticket_ids are ascending; nulls do not count, because their rows are removed."""
     last = pa.array([], pa.string())
     for batch in read_batches(path, ("ticket_id",)):
-        clean, _ = _clean(batch.column("ticket_id").combine_chunks(), messages=False)
+        clean, _ = clean_texts(batch.column("ticket_id").combine_chunks(), messages=False)
         ids = pa.concat_arrays([last, clean.drop_null()])
         if pc.any(pc.greater(ids[:-1], ids[1:])).as_py():
             return False
@@ -198,7 +221,7 @@ def _valid(
 def _normalised(chunk: pa.Table, notes: Counter[str]) -> pa.Table:
     for name in _TEXTS:
         column = chunk.column(name).combine_chunks()
-        clean, n_changed = _clean(column, messages=name == "messages")
+        clean, n_changed = clean_texts(column, messages=name == "messages")
         if n_changed:
             notes["normalised_texts"] += n_changed
             # Null is allowed until the model has validated: a ticket_id of only NULs is null now.
@@ -207,7 +230,7 @@ def _normalised(chunk: pa.Table, notes: Counter[str]) -> pa.Table:
     return chunk
 
 
-def _clean(column: pa.Array, *, messages: bool) -> tuple[pa.Array, int]:
+def clean_texts(column: pa.Array, *, messages: bool) -> tuple[pa.Array, int]:
     """Return the column with normalised texts and blank ones null, and how many texts changed.
 
     Only texts that match a pattern are normalised one by one: most need no change.
@@ -300,14 +323,15 @@ def _n_updated_before_created(table: pa.Table) -> int:
     return int(pc.sum(earlier).as_py() or 0)
 
 
-def _check_limits(tickets: TicketTable, removed: list[Row], n_left: int, table: TableSpec) -> None:
+def _check_limits(stages: tuple[TicketTable, ...], removed: list[Row], n_left: int, table: TableSpec) -> None:
     """Raise if too many rows were quarantined since reading began, or none is left."""
-    FaultLimit(table.fail_above, (tickets,)).check(more=removed)
+    FaultLimit(table.fail_above, stages).check(more=removed)
     if not n_left:
         raise DataError(
-            f"no valid ticket is left of {tickets.rows.n_in:,} rows read: {top_codes([tickets.removed], removed)}",
+            f"no valid ticket is left of {stages[0].rows.n_in:,} rows read: "
+            f"{top_codes([stage.removed for stage in stages], removed)}",
             code="TG0221",
-            where=str(tickets.removed),
+            where=str(stages[0].removed),
             hint="see the first of these rows in the source",
         )
 

@@ -46,6 +46,7 @@ class Lineage:
         fates: One per row of the source with the id (see view `fate`).
         steps: The steps in order; the row passed those before the one that removed it.
         merged_into_it: Tickets that were merged into this one.
+        corrections: What people decided about it (table `corrections`).
     """
 
     ticket_id: str
@@ -53,21 +54,22 @@ class Lineage:
     fates: tuple[Row, ...]
     steps: tuple[str, ...]
     merged_into_it: tuple[Row, ...]
+    corrections: tuple[Row, ...]
 
 
 def snapshot_of(database: Path) -> str:
     """Return the id of the state that the database shows."""
-    return str(_rows(database, "SELECT snapshot_id FROM snapshot")[0]["snapshot_id"])
+    return str(query_rows(database, "SELECT snapshot_id FROM snapshot")[0]["snapshot_id"])
 
 
 def funnel_of(database: Path) -> list[Row]:
     """Return one row per step, in order."""
-    return _rows(database, "SELECT * EXCLUDE (position) FROM funnel ORDER BY position")
+    return query_rows(database, "SELECT * EXCLUDE (position) FROM funnel ORDER BY position")
 
 
 def reasons_of(database: Path) -> list[Row]:
     """Return how many rows each code removed, by step."""
-    return _rows(
+    return query_rows(
         database,
         "SELECT step, outcome, code, any_value(reason) AS example, count(*) AS n_rows FROM removed "
         "JOIN funnel USING (step) GROUP BY position, step, outcome, code ORDER BY position, n_rows DESC, code",
@@ -85,7 +87,7 @@ def removed_examples(database: Path, *, redact: RedactStep, n_rows: int) -> list
         n_rows: Number of examples per step and code.
     """
     redactions = (redact, RedactStep(uses="redact"))
-    return [_example(row, redactions) for row in _rows(database, _EXAMPLES.format(n_rows=int(n_rows)))]
+    return [_example(row, redactions) for row in query_rows(database, _EXAMPLES.format(n_rows=int(n_rows)))]
 
 
 def _example(row: Row, redactions: Iterable[RedactStep]) -> RemovedExample:
@@ -103,7 +105,7 @@ def _example(row: Row, redactions: Iterable[RedactStep]) -> RemovedExample:
 
 def quarantine_of(database: Path, *, limit: int) -> list[Row]:
     """Return the first quarantined rows, by place in the source."""
-    return _rows(
+    return query_rows(
         database,
         "SELECT step, code, source, source_line, byte_offset, field, check_name, value, reason, ticket_id "
         f"FROM quarantine ORDER BY source, source_line LIMIT {int(limit)}",
@@ -144,7 +146,7 @@ def unfinished_sample(
     Raises:
         ConfigError, SecurityError: as `sample_rows`.
     """
-    n_curated = _rows(database, "SELECT count(*) AS n FROM curated")[0]["n"]
+    n_curated = query_rows(database, "SELECT count(*) AS n FROM curated")[0]["n"]
     table: SampleTable = "curated" if n_curated else "raw_tickets"
     rows = sample_rows(database, table=table, where=where, n_rows=n_rows, seed=seed)
     for redact in redactions:
@@ -222,8 +224,13 @@ def lineage_of(database: Path, ticket_id: str) -> Lineage | None:
             id=ticket_id,
         )
         steps = query("SELECT step FROM funnel ORDER BY position")
+        corrections = query(
+            "SELECT * FROM corrections WHERE ticket_id = $id OR ticket_id IN (SELECT c.ticket_id FROM curated c "
+            "JOIN fate f USING (source, source_line) WHERE f.ticket_id = $id) ORDER BY \"at\", \"do\", field, rule",
+            id=ticket_id,
+        )  # fmt: skip
         snapshot = query("SELECT snapshot_id FROM snapshot")[0]["snapshot_id"]
-    return Lineage(ticket_id, str(snapshot), fates, tuple(str(row["step"]) for row in steps), merged)
+    return Lineage(ticket_id, str(snapshot), fates, tuple(str(row["step"]) for row in steps), merged, corrections)
 
 
 def customer_fates(database: Path, names: Sequence[str]) -> tuple[Row, ...]:
@@ -231,7 +238,7 @@ def customer_fates(database: Path, names: Sequence[str]) -> tuple[Row, ...]:
     mine = "SELECT source, source_line FROM {} WHERE list_contains($names::VARCHAR[], customer_id)"
     places = " UNION ".join(mine.format(table) for table in ("raw_tickets", "curated"))
     sql = f"SELECT * FROM fate WHERE (source, source_line) IN ({places}) ORDER BY source, source_line"
-    return tuple(_rows(database, sql, names=list(names)))
+    return tuple(query_rows(database, sql, names=list(names)))
 
 
 def _in_bounds(
@@ -246,7 +253,12 @@ def _in_bounds(
     return in_bounds(connection, answer, where=where, timeout_s=QUESTION_TIMEOUT_S, memory=QUESTION_MEMORY)
 
 
-def _rows(database: Path, sql: str, **values: object) -> list[Row]:
+def query_rows(database: Path, sql: str, **values: object) -> list[Row]:
+    """Return the rows of a query of ours.
+
+    Raises:
+        StorageError: TG0519, it is no DuckDB file of a version that is read.
+    """
     with _opened(database) as connection:
         rows: list[Row] = connection.sql(sql, params=values).to_arrow_table().to_pylist()
     return rows

@@ -120,6 +120,18 @@ TABLES: dict[str, Table] = {
             Column("suggested_confidence", "DOUBLE", False, "none", "Probability of the likeliest value, 0-1"),
         ),
     ),
+    "corrections": Table(
+        "People's corrections (`curate.corrections`), and what became of each",
+        (
+            Column("ticket_id", "VARCHAR", False, "pseudonym", "The ticket, as in curated"),
+            Column("do", "VARCHAR", False, "none", "set a field, drop the ticket, or keep it in spite of a rule"),
+            Column("field", "VARCHAR", True, "none", "Corrected column"),
+            Column("rule", "VARCHAR", True, "none", "Rule in spite of which the ticket is kept"),
+            Column("state", "VARCHAR", False, "none", "applied, stale (the source has another value) or unknown"),
+            Column("by", "VARCHAR", False, "none", "Who decided"),
+            Column("at", "VARCHAR", False, "none", "When, UTC, ISO 8601"),
+        ),
+    ),
     "semantic_pairs": Table(
         "Tickets with similar meaning, from `dedup.semantic`; none was removed for it",
         (

@@ -38,6 +38,7 @@ _WITHOUT = {
     "AND family_id NOT IN (FROM tickets)",
     "redactions": "SELECT * FROM old.redactions WHERE ticket_id NOT IN (FROM tickets)",
     "label_suspects": "SELECT * FROM old.label_suspects WHERE ticket_id NOT IN (FROM tickets)",
+    "corrections": "SELECT * FROM old.corrections WHERE ticket_id NOT IN (FROM tickets)",
     "semantic_pairs": "SELECT * FROM old.semantic_pairs WHERE ticket_id NOT IN (FROM tickets) "
     "AND other_id NOT IN (FROM tickets)",
     "triggers": "SELECT * FROM old.triggers WHERE ticket_id NOT IN (FROM tickets) AND trigger_id NOT IN (FROM tickets)",

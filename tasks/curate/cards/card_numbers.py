@@ -19,6 +19,7 @@ from schemas.curation_card import (
     CardNumbers,
     Cluster,
     ColumnShift,
+    Corrections,
     Distribution,
     Drift,
     Duplicates,
@@ -99,6 +100,7 @@ def count_all(*, steps: Sequence[Step], clean: Splits, reference: CardNumbers | 
             personal_labels=tuple(_personal_labels(connection, steps, is_redacted=replaced is not None)),
             scores=_scores(connection),
             label_conflicts=_label_conflicts(connection),
+            corrections=_corrections(steps),
             replies=_replies(connection, tuple(map(str, files.values()))),
             drift=_drift(connection, distributions, reference) if reference else None,
         )
@@ -299,6 +301,19 @@ def _label_conflicts(connection: duckdb.DuckDBPyConnection) -> LabelConflicts | 
         connection, "SELECT count(label_conflict), count(*) FILTER (label_conflict > 0) FROM facts"
     )[0]
     return LabelConflicts(n_checked=n_checked, n_conflicting=n_conflicting) if n_checked else None
+
+
+def _corrections(steps: Sequence[Step]) -> Corrections | None:
+    notes = next((step.notes for name, step in steps if name == "corrections"), None)
+    if notes is None:
+        return None
+    return Corrections(
+        n_applied=notes["applied"],
+        n_stale=notes["stale"],
+        n_unknown=notes["unknown"],
+        n_corrected=notes["corrected"],
+        n_dropped=notes["dropped_correction"],
+    )
 
 
 def _personal_data(steps: Sequence[Step]) -> PersonalData | None:

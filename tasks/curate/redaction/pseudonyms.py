@@ -9,7 +9,7 @@ import hmac
 import os
 from collections.abc import Iterable
 
-from schemas.curation_steps import RedactStep
+from schemas.curation_steps import CurationStepSpec, RedactStep
 from schemas.errors import ConfigError
 
 _PREFIX = "p_"
@@ -49,6 +49,12 @@ def load_pseudonyms(step: RedactStep) -> Pseudonyms | None:
         ConfigError: the variable is not set, or the key is short enough to be guessed.
     """
     return Pseudonyms(_key(step)) if step.pseudonymise else None
+
+
+def pseudonyms_step(declared: Iterable[CurationStepSpec]) -> RedactStep | None:
+    """Return the step that makes pseudonyms of ticket_ids; None if none does."""
+    redactions = (step for step in declared if isinstance(step, RedactStep))
+    return next((step for step in redactions if "ticket_id" in step.pseudonymise), None)
 
 
 def fingerprint_key(step: RedactStep) -> str:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "data curate": ("data", "curate", "small"),
     "data funnel": ("data", "funnel", "small"),
     "data quarantine": ("data", "quarantine", "small"),
+    "data review": ("data", "review", "small"),
     "data suspects": ("data", "suspects", "small"),
     "data export": ("data", "export", "small", "--out", "exported"),
     "data preview": ("data", "preview", "small"),

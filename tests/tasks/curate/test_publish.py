@@ -28,7 +28,7 @@ from tasks.curate.warehouse_query import (
     select_rows,
 )
 from tasks.curate.warehouse_tables import TABLES, VIEWS
-from tasks.privacy.databases import forget_raw, has_raw_texts
+from tasks.privacy.databases import _WITHOUT, forget_raw, has_raw_texts
 from tasks.storage.warehouse import connect
 
 CHECK = CheckResult(
@@ -268,6 +268,11 @@ def test_the_ten_questions_of_the_docs_are_answered(
     assert len(rows) == n_rows
     shown = tuple(str(each) if isinstance(each, date) else each for each in rows[0].values())
     assert shown == first
+
+
+def test_every_table_that_names_tickets_is_cleaned_when_a_customer_is_forgotten() -> None:
+    naming = {name for name, table in TABLES.items() if any(column.name == "ticket_id" for column in table.columns)}
+    assert naming - {"raw_tickets", "removed"} <= _WITHOUT.keys()
 
 
 def test_results_of_checks_are_a_table(tmp_path: Path, new_folder: Any) -> None:
