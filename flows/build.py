@@ -8,16 +8,19 @@ from flows.assess import Assessed, assess
 from flows.context.as_of import end_of
 from flows.context.graph_context import GraphContext
 from flows.curate import Curated, curate
-from flows.finetune import Tuned, finetune
+from flows.finetune import Tuned, finetune, tuned_before
 from flows.graph.graph import Graph, Node
 from flows.graph.keys import code_digests, digest_of, installed
 from flows.ledger.ledger import Ledger
 from flows.prepare import prepare
+from flows.registry.held import LEARNED, HeldCandidate
 from flows.release import Released, release, release_as_of
-from schemas.artifacts import GateDecision
+from schemas.artifacts import GateDecision, Splits
 from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.schedule import OPERATIONS
 from schemas.verdicts import NOTHING_JUDGED
+from tasks.curate.decontaminate import decontaminate
+from tasks.curate.unseen import leave_out_learned
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,30 @@ def build(spec: DataPipeline, context: GraphContext) -> PipelineGraph:
     curated = curate(graph, spec, context)
     if not isinstance(spec, PipelineSpec):
         return PipelineGraph(graph, curated)
-    prepared = prepare(graph, spec, context, splits=curated.shown)
-    tuned = finetune(graph, spec, context, splits=curated.shown, prepared=prepared, base_model=curated.base_model)
-    assessed = assess(graph, spec, context, curated=curated, prepared=prepared, tuned=tuned)
+    used, base_model = curated, curated.base_model
+    if context.held is not None:
+        used = replace(curated, shown=unseen_by(graph, spec, context.held, today=curated.shown))
+    prepared = prepare(graph, spec, context, splits=used.shown)
+    if context.held is None:
+        tuned = finetune(graph, spec, context, splits=used.shown, prepared=prepared, base_model=base_model)
+    else:
+        tuned = tuned_before(graph, spec, context.held, prepared=prepared, base_model=base_model)
+    assessed = assess(graph, spec, context, curated=used, prepared=prepared, tuned=tuned)
     if context.as_of is None:
         released = release(graph, spec, curated=curated, tuned=tuned, assessed=assessed)
     else:
         released = release_as_of(graph, assessed=assessed)
     return PipelineGraph(graph, curated, Modelled(tuned, assessed, released))
+
+
+def unseen_by(graph: Graph, spec: PipelineSpec, held: HeldCandidate, *, today: Splits) -> Splits:
+    """Add what a held candidate learned from, with the tickets of today's test split that it learned nothing of.
+
+    So every arm is prompted as in its last look, and the check for leakage compares what was really learned.
+    """
+    with graph.stage("curate"):
+        learned = graph.named(LEARNED).keep(decontaminate, held.learned)
+        return graph.add(leave_out_learned, learned=learned, today=today, spec=spec.curate.decontaminate)
 
 
 def build_run(spec: DataPipeline, context: GraphContext, ledger: Ledger) -> tuple[PipelineGraph, GraphContext, str]:
@@ -123,6 +142,7 @@ def input_digest(spec: DataPipeline, graph: Graph, context: GraphContext) -> str
             "articles": context.articles,
             **({} if context.as_of is None else {"as_of": context.as_of}),
             **({"limits_examples": True} if context.limits_examples else {}),
+            **({} if context.held is None else {"held": context.held.ref.trained.digest}),
             "files": {node.id: dict(node.reads) for node in nodes if node.reads},
             "feedback": context.registry_state.feedback_digest,
             "code": code_of(nodes),

@@ -14,6 +14,7 @@ from flows.effects.personal_data import index_customers
 from flows.graph.graph import Graph
 from flows.model_steps import ModelSteps, add_base_model, encoding_of, metric_inputs
 from flows.prepare import Prepared
+from flows.registry.held import HeldCandidate
 from flows.selection import select_training, winner_dataset, winner_model, winner_trained
 from flows.views.selection_report import report_choice
 from schemas.artifacts import DatasetRef, ModelRef, Splits, TrainedRef, ValidationCurves
@@ -21,6 +22,9 @@ from schemas.choice import base_models
 from schemas.pipeline import PipelineSpec
 from schemas.trials import ChoiceRef
 from tasks.assess.validation import score_validation
+from tasks.model.base_model import fetch_base_model
+from tasks.model.chat_format import encode_examples
+from tasks.train.launch import train_model
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,25 @@ def finetune(
             graph.named("index_customers", "examples").effect(index_customers)  # while the examples exist
             graph.effect(remove_trunks)
     return Tuned(model, dataset, trained, first_model, first_dataset, curves, choice)
+
+
+def tuned_before(
+    graph: Graph, spec: PipelineSpec, held: HeldCandidate, *, prepared: Prepared, base_model: ModelRef | None
+) -> Tuned:
+    """Add the results of an earlier run's training in place of one: its candidate is judged again.
+
+    Args:
+        base_model: If curation has added one, which need not be the candidate's.
+    """
+    with graph.stage("finetune"), graph.staying():
+        model = graph.named("base_model" if base_model is None else "chosen_model").keep(
+            fetch_base_model, held.ref.model
+        )
+        prepared.fit(graph, spec, model, trains=())
+        prepared.same_tokenizers(graph, spec, model)
+        dataset = graph.named("encode").keep(encode_examples, held.dataset)
+        trained = graph.named("train").keep(train_model, held.ref.trained)
+    return Tuned(model, dataset, trained, model, dataset, curves=None, choice=None)
 
 
 def remove_trunks(run: RunContext) -> None:

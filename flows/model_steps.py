@@ -91,7 +91,13 @@ class ModelSteps:
     ) -> Predictions:
         """Add a model's answers. Keyed by model, prompts and decoding: whatever the arm, it answers them once."""
         named = self.graph.named("answers", arm, tolerates=tolerates)
-        answering = answering_of(self.context.place)
+        answering, held = answering_of(self.context.place), self.context.held
+        if held is not None and arm in held.answered:
+            known_prompts, known = held.answered[arm]
+            return named.add(
+                generate_answers, prompts=prompts, model=model, decoding=decoding, trained=trained,
+                known_prompts=known_prompts, known=known, answering=answering,
+            )  # fmt: skip
         if trained is None:
             return named.add(generate_answers, prompts=prompts, model=model, decoding=decoding, answering=answering)
         return named.add(

@@ -62,11 +62,11 @@ def run_pipeline(pipeline: str, config: str = "pipelines.yaml", request: RunRequ
     In a deployment, pipeline and config are fixed (`flows/deployments.py`), and a candidate that waits for approval
     suspends the run (`flows/schedule/approval.py`).
     """
+    is_open = OPEN.get() is not None
     try:
-        with cancellation() as cancel, run_in_turn(pipeline, config, request) as run:
-            cancel.run = run.run
-            with shown_on_page(run):
-                outcome = with_prefect(run, lambda: run_stages(run, pipeline, config))
+        run, outcome = run_once(pipeline, config, request)
+        if outcome.resume is not None and not is_open:  # else whoever opened the run resumes the other
+            run, outcome = run_once(pipeline, config, RunRequest(resume=outcome.resume))
     except EndedEarlyError as early:
         return Completed(name="SKIP", message=str(early)) if early.outcome is None else state_of(early.outcome)
     except (RunEndedError, CancelledRun) as error:
@@ -74,6 +74,14 @@ def run_pipeline(pipeline: str, config: str = "pipelines.yaml", request: RunRequ
     if run.context.is_deployed:
         suspend_if_waiting(outcome, Path(config))
     return state_of(outcome)
+
+
+def run_once(pipeline: str, config: str, request: RunRequest) -> tuple[OpenRun, Outcome]:
+    """Open a run, unless this process has done so, and run its stages."""
+    with cancellation() as cancel, run_in_turn(pipeline, config, request) as run:
+        cancel.run = run.run
+        with shown_on_page(run):
+            return run, with_prefect(run, lambda: run_stages(run, pipeline, config))
 
 
 def run_stages(run: OpenRun, pipeline: str, config: str) -> None:

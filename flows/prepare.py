@@ -33,6 +33,7 @@ from schemas.metrics import ReplyMetric
 from schemas.pipeline import PipelineSpec
 from schemas.template import template_columns
 from schemas.training import Format, PromptSpec, TrainSpec
+from schemas.verdicts import NOTHING_SEEN
 from tasks.assess.baselines import ClassifierSpec, score_classifier
 from tasks.assess.clusters import check_clusters
 from tasks.assess.items import select_items
@@ -118,9 +119,11 @@ class Prepared:
 
 def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits) -> Prepared:
     """Add the nodes. A training waits for all of them, and its examples for `Prepared.fit`."""
-    earlier = earlier_models(spec, context.registry_state)
+    earlier, held = earlier_models(spec, context.registry_state), context.held
+    # Whether there are enough for the next look at a held candidate is decided by the curated tickets.
+    with graph.stage("finetune" if held is None else "curate"), graph.staying():
+        items = _items(graph, spec, splits, context, earlier)
     with graph.stage("finetune"), graph.staying():
-        items = _items(graph, spec, splits, context.registry_state, earlier)
         prompts: dict[str, PromptSet] = {}
         prompts["tuned"] = _prompts(graph, "tuned", items, spec.train.prompt, spec.train.format)
         for arm in prompting_arms(spec, context.registry_state):
@@ -199,11 +202,12 @@ def _items(
     graph: Graph,
     spec: PipelineSpec,
     splits: Splits,
-    registry_state: RegistryState,
+    context: GraphContext,
     earlier: Mapping[ModelArm, ChampionRef],
 ) -> EvalSet:
     """Add the held-out items. An item without a prompt in some arm is left out of all arms."""
     evaluate, prompt, guard = spec.evaluate, spec.train.prompt, spec.gates.slices
+    registry_state, held = context.registry_state, context.held
     system = insert_labels(evaluate.baseline_system, ()) or prompt.system
     baseline = prompt.model_copy(update={"system": system})
     prompts = dict.fromkeys((prompt, baseline, *(ref.prompt for ref in earlier.values())))
@@ -221,6 +225,8 @@ def _items(
         slices=() if guard is None else guard.by,
         top_up=0 if guard is None else guard.top_up,
         one_per=evaluate.one_per,
+        at=spec.gates.looks.at if held is None else held.sizes,
+        again=NOTHING_SEEN if held is None else held.before,
     )
 
 

@@ -5,6 +5,7 @@ Used by `schemas/pipeline.py`; `tasks/assess/gate.py` applies it. docs/reference
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -123,7 +124,7 @@ class SliceGuard(Spec):
     top_up: int = Field(default=0, ge=0)
     """Smaller slices get further held-out items up to this number, from the test split. They count for this guard and
     for no rule. 100 items nearly always show a loss of 15 points, 50 about half the time; where models differ on more
-    of them than in the other slices it takes more, and the verdict says how many."""
+    of them than in the other slices it takes more, and the verdict says how many. Not with `gates.looks.at`."""
 
 
 class AnchorSpec(Spec):
@@ -140,12 +141,40 @@ class LooksSpec(Spec):
     """`gates.looks`: how often one candidate may be judged, on other held-out sets or by rules that were edited after a
     HOLD or BLOCK, and the error probability of each look."""
 
+    at: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Held-out items of each look, rising, such as [248, 496, 744]: a group-sequential design. A run judges with as
+    many as the largest of these numbers that there are; after a HOLD `tunegate gate resume` judges the same candidate
+    with the items of a later look, which include those of the looks before. Empty: `evaluate.max_items`, and no HOLD is
+    resumed."""
     max: int = Field(default=1, ge=1, le=20)
     """Further looks are HOLD: only another candidate can pass. An earlier look has spent what its own gates declared,
-    so that a larger number afterwards gives no further chance."""
+    so that a larger number afterwards gives no further chance. With `at` it is the number of those looks."""
     spend: Literal["obrien_fleming", "equal"] = "obrien_fleming"
     """obrien_fleming: most of the error probability is left for the last look, which then needs 3 % more items than a
     single one if each set contains the one before. equal: every look spends as much, so that an early one may pass."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _max_follows_at(cls, data: Any) -> Any:
+        at = data.get("at") if isinstance(data, dict) else None
+        return {"max": len(at), **data} if at and isinstance(at, list | tuple) else data
+
+    @model_validator(mode="after")
+    def _looks_grow(self) -> LooksSpec:
+        if any(one >= other for one, other in pairwise(self.at)):
+            raise ValueError(f"`at` must rise from look to look, got {list(self.at)}")
+        if self.at and len(self.at) != self.max:
+            raise ValueError(f"`max` is {self.max}, and `at` declares {len(self.at)} looks; leave `max` out")
+        return self
+
+    def items(self, n_available: int) -> int:
+        """Held-out items of a candidate's first look.
+
+        >>> looks = LooksSpec(at=(248, 496, 744))
+        >>> [looks.items(n) for n in (100, 500, 2000)], LooksSpec().items(2000)
+        ([100, 496, 744], 2000)
+        """
+        return max((size for size in self.at if size <= n_available), default=n_available)
 
 
 class ReuseSpec(Spec):

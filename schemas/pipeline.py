@@ -136,12 +136,22 @@ class PipelineSpec(DataPipeline):
 
     def _conflicts(self) -> Iterator[Conflict]:
         sections = {"train": self.train, "split": self.split, "evaluate": self.evaluate, "gates": self.gates}
-        return section_faults(sections)
+        yield from section_faults(sections)
+        if self.schedule.resume_hold and not self.gates.looks.at:
+            hint = "declare gates.looks.at, such as [248, 496, 744], before the first verdict, or remove it"
+            yield Conflict("no look is declared to resume a HOLD with", at=("schedule", "resume_hold"), hint=hint)
+        if self.schedule.resume_hold and self.place.pools():
+            hint = "remove `place`: a stage on a work pool declares its own graph, with a training"
+            yield Conflict("a HOLD is not resumed on a work pool", at=("schedule", "resume_hold"), hint=hint)
 
     @property
     def judged_gates(self) -> GatesSpec:
         """The gates as they are judged: with a comparison with the champion unless one is declared."""
         return with_comparison(self.gates, self.evaluate)
+
+    def n_items(self, n_held_out: int) -> int:
+        """Return the held-out items of a candidate's first look, of so many held-out tickets."""
+        return self.gates.looks.items(min(self.evaluate.max_items, n_held_out))
 
 
 def model_of(spec: DataPipeline) -> str:

@@ -85,6 +85,23 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Conflict]
         yield from _slice_guard_faults(gates.slices, evaluate)
 
 
+def _look_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Conflict]:
+    if gates.looks.at and gates.looks.at[-1] > evaluate.max_items:
+        yield Conflict(
+            f"the last look takes {gates.looks.at[-1]:,} held-out items, and evaluate.max_items is "
+            f"{evaluate.max_items:,}",
+            at=("gates", "looks", "at"),
+            hint="raise evaluate.max_items, or with it answer_minutes",
+        )
+    if gates.looks.at and gates.slices is not None and gates.slices.top_up:
+        # A later look would take the further items of small slices among those that its rules judge.
+        yield Conflict(
+            "looks at declared items cannot be combined with further items for small slices",
+            at=("gates", "slices", "top_up"),
+            hint="remove top_up, or gates.looks.at",
+        )
+
+
 def _comparison_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Conflict]:
     compare = gates.compare
     by_rule = compares_with_champion(gates, evaluate)
@@ -264,6 +281,7 @@ METRIC_KEYS = ("fields", "style", "metrics", "labels")
 """Keys of `evaluate` that name metrics."""
 RULES: tuple[tuple[Callable[..., Iterator[Conflict]], Mapping[str, tuple[str, ...]]], ...] = (
     (_gate_faults, {"gates": (), "evaluate": (*METRIC_KEYS, "slices", "random_labels")}),
+    (_look_faults, {"gates": ("looks", "slices"), "evaluate": ("max_items", "answer_minutes", "answers_per_minute")}),
     (_comparison_faults, {"gates": ("rules", "compare"), "evaluate": METRIC_KEYS}),
     (_metric_faults, {"evaluate": METRIC_KEYS}),
     (_endpoint_faults, {"train": ("format",), "evaluate": ("arms", "endpoint"), "gates": ("rules", "if_missing")}),

@@ -99,6 +99,9 @@ class ScheduleSpec(Spec):
     triggers: tuple[TriggerSpec, ...] = ()
     """Events that start the pipeline."""
     retrain: RetrainSpec = RetrainSpec()
+    resume_hold: bool = False
+    """If the last verdict is HOLD and there are enough held-out tickets for its candidate's next look
+    (`gates.looks.at`), a tick judges that candidate again and trains none; the next tick decides on the training."""
 
     @field_validator("cron")
     @classmethod
@@ -170,11 +173,12 @@ class NotifySpec(Spec):
 Cause = Literal["schedule", "event", "person"]
 """What caused the tick: the clock, an event, or `tunegate ops tick`."""
 Code = Literal[
-    "missed", "superseded", "overlap", "unchanged", "cooldown", "held_out", "fresh", "few", "tried", "first", "enough",
-    "drift", "waited", "forgotten",
+    "missed", "superseded", "overlap", "unchanged", "look", "cooldown", "held_out", "fresh", "few", "tried", "first",
+    "enough", "drift", "waited", "forgotten",
 ]  # fmt: skip
-"""`missed` to `tried` are SKIP; `first`, `enough`, `drift` (fewer are enough), `waited` and `forgotten` (the champion
-learned from a customer who was forgotten since) are RUN."""
+"""`missed` to `tried` are SKIP (`look`: a held candidate is judged again instead, or has too few items for that);
+`first`, `enough`, `drift` (fewer are enough), `waited` and `forgotten` (the champion learned from a customer who was
+forgotten since) are RUN."""
 
 
 class Arrivals(Frozen):

@@ -37,6 +37,8 @@ class Terms(Frozen):
     looks: int
     """`gates.looks.max`."""
     spend: Literal["obrien_fleming", "equal"]
+    at: tuple[int, ...] = ()
+    """`gates.looks.at`."""
 
 
 class Look(Frozen):
@@ -69,7 +71,7 @@ class UsedBudget(Frozen):
 
 
 class SeenItems(Frozen):
-    """Held-out items whose text was shown to people, by `tunegate gate explain` or in a report."""
+    """Held-out items whose text was shown to people, by `tunegate gate explain` or in a report; or those of a set."""
 
     salt: str = ""
     hashes: tuple[str, ...] = ()

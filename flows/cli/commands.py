@@ -44,10 +44,11 @@ GROUPS = {
         },
     ),
     "gate": (
-        "Look into a verdict, and label what it needs.",
+        "Look into a verdict, label what it needs, resume a HOLD.",
         {
             "explain": ("gate", "Explain a verdict, down to the items that decided."),
             "label": ("gate", "Label the answers on which candidate and champion differ."),
+            "resume": ("gate", "Judge a held candidate again when held-out tickets have arrived."),
         },
     ),
     "model": (

@@ -1,4 +1,4 @@
-"""`tunegate gate`: verdicts, and the labels that they need.
+"""`tunegate gate`: verdicts, the labels that they need, and further looks at a held candidate.
 
 Ticket text goes to stdout alone, read from the local store, or to files below the state folder; a note on stderr never
 quotes it.
@@ -16,9 +16,12 @@ from rich.table import Table
 
 from flows.cli.command import command
 from flows.cli.labels import ask_labels
-from flows.cli.options import CONFIG, Config, Items, Json, Metric, RunArgument, login
+from flows.cli.options import CONFIG, Config, Items, Json, Metric, RunArgument, Wait, login
 from flows.cli.output import Result, TextLine, note, render
+from flows.cli.running import run_pipeline
 from flows.context.labels import add_votes, read_votes
+from flows.context.request import RunRequest
+from flows.ledger.open import open_ledger
 from flows.records.timings import read_timings
 from flows.views.given_labels import given_labels
 from flows.views.labelling import Labelling, labelling_of
@@ -177,6 +180,23 @@ def label(
         if not facts.undecided:
             note(f"`tunegate run {row.pipeline}` gives the verdict")
     return render(Result({"run_id": row.run_id, **facts.model_dump()}), as_json=as_json)
+
+
+@command(example="tunegate gate resume 20261126-074621")
+def resume(
+    run_id: RunArgument,
+    config: Config = CONFIG,
+    wait: Wait = 0.0,
+    no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without a Prefect server.")] = False,
+) -> Result:
+    """Judge a held candidate again when held-out tickets have arrived.
+
+    `gates.looks.at` declares how many each look takes. Nothing is trained; with too few tickets nothing is spent, and
+    the exit code stays that of HOLD.
+    """
+    row = open_ledger(load_settings(config)).run(run_id)
+    request = RunRequest(resume=row.run_id, wait_s=wait)
+    return run_pipeline(row.pipeline, config, request, server="none" if no_prefect else "start")
 
 
 def _write_labels(labelling: Labelling, form: Literal["csv", "jsonl"], rater: str) -> int:

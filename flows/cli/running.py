@@ -181,6 +181,11 @@ def run_pipeline(
     finally:
         screen.close()
         logging.getLogger("tunegate").removeHandler(notes)
+    if outcome.resume is not None:
+        console.print(f"[bold]SKIP[/bold] {outcome.reason}", highlight=False)
+        return run_pipeline(
+            pipeline, config, RunRequest(resume=outcome.resume), server=server, require_mlflow=require_mlflow
+        )
     arms = () if decision is None else arm_lines(Recorded(settings, outcome.run_id))
     if decision is not None:
         print_decision(console, decision, arms)

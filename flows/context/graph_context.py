@@ -11,6 +11,7 @@ from flows.context.previous_run import PreviousRun
 from flows.graph.keys import digest_of
 from flows.privacy.keys import load_forgotten
 from flows.registry.feedback import feedback_database, state_of
+from flows.registry.held import HeldCandidate
 from flows.registry.state import RegistryState
 from flows.workspace.ray_cluster import place_of
 from flows.workspace.settings import Settings
@@ -45,6 +46,8 @@ class GraphContext:
     """Results of the last complete run."""
     registry_state: RegistryState = field(default_factory=RegistryState)
     """Champion, anchor and used evidence of the registered model."""
+    held: HeldCandidate | None = None
+    """The candidate that is judged again; None for a run that trains one."""
     forgotten: Forgotten | None = None
     """Customers whose rows are left out."""
     feedback: FeedbackState | None = None

@@ -31,6 +31,8 @@ class Outcome(BaseModel):
     """PROMOTE was earned and no person has approved it yet: the verdict is HOLD."""
     holds: Holds | None = None
     """The verdict that still holds, if this run was skipped because nothing has changed."""
+    resume: str | None = None
+    """Of a tick that was skipped: the run whose candidate is judged again instead."""
 
     @property
     def exit_code(self) -> int:

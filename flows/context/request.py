@@ -28,6 +28,8 @@ class RunRequest(BaseModel):
     """Only tickets created by the end of this day, UTC; such a run moves no alias and publishes no tables."""
     given: tuple[str, ...] = ()
     """Settings of this run alone, such as `train.max_examples=200`. Not for deployments."""
+    resume: str | None = None
+    """Run whose candidate got HOLD and is judged again with more held-out items; null trains one."""
     wait_s: float = 0.0
     """Seconds to wait for another run of the pipeline."""
     crashed: str | None = None

@@ -10,6 +10,7 @@ from flows.context.outcome import Outcome
 from flows.context.request import ANY_CASE, RunRequest, Stage
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
+from flows.registry.held import HeldCandidate
 from flows.registry.state import RegistryState
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
@@ -43,6 +44,8 @@ class RunContext:
     """How the run ended; set once, recorded in the ledger when the run closes."""
     is_deployed: bool = False
     """Whether a deployment started it."""
+    held: HeldCandidate | None = None
+    """The candidate that is judged again; None for a run that trains one."""
     decided: dict[str, bool] = field(default_factory=dict)
     """What was decided about the run, each once: the facts change while it runs."""
     is_complete: bool = False

@@ -58,7 +58,7 @@ def planned_calls(
     items = next((this.artifact for name, this in steps.items() if name == "items"), None)
     known = items if isinstance(items, EvalSet) else None
     splits = steps["decontaminate"].artifact if "decontaminate" in steps else None
-    n_items = min(spec.evaluate.max_items, splits.n_test) if isinstance(splits, Splits) else None
+    n_items = spec.n_items(splits.n_test) if isinstance(splits, Splits) else None
     found: list[Calls] = []
     endpoint, judge, latency = spec.evaluate.endpoint, spec.gates.judge, spec.gates.latency
     book = read_prices() if endpoint is not None or judge is not None else None

@@ -29,7 +29,7 @@ def gate_power(
         splits: The curated tickets; None before curation.
         n_estimated: Held-out items to assume before curation; None if that is unknown.
     """
-    n_items = n_estimated if splits is None else _n_items(spec, splits)
+    n_items = n_estimated if splits is None else planned_items(spec, splits)
     decision = last_decision(ledger, store, spec.name)
     return plan_gate(
         spec.judged_gates,
@@ -44,11 +44,14 @@ def interim_plan(spec: PipelineSpec, *, splits: Splits | None) -> InterimPlan | 
     """Return when the run will look at its answers; None without `gates.interim`, or before curation."""
     if splits is None or not splits.n_test:
         return None
-    n_items = _n_items(spec, splits)
+    n_items = spec.n_items(count_available(splits, spec.evaluate.one_per))
     return plan_interim(spec.judged_gates, n_items=n_items, batch_size=spec.evaluate.batch_size)
 
 
-def _n_items(spec: PipelineSpec, splits: Splits) -> int:
+def planned_items(spec: PipelineSpec, splits: Splits) -> int:
+    """Return the items that the plan counts with: of declared looks those of the last, which has to decide."""
+    if spec.gates.looks.at:
+        return spec.gates.looks.at[-1]
     return min(spec.evaluate.max_items, count_available(splits, spec.evaluate.one_per))
 
 

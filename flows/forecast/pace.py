@@ -93,7 +93,7 @@ def size_of(
         prompt = 0.0 if source is None else source.prompt_tokens
         tokens = 0 if source is None else round(n_train * min(train.max_length, prompt + source.answer_tokens))
     n_rows = source.n_rows if source is not None and splits is None else None
-    return Size(n_rows, n_train, min(spec.evaluate.max_items, n_test), tokens, prompt, estimated=splits is None)
+    return Size(n_rows, n_train, spec.n_items(n_test), tokens, prompt, estimated=splits is None)
 
 
 @dataclass(frozen=True)

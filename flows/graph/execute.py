@@ -180,7 +180,8 @@ class Run:
         earlier = set(stages[: stages.index(node.stage)])
         above = self.graph.ancestors(node)
         names = [each.name for each in self.graph.nodes.values() if each.stage in earlier or each in above]
-        ends = [self.outcomes[name] for name in names if name in self.outcomes]
+        kept = {name for name in names if self.graph.nodes[name].kept is not None}  # no rows of this run
+        ends = [self.outcomes[name] for name in names if name in self.outcomes and name not in kept]
         return [end.result for end in ends if not end.skipped]
 
     @contextmanager
@@ -226,6 +227,10 @@ class Run:
             return self._made[node.name]
         if node.kind != "step":
             return None
+        if node.kept is not None:
+            if deep:
+                _check_unchanged(node.name, node.kept)
+            return NodeOutcome(node.kept, node.kept.root.name, reused=True)
         parts = self.parts(node)
         found = self.unchanged(node, parts, deep=deep)
         if found is not None:
@@ -380,11 +385,16 @@ def _check_given(node: Node) -> None:
         StorageError: TG0510 one is damaged, TG0549 one has changed.
     """
     for name, given in members(node.arguments):
-        if isinstance(given, Artifact) and verify(given.root) != given.digest:
-            raise StorageError(
-                f"{name} of step {node.name} has changed", code="TG0549", where=str(given.root),
-                hint="restore it from a backup, or go back to an earlier champion: `tunegate model rollback PIPELINE`",
-            )  # fmt: skip
+        if isinstance(given, Artifact):
+            _check_unchanged(f"{name} of step {node.name}", given)
+
+
+def _check_unchanged(what: str, given: Artifact) -> None:
+    if verify(given.root) != given.digest:
+        raise StorageError(
+            f"{what} has changed", code="TG0549", where=str(given.root),
+            hint="restore it from a backup, or go back to an earlier champion: `tunegate model rollback PIPELINE`",
+        )  # fmt: skip
 
 
 # --- drive ---------------------------------------------------------------------------------------------------------

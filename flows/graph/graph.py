@@ -100,6 +100,8 @@ class Node:
     """Name -> digest of what the function reads besides its arguments (a user's file, a metric's code). In the key."""
     tolerates: tuple[str, ...] = ()
     """Codes of deterministic errors that leave the node without a result instead of ending the run."""
+    kept: Artifact | None = None
+    """Its result, if an earlier run made it (`Naming.keep`): the function is not called."""
 
     @property
     def id(self) -> str:
@@ -160,6 +162,11 @@ class Naming:
         node = self.graph.bind(function, args, kwargs, kind="step", name=self.name)
         info = replace(node.info, libraries=(*node.info.libraries, *self.libraries))
         node = replace(node, info=info, reads=self.reads, tolerates=self.tolerates)
+        return cast("A", self.graph.enter(node))
+
+    def keep(self, function: Callable[..., A], result: A) -> A:
+        """Add a step of this kind with the result of an earlier run, under the key that it has; make nothing."""
+        node = Node(self.name, function, type(result), {}, self.graph.scope, "step", info_of(function), kept=result)
         return cast("A", self.graph.enter(node))
 
     def expand(self, build: Callable[Concatenate[Graph, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:

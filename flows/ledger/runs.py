@@ -184,6 +184,12 @@ class Runs(LedgerBase):
         rows = self._rows("SELECT digest, items FROM held_out")
         return {row["digest"]: frozenset(row["items"].split()) for row in rows}
 
+    def items_of(self, digest: str) -> SeenItems:
+        """Return the items of a held-out set."""
+        with self.read() as db:
+            salt = identity(db) or ""
+        return SeenItems(salt=salt, hashes=tuple(sorted(self.held_out_items().get(digest, ()))))
+
     def record_seen(self, item_ids: Iterable[str]) -> None:
         """Record held-out items whose text was shown: the next run takes others where there are any."""
         with self.write() as db:

@@ -92,19 +92,30 @@ class RegistryState:
         for each in before:
             if each.model != candidate.digest:
                 shares[each.model] = max(shares.get(each.model, 0.0), _shared(sets, items.digest, each.held_out))
-        looks = _looks_at([each for each in before if each.model == candidate.digest], items)
+        looks = _looks_at([each for each in before if each.model == candidate.digest], items.digest)
         chain = [sets.get(held_out, frozenset()) for held_out in (*(each[0].held_out for each in looks), items.digest)]
-        nested = all(chain) and all(one < other for one, other in pairwise(chain))
+        # The levels of a growing set count on one comparison: what other rules say of it is another sum over the items.
+        rules = {_rules(self.terms), *(_rules(each[0].terms) for each in looks)}
+        nested = len(rules) == 1 and all(chain) and all(one < other for one, other in pairwise(chain))
         terms = [[verdict.terms for verdict in each if verdict.terms is not None] for each in looks]
         return UsedBudget(
             looks=len(looks),
             edited=sum(each[0].held_out == items.digest for each in looks),
-            spent=spent_by(terms) if all(terms) else (),
+            spent=spent_by(terms, tuple(map(len, chain))) if all(terms) else (),
             nested=tuple(len(each) for each in chain[:-1]) if nested else (),
             # The mean over these items of how many other candidates each has judged, rounded up.
             verdicts=math.ceil(sum(shares.values()) - 1e-9),
             n_seen=self._n_seen(items),
         )
+
+    def looks_at(self, candidate: str) -> list[Look]:
+        """Return the looks at a candidate that have ended, each as its first verdict. An ERROR judged nothing.
+
+        Args:
+            candidate: Digest of the trained model.
+        """
+        ended = [each for each in self.judged if each.model == candidate and each.verdict not in (None, "ERROR")]
+        return [each[0] for each in _looks_at(ended, "")]
 
     def _is_this(self, look: Look, items: Artifact, candidate: Artifact) -> bool:
         # An ERROR judged nothing, so that what was judged since counts.
@@ -244,6 +255,7 @@ def terms_of(spec: PipelineSpec) -> Terms:
         alpha=gates.alpha,
         looks=gates.looks.max,
         spend=gates.looks.spend,
+        at=gates.looks.at,
     )
 
 
@@ -283,7 +295,7 @@ def _train_ids(splits: Splits) -> list[str]:
     return ids
 
 
-def _looks_at(judged: Sequence[Look], items: Artifact) -> list[list[Look]]:
+def _looks_at(judged: Sequence[Look], items: str) -> list[list[Look]]:
     """Return the looks among the verdicts on one candidate: each set once, and again by other rules after a refusal.
 
     Each is the verdicts that were reached at it, the first and those that repeat it.
@@ -293,7 +305,7 @@ def _looks_at(judged: Sequence[Look], items: Artifact) -> list[list[Look]]:
         earlier = [look for look in found if look[0].held_out == each.held_out]
         same = next((look for look in earlier if _rules(look[0].terms) == _rules(each.terms)), None)
         # Whoever is promoted, or could not be judged, has no second chance from an edit.
-        is_edit = bool(earlier) or each.held_out == items.digest
+        is_edit = bool(earlier) or each.held_out == items
         if same is not None:
             same.append(each)
         elif not (is_edit and each.verdict in ("PROMOTE", "UNCOMPARED", "ERROR")):

@@ -25,6 +25,7 @@ from flows.ledger.runs import SeenTickets
 from flows.privacy.forget import apply_tombstones
 from flows.records.run_picture import keep_picture, picture_now
 from flows.records.timings import TimingsObserver
+from flows.registry.held import find_held
 from flows.registry.owner import check_registry
 from flows.registry.state import describe_champion, describe_start, record_held_out, registry_state_of
 from flows.run.faults import check_libraries
@@ -37,7 +38,7 @@ from flows.workspace.settings import Settings
 from flows.workspace.temporary import temporary_files_below
 from schemas.artifacts import Artifact, EvalSet, GateDecision
 from schemas.errors import ConfigError, TunegateError
-from schemas.pipeline import DataPipeline, model_of
+from schemas.pipeline import DataPipeline, model_of, with_model
 from schemas.secrets import masked
 from tasks.compute.children import THIS_PROCESS
 from tasks.monitor.arrivals import newest_time
@@ -119,7 +120,8 @@ def open_run(
 
     Raises:
         ConfigError: TG0119, `TUNEGATE_STORE` is set; TG0112, see `check_libraries`.
-        ConfigError: TG0103, `request.as_of` is no day that is over.
+        ConfigError: TG0103, `request.as_of` is no day that is over; TG0139, a stage of a run that is resumed is placed.
+        GateError: see `find_held`, for `request.resume`.
         StorageError: TG0568, and ServiceError: TG0723, see `check_cluster`.
         StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here, or
             MLflow's registered model belongs to another ledger.
@@ -129,6 +131,11 @@ def open_run(
     guard_process()  # Prefect may have started this process
     check_libraries(spec, request)
     as_of = None if request.as_of is None else check_as_of(request.as_of)
+    if request.resume is not None and spec.place.pools():
+        raise ConfigError(
+            "a stage that runs on a work pool declares its own graph, so it cannot judge an earlier candidate again",
+            code="TG0139", where=f"{spec.name}.place", hint="remove `place` for this run",
+        )  # fmt: skip
     THIS_PROCESS.reopen()  # an earlier run of this process may have been cancelled
     check_cluster(spec, settings)
     if settings.shared_store is not None:
@@ -142,9 +149,13 @@ def open_run(
         ledger.check()
         apply_tombstones(settings)  # a restored backup may have brought back forgotten customers
         registry_state = registry_state_of(spec, ledger, before=as_of and end_of(as_of))
-        context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, registry_state, request)
+        store = open_store(settings)
+        held = None
+        if request.resume is not None:
+            held = find_held(with_model(spec), ledger.run(request.resume), ledger, store, registry_state)
+        context = RunContext(spec, settings, root, run_id, store, ledger, registry_state, request, held=held)
         context.listeners.members += listeners(context)
-        for describe in (describe_start, describe_champion):
+        for describe in (describe_start, describe_champion) if held is None else (describe_champion,):
             if (note := describe(spec, registry_state)) is not None:
                 context.listeners.noted(note)
         ledger.mark_interrupted()
@@ -172,7 +183,7 @@ def _opened(context: RunContext) -> OpenRun:
     graph_context = context_of(
         spec, settings, root=context.root, registry_state=context.registry_state, previous_run=previous_run, as_of=as_of
     )
-    graph_context = replace(graph_context, limits_examples=context.request.limits_examples)
+    graph_context = replace(graph_context, limits_examples=context.request.limits_examples, held=context.held)
     pipeline, graph_context, context.input_digest = build_run(spec, graph_context, context.ledger)
     context.labels_digest = graph_context.labels_digest
     context.code_digest = digest_of(code_of(pipeline.graph.nodes.values()))
@@ -236,6 +247,8 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
 
 def _is_final(context: RunContext, outcome: Outcome) -> bool:
     """Return whether the tickets of the run are known from now on: to a verdict, or to a whole run of data alone."""
+    if context.held is not None and not outcome.waits and outcome.verdict not in ("PROMOTE", "UNCOMPARED"):
+        return False  # tickets that arrived since its training have trained no candidate yet
     return outcome.verdict in get_args(Holds) or (outcome.verdict == "DONE" and context.is_whole)
 
 

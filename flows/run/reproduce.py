@@ -22,6 +22,7 @@ from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger
 from flows.ledger.rows import StepRow
+from flows.registry.held import LEARNED
 from flows.registry.state import RegistryState, StartingPoint, starting_point
 from flows.views.run_reader import declared_of
 from flows.workspace.settings import Settings
@@ -61,13 +62,19 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
         observer: Is notified of each repeated step.
 
     Raises:
-        ConfigError: TG0151, no such run or several; TG0159, the run completed no step, a stored result that is needed
-            is gone, or this version cannot read the run's configuration.
+        ConfigError: TG0151, no such run or several; TG0159, the run completed no step or trained nothing, a stored
+            result that is needed is gone, or this version cannot read the run's configuration.
     """
     # A store without `recorded`, so that exchanged results are found: repeating the step shows the difference.
     store, ledger = Store(settings.home), open_ledger(settings)
     row = ledger.run(run_id)
     rows = {step.step: step for step in ledger.steps(row.run_id) if step.key}
+    if LEARNED in rows:
+        trained = ledger.made_by(rows["train"].key) if "train" in rows else ""
+        raise ConfigError(
+            f"run {row.run_id} trained nothing: it judged the candidate of an earlier run again", code="TG0159",
+            where=row.run_id, hint=f"`tunegate study reproduce {trained or 'RUN'}` repeats its training",
+        )  # fmt: skip
     # The recorded configuration, not the one in today's file.
     spec = declared_of(row)
     registry_state = RegistryState(

@@ -11,10 +11,11 @@ from zoneinfo import ZoneInfo
 from flows.context.outcome import Outcome, outcome_of
 from flows.context.request import RunRequest
 from flows.context.run_context import RunContext, new_run_id
-from flows.forecast.gate_power import gate_power
+from flows.forecast.gate_power import gate_power, planned_items
 from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger
 from flows.ledger.ticks import Mark
+from flows.registry.held import learned_by
 from flows.run.open_run import OpenRun
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
@@ -73,7 +74,7 @@ def decide_after_curation(opened: OpenRun) -> Decision:
     # Data alone use every ticket of a whole run: there is no candidate that could fail its rules.
     used = run.ledger.used_mark(spec.name) if isinstance(spec, PipelineSpec) else last
     then = _splits_of(run, last)
-    known = None if used is None else _splits_of(run, used) or then
+    known = None if used is None else _learned_at(run, used) or then
     tried = last is not None and last != used
     arrivals = count_arrivals(now=now, used=known, last=then, warehouse=warehouse, tried=tried)
     drift = spec.schedule.retrain.drift
@@ -104,6 +105,11 @@ def _splits_of(run: RunContext, mark: Mark | None) -> Splits | None:
     """Return the splits of the mark's run; None if they are no longer in the store."""
     key = run.ledger.keys_of(mark.run_id).get("decontaminate") if mark else None
     return run.store.whole("decontaminate", key, Splits)
+
+
+def _learned_at(run: RunContext, mark: Mark) -> Splits | None:
+    """Return the tickets that the candidate of the mark's run knew: of one that was judged again those of then."""
+    return learned_by(run.ledger.keys_of(mark.run_id), run.store)
 
 
 def forced_retrain(run: RunContext) -> str:
@@ -206,6 +212,6 @@ def _held_out_needed(run: RunContext, splits: Splits) -> int | None:
         return wanted
     spec = run.trained_spec
     rows = gate_power(spec, splits=splits, ledger=run.ledger, store=run.store)
-    n_items = min(spec.evaluate.max_items, splits.n_test)
+    n_items = planned_items(spec, splits)
     needed = [BEYOND if row.needed is None else row.needed for row in rows if row.at_hand == n_items]
     return max(needed, default=None)

@@ -16,6 +16,7 @@ from flows.registry.state import waits_of
 from flows.release import close_data
 from flows.run.faults import check_early
 from flows.run.open_run import OpenRun
+from flows.schedule.next_look import look_instead, too_few_for_look, waits_for_look
 from flows.schedule.ticks import decide_after_curation, record_decision, skip_before_curation
 from schemas.artifacts import GateDecision, Splits
 from schemas.pipeline import PipelineSpec, model_of
@@ -69,16 +70,17 @@ def _decided_once(opened: OpenRun, what: str, decide: Callable[[OpenRun], bool])
 def _is_worth_running(opened: OpenRun) -> bool:
     context, request = opened.context, opened.context.request
     # A look at the past decides again, from stored results: what held then is not what holds now.
-    again = request.again or request.as_of is not None or not context.is_whole
+    again = request.again or request.as_of is not None or request.resume is not None or not context.is_whole
     last = None if again else _last_valid_run(context)
     if last is not None:
         checks = opened.graph_context.previous_run.checks if context.spec.checks else None
         if checks is not None:
             check_data(context, results=checks)  # stored results age
-        skip = Decision(run=False, code="unchanged", reason=_unchanged(context, last))
-        _skip(context, record_decision(context, skip), _holds(context, last))
+        look = look_instead(opened)  # a declared look may need no ticket that is not here yet
+        skip = Decision(run=False, code="unchanged", reason=_unchanged(context, last)) if look is None else look[0]
+        _skip(context, record_decision(context, skip), _holds(context, last), None if look is None else look[1])
         return False
-    early = skip_before_curation(context)
+    early = None if waits_for_look(opened) else skip_before_curation(context)
     if early is not None:
         _skip(context, early)
         return False
@@ -89,8 +91,17 @@ def _is_worth_running(opened: OpenRun) -> bool:
 
 def _is_worth_training(opened: OpenRun) -> bool:
     context, request = opened.context, opened.context.request
+    if context.held is not None:
+        missing = too_few_for_look(opened)
+        if missing:
+            _skip(context, Decision(run=False, code="look", reason=missing), "HOLD")
+            return False
     if request.tick is not None:
-        decision = decide_after_curation(opened)
+        look = look_instead(opened)
+        if look is not None:
+            _skip(context, record_decision(context, look[0]), resume=look[1])
+            return False
+        decision = (skip_before_curation(context) if waits_for_look(opened) else None) or decide_after_curation(opened)
         if not decision.run:
             _skip(context, decision)
             return False
@@ -104,8 +115,9 @@ def _is_worth_training(opened: OpenRun) -> bool:
         if recovered is not None:
             context.outcome = recovered
             return False
-    warn_of_weak_gate(context, opened.run.find(opened.pipeline.curated.clean))
-    refuse_over_budget(opened)
+    if context.held is None:
+        warn_of_weak_gate(context, opened.run.find(opened.pipeline.curated.clean))
+        refuse_over_budget(opened)
     return True
 
 
@@ -130,8 +142,9 @@ def _recover_promotion(run: RunContext) -> Outcome | None:
     return outcome_of(run.ledger, run.run_id, "PROMOTE", reason, version=champion.version)
 
 
-def _skip(context: RunContext, decision: Decision, holds: Holds | None = None) -> None:
-    context.outcome = outcome_of(context.ledger, context.run_id, "SKIP", decision.reason, holds=holds)
+def _skip(context: RunContext, decision: Decision, holds: Holds | None = None, resume: str | None = None) -> None:
+    outcome = outcome_of(context.ledger, context.run_id, "SKIP", decision.reason, holds=holds)
+    context.outcome = outcome.model_copy(update={"resume": resume})
 
 
 def _unchanged(context: RunContext, last: RunRow) -> str:

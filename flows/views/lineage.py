@@ -15,6 +15,7 @@ from flows.privacy.index import HomeGraph, StoredResult
 from flows.privacy.keys import hashes_of, load_hashes, names_of
 from flows.privacy.trace import Tracer
 from flows.records.published import warehouse_folder
+from flows.registry.held import LEARNED
 from flows.views.run_reader import Recorded
 from flows.workspace.settings import Settings
 from schemas.artifacts import DatasetRef, Splits, WarehouseRef
@@ -80,7 +81,9 @@ def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
     ledger, ref = open_ledger(settings), row.ref
     graph = HomeGraph(settings.home, ledger)
     recorded = Recorded(settings, ref.run_id)
-    mark = ledger.mark_of(ref.run_id)
+    if LEARNED in recorded.keys:  # that run judged it again; the tickets are those of the one that trained it
+        recorded = Recorded(settings, ledger.made_by(ref.trained.root.name) or ref.run_id)
+    mark = ledger.mark_of(recorded.row.run_id)
     warehouse = recorded.result("warehouse", WarehouseRef)
     clean = recorded.result("decontaminate", Splits)
     trained = next((node for node in graph.nodes if node.key == ref.trained.root.name and node.step == "train"), None)

@@ -47,6 +47,8 @@ def select_items(
     slices: tuple[str, ...] = (),
     top_up: int = 0,
     one_per: str | None = None,
+    at: tuple[int, ...] = (),
+    again: SeenItems = NOTHING_SEEN,
     limit: FaultLimit | None = None,
 ) -> EvalSet:
     """Write `items.parquet`: the test rows with the `max_items` smallest hashes, ordered by item_id.
@@ -69,6 +71,8 @@ def select_items(
         top_up: Further rows are taken, in the same order and beyond `max_items`, until each value of these columns has
             as many items or no row is left. They are marked in the column `only_for_slices`.
         one_per: Ticket column of which each value has at most one item; a row without a value is taken as it is.
+        at: Items of the declared looks: the largest of these numbers is taken that there are.
+        again: Items that judged this candidate before; they come first.
         limit: Ends the run if too many rows are faulty.
 
     Raises:
@@ -87,18 +91,23 @@ def select_items(
     hashes = frozenset(seen.hashes)
     shown = {name for name in ranked if item_hash(name, salt=seen.salt) in hashes} if hashes else set[str]()
     ranked.sort(key=lambda name: name in shown)  # stable: only what was seen moves
+    before = frozenset(again.hashes)
+    first = {name for name in ranked if item_hash(name, salt=again.salt) in before} if before else set[str]()
+    ranked.sort(key=lambda name: name not in first)
     if one_per is not None:
         ranked = list(_first_of_each(splits.test, ranked, one_per))
     texts = _Texts(answer, prompts)
     if judged.counts:
         known = dict(judged.counts)
         counts = {name: known.get(item_hash(name, salt=judged.salt), 0) for name in ranked}
-        chosen = spare_items(ranked, max_items, counts=counts, most=most_judged(judged.budget))
+        stay = [name for name in ranked[:max_items] if name in first]
+        others, most = ranked[len(stay) :], most_judged(judged.budget)
+        chosen = stay + spare_items(others, max_items - len(stay), counts=counts, most=most)
         taken, max_items = set(chosen), len(chosen)
         # What replaces a faulty row has judged as few as there are.
         ranked = chosen + sorted((name for name in ranked if name not in taken), key=counts.__getitem__)
     return _take_valid(
-        splits.test, ranked, max_items, texts, limit=limit, out=out, shown=shown,
+        splits.test, ranked, max_items, texts, limit=limit, out=out, shown=shown, at=at,
         more=_TopUp(slices, top_up) if top_up else None,
     )  # fmt: skip
 
@@ -225,12 +234,14 @@ def _take_valid(
     limit: FaultLimit | None,
     out: Path,
     shown: Set[str] = frozenset(),
+    at: Sequence[int] = (),
     more: _TopUp | None = None,
 ) -> EvalSet:
     """Write the first `max_items` rows that fill every template, and those that `more` adds.
 
     Args:
         shown: Rows that people saw.
+        at: Of these numbers of items, the largest that is reached.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -275,6 +286,10 @@ def _take_valid(
         take(ranked[len(tried) : len(tried) + size], max_items)
     if not answers and first is not None:
         raise first
+    n_taken = max((size for size in at if size <= len(answers)), default=len(answers))
+    for name in list(answers)[n_taken:]:
+        del answers[name]
+        tried.discard(name)
     planned = set(answers)
     while more is not None:  # a row that is quarantined is replaced by the next of its slices
         left = [name for name in ranked if name not in tried]

@@ -43,16 +43,40 @@ def levels_of(gates: GatesSpec, used: UsedBudget, *, n_items: int) -> Levels:
     Args:
         n_items: Held-out items of this look.
     """
-    most, spend = gates.looks.max, gates.looks.spend
-    number = min(used.looks + 1, most)
-    increments = [_increment(gates.alpha, each + 1, most, spend) for each in range(number)]
+    looks, number = gates.looks, min(used.looks + 1, gates.looks.max)
+    earlier = tuple(_increment(gates.alpha, each + 1, looks.max, looks.spend) for each in range(number - 1))
+    left = math.inf
     if used.spent and not is_spent(gates, used):
-        increments = [*used.spent, min(increments[-1], gates.alpha - sum(used.spent))]
+        earlier, left = used.spent, gates.alpha - sum(used.spent)
+    if looks.at:
+        share = number_of(n_items, at=looks.at, before=number - 1) / looks.max
+        own = max(0.0, spending(gates.alpha, share, function=looks.spend) - sum(earlier))
+    else:
+        own = min(_increment(gates.alpha, number, looks.max, looks.spend), left)
     sizes = (*used.nested, n_items)
     nested = len(sizes) == number and all(a < b for a, b in pairwise(sizes))
-    met = nested_level(increments, sizes) if nested and number > 1 else increments[-1]
-    harm = max(increments[-1], LEAST_LEVEL)
+    met = nested_level((*earlier, own), sizes) if nested and number > 1 else own
+    harm = max(own, LEAST_LEVEL)
     return Levels(met=max(met, harm), harm=harm)
+
+
+def number_of(n_items: int, *, at: Sequence[int], before: int) -> int:
+    """The number of a look among those declared, which says how much of the error probability is spent by then.
+
+    A first look with the items of the last has all of it: how many tickets there are depends on no answer.
+
+    >>> declared = (248, 496, 744)
+    >>> number_of(100, at=declared, before=0), number_of(744, at=declared, before=0)
+    (1, 3)
+    >>> number_of(496, at=declared, before=1), number_of(496, at=declared, before=2)
+    (2, 3)
+
+    Args:
+        n_items: Held-out items of this look.
+        at: Those of the declared looks.
+        before: Looks at the candidate before this one, whatever their items.
+    """
+    return min(max(sum(size <= n_items for size in at), before + 1), len(at))
 
 
 def is_spent(gates: GatesSpec, used: UsedBudget) -> bool:
@@ -60,7 +84,7 @@ def is_spent(gates: GatesSpec, used: UsedBudget) -> bool:
     return gates.alpha - sum(used.spent) < LEAST_LEVEL
 
 
-def spent_by(looks: Sequence[Sequence[Terms]]) -> tuple[float, ...]:
+def spent_by(looks: Sequence[Sequence[Terms]], sizes: Sequence[int] = ()) -> tuple[float, ...]:
     """The error probability that each of a candidate's looks has spent, at most what was left.
 
     >>> once = Terms(rules="a", alpha=0.05, looks=1, spend="equal")
@@ -69,19 +93,29 @@ def spent_by(looks: Sequence[Sequence[Terms]]) -> tuple[float, ...]:
     (0.05, 0.0)
     >>> spent_by([[thrice, once], [thrice]])
     (0.05, 0.0)
+    >>> declared = thrice.model_copy(update={"at": (248, 496, 744)})
+    >>> [round(each, 4) for each in spent_by([[declared], [declared]], [496, 744])]
+    [0.0333, 0.0167]
 
     Args:
         looks: The terms of each verdict that was reached at each look: the largest of their shares was spent.
+        sizes: Held-out items of each look; without them each is the next of those declared.
     """
     found: list[float] = []
-    for number, each in enumerate(looks, start=1):
-        found.append(max(_spent(terms, number, before=sum(found)) for terms in each))
+    for place, each in enumerate(looks):
+        n_items = sizes[place] if sizes else 0
+        found.append(max(_spent(terms, place, n_items, before=sum(found)) for terms in each))
     return tuple(found)
 
 
-def _spent(terms: Terms, number: int, *, before: float) -> float:
-    share = _increment(terms.alpha, number, terms.looks, terms.spend) if number <= terms.looks else 0.0
-    return max(0.0, min(share, terms.alpha - before))
+def _spent(terms: Terms, n_looks: int, n_items: int, *, before: float) -> float:
+    """What the look after `n_looks` others spends."""
+    if n_looks >= terms.looks:
+        return 0.0
+    if terms.at:
+        share = number_of(n_items, at=terms.at, before=n_looks) / terms.looks
+        return max(0.0, spending(terms.alpha, share, function=terms.spend) - before)
+    return max(0.0, min(_increment(terms.alpha, n_looks + 1, terms.looks, terms.spend), terms.alpha - before))
 
 
 def _increment(alpha: float, number: int, most: int, spend: str) -> float:
@@ -90,9 +124,9 @@ def _increment(alpha: float, number: int, most: int, spend: str) -> float:
 
 
 def last_levels(gates: GatesSpec) -> Levels:
-    """The levels of the last look if each look adds as many items: what a plan has to count with."""
-    most = gates.looks.max
-    return levels_of(gates, UsedBudget(looks=most - 1, nested=tuple(range(1, most))), n_items=most)
+    """The levels of the last look, if each adds as many items unless `at` says otherwise: what a plan counts with."""
+    *before, last = gates.looks.at or range(1, gates.looks.max + 1)
+    return levels_of(gates, UsedBudget(looks=len(before), nested=tuple(before)), n_items=last)
 
 
 def spending(alpha: float, share: float, *, function: str) -> float:

@@ -159,6 +159,8 @@ def generate_answers(
     model: ModelRef,
     decoding: DecodingSpec,
     trained: TrainedRef | None = None,
+    known_prompts: PromptSet | None = None,
+    known: Predictions | None = None,
     scratch: Path = BY_RUNNER,
     answering: BatchAnswering = IN_THIS_PROCESS,
     progress: Progress = silent,
@@ -170,15 +172,37 @@ def generate_answers(
     same result: no batch depends on another, nor on where it is answered. In float32 the tokens are those of
     transformers' `generate(do_sample=False)`.
 
+    Args:
+        known_prompts: Prompts that this model has answered with this decoding; an equal one is not answered again.
+        known: Those answers.
+
     Raises:
         DataError: a prompt leaves no room for the answer in the model's context.
         TrainingError: out of memory, or the model's outputs are not finite.
     """
     task = AnswerTask(prompts, model, decoding, trained)
-    *_, answers = answer_in_groups(task, scratch=scratch, answering=answering, progress=progress)
-    items = read_items(prompts, ChatCodec.of(load_tokenizer(model), prompts.format))
+    codec = ChatCodec.of(load_tokenizer(model), prompts.format)
+    items = read_items(prompts, codec)
+    answers: list[Answer] = []
+    if known_prompts is not None and known is not None:
+        answers = _answers_to_equal(items, read_items(known_prompts, codec), known)
+    done = {answer.item_id for answer in answers}
+    rest = [item for item in items if item.item_id not in done]
+    if rest:
+        *_, new = answer_in_groups(task, items=rest, scratch=scratch, answering=answering, progress=progress)
+        answers += new
     n_cut = sum(len(item.reference) > decoding.max_new_tokens for item in items)
     return write_answers(answers, out).model_copy(update={"n_replies_cut": n_cut})
+
+
+def _answers_to_equal(items: Sequence[Item], known: Sequence[Item], answers: Predictions) -> list[Answer]:
+    """Return the known answers to items with the same prompt and reference."""
+    import pyarrow.parquet as pq
+
+    before = {item.item_id: item for item in known}
+    by_id = {row["item_id"]: row for row in pq.read_table(answers.root / "predictions.parquet").to_pylist()}
+    equal = [item.item_id for item in items if before.get(item.item_id) == item and item.item_id in by_id]
+    return [Answer(**by_id[name]) for name in equal]
 
 
 @dataclass(frozen=True)
@@ -195,6 +219,7 @@ def answer_in_groups(
     task: AnswerTask,
     *,
     scratch: Path,
+    items: Sequence[Item] | None = None,
     answering: BatchAnswering = IN_THIS_PROCESS,
     progress: Progress = silent,
     in_order: bool = False,
@@ -205,12 +230,13 @@ def answer_in_groups(
     depend on how many of them a caller looks at, so that the answers are the same to the last bit.
 
     Args:
+        items: Of the prompts, those to answer; None for all.
         in_order: Answer one group after another. Else the longest prompts come first, so that a lack of memory shows in
             the first minute.
     """
     prompts, model, decoding, trained = task.prompts, task.model, task.decoding, task.trained
-    codec = ChatCodec.of(load_tokenizer(model), prompts.format)
-    items = read_items(prompts, codec)
+    if items is None:
+        items = read_items(prompts, ChatCodec.of(load_tokenizer(model), prompts.format))
     check_room(items, decoding.max_new_tokens, model.context_length)
     prefix = shared_prefix([item.prompt for item in items])
     common = sha256_json([model.digest, trained.digest if trained else None, decoding.model_dump(), prefix])

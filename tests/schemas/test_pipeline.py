@@ -173,3 +173,26 @@ def test_a_schedule_that_prefect_accepts_is_accepted(cron: str) -> None:
 
     assert pipeline_spec(schedule={"cron": cron}).schedule.cron == cron
     assert validate_cron_string(cron.strip()) == cron.strip()
+
+
+def test_looks_fit_the_items_and_a_hold_is_only_resumed_at_declared_looks() -> None:
+    rules = [{"metric": "exact", "value_threshold": 0.5}]
+    gates = {"rules": rules, "looks": {"at": [248, 496]}}
+    assert faults(gates=gates) == [
+        ("the last look takes 496 held-out items, and evaluate.max_items is 400", ("gates", "looks", "at")),
+    ]
+    assert pipeline_spec(gates=gates, evaluate={"max_items": 496}).n_items(300) == 248
+    topped = {**gates, "slices": {"by": ["category"], "top_up": 50}}
+    assert faults(gates=topped, evaluate={"max_items": 496, "slices": ["category"]}) == [
+        (
+            "looks at declared items cannot be combined with further items for small slices",
+            ("gates", "slices", "top_up"),
+        )
+    ]
+    at = ("schedule", "resume_hold")
+    assert faults(gates={"rules": rules}, schedule={"resume_hold": True}) == [
+        ("no look is declared to resume a HOLD with", at)
+    ]
+    assert faults(
+        gates=gates, evaluate={"max_items": 496}, schedule={"resume_hold": True}, place={"finetune": "cards"}
+    ) == [("a HOLD is not resumed on a work pool", at)]

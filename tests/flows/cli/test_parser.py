@@ -184,7 +184,7 @@ def test_the_top_level_help_fits_a_terminal_and_imports_nothing_heavy(tmp_path: 
         ("tunegate runs -c absent.yaml ", []),
         ("tunegate run --unt", ["--until"]),
         ("tunegate model export x --format ol", ["ollama"]),
-        ("tunegate gate ", ["explain", "label"]),
+        ("tunegate gate ", ["explain", "label", "resume"]),
         ("tunegate gate explain --met", ["--metric"]),
         ("tunegate init --from tick", []),
     ],

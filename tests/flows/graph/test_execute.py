@@ -537,3 +537,27 @@ def test_a_result_that_a_guard_refuses_is_kept_for_the_next_run(store, ran):
         run_stages(guarded(ran), store, AtMost(4))
     run = run_stages(guarded(ran), store, AtMost(99))
     assert run.outcomes["c"].reused
+
+
+def test_a_kept_result_is_reused_under_its_own_key_and_its_function_is_not_called(store, ran):
+    graph = Graph()
+    a = graph.add(write, text="a", ran=ran)
+    run = run_all(graph, store)
+    first, again = run.outcome(a), Graph()
+    kept = again.named("before").keep(write, first.result)
+    b = again.add(copy, x=kept, ran=ran)
+    ran.clear()
+    rerun = run_all(again, store)
+    outcome = rerun.outcome(kept)
+    assert (outcome.reused, outcome.key, outcome.result) == (True, first.key, first.result)
+    assert text_of(rerun.result(b)) == "a"
+    assert ran == ["copy"]
+    (first.result.root / "text").write_text("altered")
+    with pytest.raises(StorageError, match="TG0510"):
+        run_all(_keeping(first.result), store)
+
+
+def _keeping(result):
+    graph = Graph()
+    graph.named("before").keep(write, result)
+    return graph

@@ -326,3 +326,29 @@ def test_the_champion_of_a_past_moment_is_the_one_that_the_ledger_recorded_then(
     (tmp_path / "store").rmdir()
     with pytest.raises(ConfigError, match="TG0159"):
         registry_state_of(spec(), ledger, before="2026-06-02T00:00:00+00:00")
+
+
+def test_looks_by_edited_rules_are_not_those_of_one_growing_comparison(tmp_path: Path) -> None:
+    """The levels of nested sets count on what two looks have in common, and other rules have less."""
+    ledger = Ledger(tmp_path)
+    three, edited = spec(looks={"max": 3}), spec(looks={"max": 3}, min_items=60)
+    judge(ledger, "1", "small", "a", by=three)
+    for name, n in (("small", 6), ("larger", 12)):
+        ledger.record_held_out(name, [f"t{number}" for number in range(n)])
+    found = {
+        by: registry_state_of(each, ledger).used_budget(artifact("larger"), artifact("a"))
+        for by, each in (("same", three), ("edited", edited))
+    }
+    assert (found["same"].nested, found["edited"].nested) == ((6,), ())
+    assert found["same"].spent == found["edited"].spent
+
+
+def test_what_a_declared_look_spent_follows_from_its_items(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    by = spec(looks={"at": [6, 12, 18], "spend": "equal"})
+    judge(ledger, "1", "larger", "a", by=by)
+    ledger.record_held_out("larger", [f"t{number}" for number in range(12)])
+    ledger.record_held_out("all", [f"t{number}" for number in range(18)])
+    state = registry_state_of(by, ledger)
+    assert state.used_budget(artifact("all"), artifact("a")).spent == (pytest.approx(0.1 / 3),)
+    assert [each.held_out for each in state.looks_at("a")] == ["larger"]

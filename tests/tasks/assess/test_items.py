@@ -265,3 +265,29 @@ def test_an_empty_test_split_is_a_data_error(make_splits: MakeSplits, tmp_path: 
 def test_a_repeated_ticket_id_is_a_data_error(make_splits: MakeSplits, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"TG0231.*twice"):
         select_items(splits=make_splits(test=_tickets(2) * 2), max_items=5, seed=0, answer="{reply}", out=tmp_path)
+
+
+def test_of_declared_looks_the_largest_is_taken_and_it_holds_the_items_of_the_look_before(
+    make_splits: MakeSplits, new_folder: NewFolder
+) -> None:
+    def look(
+        n_tickets: int, *, first: int = 0, before: tuple[str, ...] = (), at: tuple[int, ...] = (8, 16, 24)
+    ) -> set[str]:
+        out = new_folder()
+        again = SeenItems(salt="s", hashes=tuple(sorted(item_hash(name, salt="s") for name in before)))
+        chosen = select_items(
+            splits=make_splits(test=_tickets(n_tickets, first=first)), max_items=24, seed=1, answer="{reply}", at=at,
+            again=again, judged=JudgedItems(salt="s", counts=tuple((each, 30) for each in again.hashes), budget=20),
+            out=out,
+        )  # fmt: skip
+        assert chosen.n_items == len(_chosen(out))
+        return set(_chosen(out))
+
+    assert [len(look(n)) for n in (5, 8, 15, 16, 40)] == [5, 8, 8, 16, 24]
+    small = look(12)
+    assert len(small) == 8
+    larger = look(60, before=tuple(small), at=(16, 24))
+    assert small < larger  # also those that judged more candidates than the budget allows
+    assert len(larger) == 24
+    assert len(look(12, before=tuple(small), at=(16, 24))) == 12  # too few: whoever judges again sees that
+    assert not small <= look(60, first=12, before=tuple(small), at=(16, 24))

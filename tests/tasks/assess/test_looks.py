@@ -1,12 +1,15 @@
 """Looks at a candidate together keep the declared error, and cost few items more than a single one."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from schemas.gates import GateRule, GatesSpec, LooksSpec
-from schemas.verdicts import UsedBudget
+from schemas.verdicts import Terms, UsedBudget
 from tasks.assess.contract import change_outcome
-from tasks.assess.looks import Levels, last_levels, levels_of, nested_level
+from tasks.assess.looks import Levels, is_spent, last_levels, levels_of, nested_level, spent_by
 
 RULE = GateRule(metric="exact", value_threshold=0.5)
 
@@ -65,3 +68,47 @@ def test_the_first_of_many_looks_can_be_judged() -> None:
         level = levels_of(gates, UsedBudget(looks=looks, nested=(400, 500)[:looks]), n_items=600)
         assert change_outcome(400, 0, 400, margin=0.0, alpha=level.met).met
         assert not change_outcome(30, 0, 400, margin=0.0, alpha=level.met).met
+
+
+def declared(at: tuple[int, ...], spend: str) -> GatesSpec:
+    return GatesSpec(rules=(RULE,), looks=LooksSpec.model_validate({"at": at, "spend": spend}))
+
+
+@pytest.mark.parametrize("spend", ["obrien_fleming", "equal"])
+@pytest.mark.parametrize("at", [(60, 120), (248, 496, 744), (50, 60, 400), (30, 300, 310, 900)])
+def test_declared_looks_keep_the_error_whichever_of_them_are_taken(at: tuple[int, ...], spend: str) -> None:
+    """An equal candidate with any first look, resumed at any later ones: the chance that one of them promotes it."""
+    gates, generator, n_runs = declared(at, spend), np.random.default_rng(at), 20_000
+    terms = Terms(rules="", alpha=gates.alpha, looks=len(at), spend=gates.looks.spend, at=at)
+    steps = np.diff([0, *at])
+    for discordance in (0.05, 0.2):
+        cells = [discordance / 2, discordance / 2, 1 - discordance]
+        drawn = np.stack([generator.multinomial(n, cells, n_runs) for n in steps], axis=1).cumsum(axis=1)
+        for taken in (places for n in range(1, len(at) + 1) for places in combinations(range(len(at)), n)):
+            promoted = np.zeros(n_runs, np.bool_)
+            for number, place in enumerate(taken):
+                before = tuple(at[each] for each in taken[:number])
+                used = UsedBudget(looks=number, spent=spent_by([[terms]] * number, before), nested=before)
+                level = levels_of(gates, used, n_items=at[place]).met
+                promoted |= change_outcome(
+                    drawn[:, place, 0], drawn[:, place, 1], at[place], margin=0.0, alpha=level
+                ).met
+            assert promoted.mean() <= 0.0545, taken  # 0.05 and three standard errors
+
+
+def test_a_first_look_at_the_last_size_has_all_of_the_error_probability() -> None:
+    gates = declared((248, 496, 744), "equal")
+    assert levels_of(gates, UsedBudget(), n_items=744).met == pytest.approx(0.05)
+    assert levels_of(gates, UsedBudget(), n_items=300).met == pytest.approx(0.05 / 3)
+    terms = Terms(rules="", alpha=0.05, looks=3, spend="equal", at=(248, 496, 744))
+    assert spent_by([[terms], [terms]], [744, 800]) == (pytest.approx(0.05), 0.0)
+    # An edit on the same items is the next look, so that the one after it has nothing left.
+    assert spent_by([[terms]] * 3, [248, 248, 496]) == pytest.approx((0.05 / 3, 0.05 / 3, 0.05 / 3))
+    assert is_spent(gates, UsedBudget(looks=3, spent=spent_by([[terms]] * 3, [248, 248, 496])))
+
+
+def test_declared_looks_rise_and_count_themselves() -> None:
+    assert LooksSpec.model_validate({"at": [10, 20]}).max == 2
+    for wrong, message in (({"at": [20, 10]}, "must rise"), ({"at": [10, 20], "max": 3}, "leave `max` out")):
+        with pytest.raises(ValidationError, match=message):
+            LooksSpec.model_validate(wrong)

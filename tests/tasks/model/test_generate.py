@@ -436,3 +436,35 @@ def test_invalid_prompts_are_refused(tmp_path: Path, tiny_model: ModelRef) -> No
     prompts = prompt_set(tmp_path / "prompts", n=0)
     with pytest.raises(DataError, match="TG0308"):
         answers(tmp_path, prompts, tiny_model, SPEC, "none")
+
+
+def test_a_prompt_that_was_answered_is_not_answered_again(
+    tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SPEC.model_copy(update={"max_new_tokens": 4})
+    few, all_of_them = prompt_set(tmp_path / "few", n=3), prompt_set(tmp_path / "all")
+    known = answers(tmp_path, few, tiny_model, spec, "few")
+    asked: list[str] = []
+    answer = Engine.answer
+
+    def counted(self: Engine, items: Sequence[Any]) -> Any:
+        asked.extend(item.item_id for item in items)
+        return answer(self, items)
+
+    monkeypatch.setattr(Engine, "answer", counted)
+    edited = prompt_set(tmp_path / "edited", n=2)  # i1 has another reference answer now
+    table = pq.read_table(edited.root / "prompts.parquet").to_pydict()
+    pq.write_table(pa.table(table | {"answer": [table["answer"][0], "Another."]}), edited.root / "prompts.parquet")
+    out = {}
+    for name, before in (("grown", few), ("changed", edited)):
+        asked.clear()
+        for folder in (tmp_path / name, tmp_path / f"{name}-scratch"):
+            folder.mkdir()
+        found = generate_answers(
+            prompts=all_of_them, model=tiny_model, decoding=spec, known_prompts=before, known=known,
+            out=tmp_path / name, scratch=tmp_path / f"{name}-scratch",
+        )  # fmt: skip
+        out[name] = sorted(asked)
+        assert [row["item_id"] for row in rows(found)] == [f"i{number}" for number in range(7)]
+        assert rows(found)[0] == rows(known)[0]
+    assert out == {"grown": ["i3", "i4", "i5", "i6"], "changed": ["i1", "i2", "i3", "i4", "i5", "i6"]}
