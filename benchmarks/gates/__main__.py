@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from benchmarks.gates.defaults import defaults
 from benchmarks.gates.guards import guards
 from benchmarks.gates.league import League
+from benchmarks.gates.looks import looks, looks_table
 from benchmarks.gates.promises import missed, promise_table, promises
 from benchmarks.gates.simulated import measure
 from benchmarks.measure import PROJECT, Bench, pinned
@@ -39,10 +40,11 @@ def main() -> int:
 def gate_alone(*, quick: bool) -> tuple[str, dict[str, object]]:
     """Measure the gate; its tables and figures."""
     body, figures = measure(quick=quick)
-    figures |= promises(quick=quick) | guards(quick=quick)
+    figures |= promises(quick=quick) | guards(quick=quick) | looks(quick=quick)
     written, found = defaults(quick=quick)
     figures |= found
-    return f"{promise_table(figures)}\n\n{body}\n\n## The gate that init writes\n\n{written}", figures
+    again = f"## A HOLD that is judged again, and stops\n\n{looks_table(figures)}"
+    return f"{promise_table(figures)}\n\n{body}\n\n{again}\n\n## The gate that init writes\n\n{written}", figures
 
 
 def with_league(bench: Bench) -> tuple[str, dict[str, object]]:

@@ -43,13 +43,14 @@ AT_MOST: Mapping[str, float] = {
     "latency_equal_block": 0.05, "latency_limit_pass": 0.065, "latency_limit_block": 0.065,
     "defaults_frozen_weeks": 0, "defaults_reuse_pass": 0.05,
     "defaults_regressions_year": 0.20, "defaults_printed_off": 0.03, "defaults_final_loss": 0.01,
-    "defaults_below_best": 0.015,
+    "defaults_below_best": 0.015, "resume_equal_pass": 0.05,
 }  # fmt: skip
 AT_LEAST: Mapping[str, float] = {
     "p_plus3": 0.8,
     "refresh_plus3": 0.95,
     "defaults_plus3": 0.8,
     "latency_equal_pass": 0.8,
+    "resume_plus3": 0.78,
 }
 ABOUT: Mapping[str, str] = {
     "p_minus3": "`improve`, n=1000: promoted if 3 points worse",
@@ -87,6 +88,9 @@ ABOUT: Mapping[str, str] = {
     "noisy_pass": "`no_worse` whose margin allows for 5, 10 or 20 % wrong references: a true loss of 5 points passes",
     "metrics_misjudged": "metrics of a user that may compare although an answer with all labels meets them, or may not "
     "although it does not, of two each",
+    "resume_equal_pass": "declared looks at a growing set: equal model promoted by the last, worst of several designs, "
+    "both spending functions, 5 to 20 % differing, and of which look is the first; exact",
+    "resume_plus3": "looks at 248, 496 and 744 items, equal spending: promoted by the last if 3 points better, exact",
     "defaults_frozen_weeks": "gate of `init`: weeks of two years with HOLD for the budget while 50 items are unused",
     "defaults_reuse_pass": "gate of `init`: promoted at the margin, two years on items that are used again",
     "defaults_regressions_year": "gate of `init`: regressions of more than a point promoted in a year, worst of five "

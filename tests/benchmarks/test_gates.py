@@ -14,6 +14,7 @@ from benchmarks.gates.defaults import PLUS3, found, printed, reuse
 from benchmarks.gates.draws import differences
 from benchmarks.gates.guards import EVEN6, EVEN20, UNEVEN, power_lost, ruined
 from benchmarks.gates.league import scored_slices
+from benchmarks.gates.looks import LOOKS, looks_table, resumed, weighed
 from benchmarks.gates.promises import (
     AT_LEAST,
     AT_MOST,
@@ -44,10 +45,12 @@ from benchmarks.gates.simulated import (
     year_of_retrains,
 )
 from schemas.artifacts import Scores
-from schemas.gates import ChangeThreshold, GateRule, GatesSpec, SliceGuard
-from tasks.assess.contract import BLOCK, PROMOTE
+from schemas.gates import ChangeThreshold, GateRule, GatesSpec, LooksSpec, SliceGuard
+from schemas.verdicts import Terms, UsedBudget
+from tasks.assess.contract import BLOCK, PROMOTE, change_outcome
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.interim import PairedRule, run_in_batches
+from tasks.assess.looks import levels_of, spent_by
 from tasks.start.champion_rule import choose_comparison
 from tasks.tickets.draw import look_ends
 
@@ -251,3 +254,50 @@ def test_what_init_prints_is_what_its_gate_does(n: int) -> None:
     rule = choose_comparison(n, continuous=False)
     assert printed(n, rule, PLUS3) == pytest.approx(found(n, rule, PLUS3), abs=0.03)
     assert n < 500 or found(n, rule, PLUS3) >= 0.8
+
+
+def test_a_hold_that_is_judged_again_keeps_its_bars() -> None:
+    assert (
+        resumed(LOOKS, 0.1, EFFECT).promoted
+        >= AT_LEAST["resume_plus3"]
+        > 0.6
+        > resumed(LOOKS[:2], 0.1, EFFECT).promoted
+    )
+    for spend in ("equal", "obrien_fleming"):
+        for first in range(3):  # looks before it are passed over
+            assert resumed(LOOKS[first:], 0.05, 0.0, spend=spend).promoted <= AT_MOST["resume_equal_pass"]
+    ways = weighed(500)
+    assert ways["interim"]["answers_minus3"] < 0.5 * ways["one look"]["answers_minus3"]
+    assert ways["three looks"]["plus3"] > 0.95 > ways["one look"]["plus3"] > ways["interim"]["plus3"]
+    assert len(looks_table({"resume_or_interim": {"500": ways}}).splitlines()) == 5
+
+
+@pytest.mark.parametrize("spend", ["equal", "obrien_fleming"])
+def test_looks_of_the_benchmark_have_the_verdicts_of_the_real_gate(
+    spend: Any, make_scores: MakeScores, new_folder: Callable[[], Path]
+) -> None:
+    """Just at the fewest wins that each look promotes, and one below."""
+    at = (60, 120, 180)
+    gates = GatesSpec(
+        **RULES_ONLY, rules=(GateRule(metric="exact", change_threshold=ChangeThreshold()),),
+        looks=LooksSpec(at=at, spend=spend),
+    )  # fmt: skip
+    terms = Terms(rules="", alpha=gates.alpha, looks=3, spend=spend, at=at)
+    for place, n in enumerate(at):
+        before = at[:place]
+        used = UsedBudget(looks=place, spent=spent_by([[terms]] * place, before), nested=before)
+        met = change_outcome(np.arange(40), 2, n, margin=0.0, alpha=levels_of(gates, used, n_items=n).met).met
+        fewest = int(np.argmax(met))
+        for won in (fewest - 1, fewest):
+            candidate = [1.0] * won + [0.0] * 2 + [1.0] * (n - won - 2)
+            champion = [0.0] * won + [1.0] * 2 + [1.0] * (n - won - 2)
+            decision = decide(
+                judged=JudgedArms(
+                    candidate=make_scores("tuned", {"exact": candidate}),
+                    champion=make_scores("champion", {"exact": champion}),
+                ),
+                gates=gates,
+                context=GateContext(champion_version="1", anchor_version="1", used_budget=used),
+                out=new_folder(),
+            )
+            assert decision.verdict == ("PROMOTE" if won == fewest else "HOLD"), decision.reason
