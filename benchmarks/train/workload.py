@@ -110,7 +110,7 @@ def prepare(
             made = codec.conversation([*turns, {"role": "assistant", "content": answer}])
             name = f"{split}-{number:04}"
             rows[split].append({"ticket_id": name, "input_ids": made.input_ids, "loss_mask": made.loss_mask})
-    dataset = _write_dataset(rows, folder / "dataset")
+    dataset = write_dataset(rows, folder / "dataset")
     lengths = [len(row["input_ids"]) for row in rows["train"]]
     steps = range(1, n_steps * epochs + 1)
     order = step_batches(lengths, batch_size=batch_size, accumulation=1, seed=SEED, steps=steps)
@@ -149,7 +149,8 @@ def write_prompts(workload: Workload, folder: Path, *, n_items: int) -> None:
     pq.write_table(pa.table(table), folder / "prompts.parquet")
 
 
-def _write_dataset(rows: dict[str, list[dict[str, Any]]], root: Path) -> DatasetRef:
+def write_dataset(rows: dict[str, list[dict[str, Any]]], root: Path) -> DatasetRef:
+    """Write splits of examples (ticket_id, input_ids, loss_mask) into a new folder."""
     from datasets import Dataset, Features, Sequence, Value
     from datasets.utils.logging import disable_progress_bar
 

@@ -37,7 +37,7 @@ from schemas.trials import TrialRef
 from tasks.assess.plan_gate import InterimPlan, RulePower
 from tasks.release.reports.read import cut_replies
 from tasks.start.source_size import measure_source
-from tasks.train.memory import Forecast, forecast, workload_of
+from tasks.train.memory import Forecast, Workload, describe_path, forecast, workload_of
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
     spec, settings, champion = found.trained_spec, found.settings, found.registry_state.champion
     planned = tuple(each for each in found.nodes if each.node.kind != "effect")
     tried = {each.name: changes_text(each.changes or {}) for each in candidates(spec.train)}
-    memory = _memory(spec, found.run, found.pipeline.tuned)
+    work = _workload(spec, found.run, found.pipeline.tuned)
+    memory = None if work is None else forecast(work, spec.train.first())
     root = config.resolve().parent
     splits = found.run.find(found.pipeline.curated.clean)
     size, missing, label = _size(found, root, as_of)
@@ -118,6 +119,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
             for this in planned
         ],
         figures=_figures(found, planned, size, pace, memory)
+        | {"training_path": None if work is None else describe_path(work, spec.train.first())}
         | {"answers_per_minute": per_minute and float(f"{per_minute:.2g}")},
         causes=_causes(planned),
         power=gate_power(
@@ -225,23 +227,20 @@ def _limits(found: PlannedRun) -> Iterator[str]:
         yield from [warning] if warning else []
 
 
-def _memory(spec: PipelineSpec, run: Run, tuned: Tuned) -> Forecast | None:
-    """The forecast that the (first) training makes before it loads anything; None without its base model.
+def _workload(spec: PipelineSpec, run: Run, tuned: Tuned) -> Workload | None:
+    """What determines the memory of the (first) training, as it will count it; None without its base model.
 
-    On a cluster each node makes its own.
+    On a cluster each node makes its own forecast.
     """
     if spec.engine == "ray":
         return None
-    train = spec.train.first()
     dataset, model = run.find(tuned.first_dataset), run.find(tuned.first_model)
     if model is None:
         return None
-    if dataset is not None:
-        share = dataset.n_supervised / max(1, dataset.n_tokens)
-        work = workload_of(model, max_tokens=dataset.max_tokens, supervised_share=share)
-    else:
-        work = workload_of(model, max_tokens=train.max_length)
-    return forecast(work, train) if work else None
+    if dataset is None:
+        return workload_of(model, max_tokens=spec.train.first().max_length)
+    share = dataset.n_supervised / max(1, dataset.n_tokens)
+    return workload_of(model, max_tokens=dataset.max_tokens, supervised_share=share)
 
 
 def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None, list[str], LabelProbe | None]:

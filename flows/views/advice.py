@@ -415,7 +415,8 @@ def _fits(spec: PipelineSpec, recorded: Recorded | None, root: Path) -> dict[str
 
     def fits_here(method: str) -> bool | None:
         # model_copy validates nothing; validation would refuse the learning rate of another method.
-        return forecast(work, train.model_copy(update={"method": method})).fits if work else None
+        found = None if work is None else forecast(work, train.model_copy(update={"method": method}))
+        return None if found is None else found.fits
 
     methods = fit_methods(dims, train, max_tokens=train.max_length)
     return {fit.method: MemoryFit(fits_here(fit.method), fit.smallest_card) for fit in methods}

@@ -19,6 +19,7 @@ from schemas.errors import ConfigError
 from tasks.extras import need_extra
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -146,8 +147,15 @@ def with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, **{name: value for name, value in found.items() if value is not None}}
 
 
-def build_skeleton(config: Mapping[str, Any]) -> PreTrainedModel:
+def build_skeleton(
+    config: Mapping[str, Any], *, dtype: torch.dtype | None = None, attention: str | None = "eager"
+) -> PreTrainedModel:
     """The model of a config.json on the meta device.
+
+    Args:
+        config: Its fields.
+        dtype: Of the weights; None for the one in config.json.
+        attention: How attention is computed; None for what a loaded model would do.
 
     Raises:
         ConfigError: as `full_config`; or TG0173, the architecture does not write text token by token.
@@ -164,7 +172,8 @@ def build_skeleton(config: Mapping[str, Any]) -> PreTrainedModel:
         raise _unusable(made.model_type, "transformers has no class of it that writes text token by token")
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(made, attn_implementation="eager")
+            settings: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(made, dtype=dtype, **settings)
     except Exception as error:  # whatever the architecture's own code raises for these numbers
         raise _unusable(made.model_type, f"its modules cannot be built: {type(error).__name__}: {error}") from None
     return model

@@ -57,9 +57,13 @@ class PlainModel:
         if n_prefix:
             ids = ids[:, n_prefix : int(ends_of(batch).max())]
             extra = self._filled_cache(len(ids), n_prefix + ids.shape[1])
-        logits = self._forward(ids, logits_to_keep=_sent(columns - n_prefix, device), **extra).logits
-        chosen = logits[_sent(batch.rows, device), _sent(place, device)].float()
-        return functional.cross_entropy(chosen, _sent(batch.targets, device), reduction="none")
+        logits = self.logits(ids, _sent(columns - n_prefix, device), **extra)
+        return losses_at(logits, _sent(batch.rows, device), _sent(place, device), _sent(batch.targets, device))
+
+    def logits(self, ids: Tensor, columns: Tensor, **settings: Any) -> Tensor:
+        """Logits (batch, n, vocabulary) at these columns of ids (batch, seq)."""
+        found: Tensor = self._forward(ids, logits_to_keep=columns, **settings or {"use_cache": False}).logits
+        return found
 
     @contextmanager
     def sharing(self, batches: Sequence[Batch]) -> Iterator[None]:
@@ -106,6 +110,11 @@ class PlainModel:
         from transformers import DynamicCache
 
         return DynamicCache(config=self.whole.config)
+
+
+def losses_at(logits: Tensor, rows: Tensor, places: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy in nats, float32 (n,), of targets (n,) by the logits at these rows and places (n,)."""
+    return functional.cross_entropy(logits[rows, places].float(), targets, reduction="none")
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:

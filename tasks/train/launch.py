@@ -347,8 +347,8 @@ def _error_of(job: TrainJob, code: int, *, stopped: bool) -> TunegateError:
         )
     if code == -signal.SIGKILL:
         work = job.workload()
-        total = predict_parts(work, job.spec, device=detect_device())["total"] if work else None
-        predicted = f"; about {total / 2**30:.1f} GiB were predicted" if total else ""
+        parts = predict_parts(work, job.spec, device=detect_device()) if work else None
+        predicted = f"; about {parts['total'] / 2**30:.1f} GiB were predicted" if parts else ""
         return ProcessLostError(
             f"the training process was killed (out of memory?){predicted}",
             code="TG0405",

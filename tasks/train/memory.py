@@ -5,9 +5,9 @@ anything is loaded. In this order: trainable weights and bytes on a card, of the
 resident set of a process on a CPU, by term; the memory that is free here (/proc, control groups and, if there are
 cards, tasks/train/cards.py) and whether a training fits; which method fits which card.
 
-The CPU terms follow what tasks/train/forward.py and the optimiser actually hold; `RUNTIME` and `WASTE` are measured
-(see docs/decisions/0018-memory-prediction-and-processes.md), all others are computed. A card shares no runtime and maps
-no files.
+The CPU terms follow what the training holds: of the fast path by arithmetic, of the model's own forward by a step of
+tensors without values (tasks/train/own_forward.py, which needs torch). `RUNTIME` and `WASTE` are measured (see
+docs/decisions/0085-memory-of-every-path.md), all others are computed. A card shares no runtime and maps no files.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import orjson
 from pydantic import PositiveFloat, TypeAdapter
 from ruamel.yaml import YAML
 
@@ -28,8 +29,10 @@ from schemas.names import closest
 from schemas.training import AdapterSpec, Method, QuantizationSpec, TrainSpec
 from tasks.model.adapter import adapts_experts, count_trained
 from tasks.model.base_model import auto_is_bfloat16, forced_dtype
+from tasks.model.chat_base import trained_ids
 from tasks.train.cards import cards_here
 from tasks.train.model_shapes import ModelDims
+from tasks.train.own_forward import LARGE_TENSOR, OWN_FORWARD_COST, Step, StepBytes, slow_cause, step_bytes
 
 PAGED = "paged_adamw_8bit"
 """The optimiser that needs CUDA."""
@@ -45,11 +48,11 @@ _LOGIT = 10
 RUNTIME = 1_010_000_000
 """Resident bytes of a process that has imported torch, transformers, PEFT and datasets: 590 MB of its own, 420 MB of
 mapped libraries. Measured with the locked versions on Linux; a tiny model's whole training peaks at 1,013 MB."""
-WASTE = 0.1
-"""Heap fragmentation, as a share of the activations. Measured 8-13 %."""
+WASTE, OWN_WASTE = 0.1, 0.15
+"""Holes in the heap, as a share of what is put there: of the fast path's activations (measured 5-13 %), and on the
+model's own forward, whose tensors have more sizes (6-20 %), also of gradients and moments."""
 _LOSS_ROWS, _LONGEST_BLOCK = 128, 1024
 """`LOSS_ROWS` and `LONGEST_BLOCK` of tasks/train/fast, which imports torch; a test compares them."""
-_WIDE = 4
 _QKV = ("q_proj", "k_proj", "v_proj")
 log = logging.getLogger("tunegate.train")
 GIB = 2**30
@@ -59,6 +62,8 @@ CARDS = TypeAdapter(dict[str, PositiveFloat]).validate_python(
 """Card -> GiB that its driver reports."""
 RUNTIME_GIB = 0.8
 """CUDA context, kernels and the allocator's waste: measured values lie between 0.5 and 1."""
+CONTEXT_GIB = 0.5
+"""Part of it that is the context: `free_card_bytes` was read next to one, and counts none."""
 MARGIN = 0.1
 """Share of a card that must stay free for a fit: it covers fragmentation and the estimate's error."""
 
@@ -99,7 +104,7 @@ def trainable_parameters(dims: ModelDims, adapter: AdapterSpec) -> int:
 
     Source: Hu et al., LoRA (2021), section 4.1.
     """
-    if dims.config is not None:
+    if dims.counted is not None:
         return count_trained(dims.config, adapter)
     shapes = dims.linear_shapes
     wanted = tuple(shapes) if adapter.target_modules == "all-linear" else tuple(set(adapter.target_modules))
@@ -120,7 +125,7 @@ def trains_experts(dims: ModelDims, spec: TrainSpec) -> bool:
     """Whether an adapter sits on experts that are stacked in one parameter."""
     if spec.method == "full" or not dims.n_stacked or spec.adapter.target_modules != "all-linear":
         return False
-    return dims.config is not None and adapts_experts(dims.config)
+    return dims.counted is not None and adapts_experts(dims.config)
 
 
 def _updated_experts(dims: ModelDims, spec: TrainSpec, number: int) -> int:
@@ -184,7 +189,7 @@ def estimate_memory(
     logits = (positions if n_logit_positions is None else n_logit_positions) * dims.vocab * _LOGIT
     if spec.method == "full":
         n_trained, base = dims.n_parameters, 0
-        copies = dims.n_parameters * number if number < _WIDE else 0  # autocast's, kept for the backward
+        copies = dims.n_parameters * number if number < _FLOAT32 else 0  # autocast's, kept for the backward
     else:
         copies = 0
         n_trained = trainable_parameters(dims, spec.adapter)
@@ -233,11 +238,13 @@ class ProcessMemory:
 
     runtime: int
     weights: int
-    """Base, adapter, and copies made by the fast path or autocast."""
+    """Base, adapter, and the copies that the fast path makes."""
     gradients: int
     optimizer: int
     activations: int
-    logits: int
+    """Kept for the backward, logits, copies in other types, and what one operation needs meanwhile."""
+    waste: int
+    """Holes in the heap."""
     load: int
     """Peak while loading: files and converted weights together. Not part of the step."""
 
@@ -249,7 +256,7 @@ class ProcessMemory:
     @property
     def step(self) -> int:
         """Peak of a step. Pages of loaded files are gone by then, or the system reclaims them when needed."""
-        return self.runtime + self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        return self.runtime + self.weights + self.gradients + self.optimizer + self.activations + self.waste
 
     def parts(self) -> dict[str, int]:
         """Bytes by name, with the total."""
@@ -261,88 +268,109 @@ def stored_bytes(model: Path) -> int:
     return sum(path.stat().st_size for path in model.glob("*.safetensors"))
 
 
-def predict_process(
-    dims: ModelDims, spec: TrainSpec, *, number: int, max_tokens: int, supervised_share: float, stored: int
-) -> ProcessMemory:
-    """Peak memory of each of `spec.processes` training processes on a CPU.
+def predict_process(work: Workload, spec: TrainSpec, *, number: int) -> ProcessMemory | None:
+    """Peak memory of each of `spec.processes` training processes on a CPU; None if it cannot be told.
 
     Args:
-        dims: Shapes of the base model.
+        work: Model and data.
         spec: Method, adapter, batch size, checkpointing, sharding.
         number: Bytes per number in the arithmetic: 4 or 2.
-        max_tokens: Longest example, tokens.
-        supervised_share: Share of the tokens that are supervised, 0-1.
-        stored: Bytes of the weight files.
     """
-    positions = spec.batch_size * max_tokens
-    n_scored = max(1, round(positions * supervised_share))
-    keeps_file = round(stored / dims.n_parameters) == (_WIDE if spec.method == "full" else number)
+    dims = work.dims
     trained = dims.n_parameters if spec.method == "full" else trainable_parameters(dims, spec.adapter)
-    # A chat template may add tokens, whose trained rows only the model's own forward knows.
-    if spec.method == "full" or spec.sharding == "full" or spec.prompt.chat_template is not None:
-        activations = _plain_activations(dims, spec, positions, number)
-        # Logits, the selected ones, their log-softmax and the gradient.
-        logits = n_scored * dims.vocab * (number + 3 * _WIDE)
+    gradients = trained * _FLOAT32
+    optimizer = round(trained * moment_bytes(spec))
+    fast = work.slow_cause(spec, "cpu") is None
+    if fast:
+        activations = _fast_activations(dims, spec, work, number)
+        waste = round(WASTE * activations)
+    elif (step := step_bytes(_step_of(work, spec, number))) is None:
+        return None
     else:
-        activations = _fast_activations(dims, spec, positions, max_tokens, number)
-        logits = min(n_scored, _LOSS_ROWS) * dims.vocab * 3 * _WIDE
-        # oneDNN's bfloat16 product keeps a reordered copy of the head.
-        logits += dims.vocab * dims.hidden * number if number < _WIDE else 0
-    base = _base_bytes(dims, spec, number, keeps_file=keeps_file, stored=stored)
+        gradients = step.gradients
+        small, large = _with_update(dims, spec, step)
+        activations = small + large - gradients
+        if spec.sharding == "full":  # a part of the gradients at the end; what the forward keeps is whole
+            activations = max(activations, step.forward)
+        waste = round(OWN_WASTE * (small + optimizer))
+    keeps_file = round(work.stored / dims.n_parameters) == (_FLOAT32 if spec.method == "full" else number)
+    base = _base_bytes(dims, spec, number, keeps_file=keeps_file, stored=work.stored, joins=fast)
     parts = spec.processes if spec.sharding == "full" else 1
-    gathered = 0 if parts == 1 else _gathered(dims) * _WIDE
-    copies = 0 if keeps_file else base
+    gathered = 0 if parts == 1 else _gathered(dims) * _FLOAT32
     return ProcessMemory(
         runtime=RUNTIME,
-        weights=(base + (0 if spec.method == "full" else trained * _WIDE)) // parts + gathered,
-        gradients=trained * _WIDE // parts,
-        optimizer=round(trained * moment_bytes(spec)) // parts,
-        activations=round(activations * (1 + WASTE)) + _updated_experts(dims, spec, number),
-        logits=logits,
-        load=RUNTIME + stored + copies,
+        weights=(base + (0 if spec.method == "full" else trained * _FLOAT32)) // parts + gathered,
+        gradients=gradients // parts,
+        optimizer=optimizer // parts,
+        activations=activations,
+        waste=waste,
+        load=RUNTIME + work.stored + (0 if keeps_file else base),
     )
 
 
-def _base_bytes(dims: ModelDims, spec: TrainSpec, number: int, *, keeps_file: bool, stored: int) -> int:
+def _with_update(dims: ModelDims, spec: TrainSpec, step: StepBytes) -> tuple[int, int]:
+    """Peaks of the step's small and large tensors, the optimiser's own among them.
+
+    On a CPU, bitsandbytes updates a weight with five float32 copies: two moments, their root, the denominator and the
+    gradient. Source: `_optimizer_update_8bit_blockwise_cpu`. torch's fused AdamW makes none.
+    """
+    if spec.method != "full" or spec.optimizer == "adamw":
+        return step.small, step.large
+    sizes = [dims.vocab * dims.hidden, *(each.size * (each.n_experts if each.stacked else 1) for each in dims.matrices)]
+    copy = max(sizes) * _FLOAT32
+    small = 0 if copy >= LARGE_TENSOR else 5 * copy
+    large = 5 * copy - small
+    small_gradients = step.gradients - step.large_gradients
+    return max(step.small, small_gradients + small), max(step.large, step.large_gradients + large)
+
+
+def _step_of(work: Workload, spec: TrainSpec, number: int) -> Step:
+    """The step of the model's own forward: all examples as long as the longest, with logits where one has loss."""
+    return Step(
+        config=work.dims.config,
+        adapter=None if spec.method == "full" else spec.adapter,
+        dtype="float32" if number == _FLOAT32 else "bfloat16",
+        recompute=spec.gradient_checkpointing,
+        batch=spec.batch_size,
+        tokens=work.max_tokens,
+        n_columns=max(1, round(work.max_tokens * work.supervised_share)),
+        n_batches=min(2, spec.gradient_accumulation_steps),
+        n_rows=work.n_rows,
+        four_bits=spec.method == "qlora",
+    )
+
+
+def _base_bytes(dims: ModelDims, spec: TrainSpec, number: int, *, keeps_file: bool, stored: int, joins: bool) -> int:
     """Bytes of the frozen (or, for `full`, the trained) base after loading."""
     if spec.method == "full":
-        mixed = dims.n_parameters * number if number < _WIDE else 0  # autocast's copies
-        return dims.n_parameters * _WIDE + mixed
+        return dims.n_parameters * _FLOAT32
     if spec.method == "lora":
         # The fast path joins q, k and v; if the weights are the mapped file, its pages stay as well as the joint copy.
         joined = sum(d_in * d_out for name, (d_in, d_out) in dims.linear_shapes.items() if name in _QKV)
-        return dims.n_parameters * number + (dims.layers * joined * number if keeps_file else 0)
+        return dims.n_parameters * number + (dims.layers * joined * number if keeps_file and joins else 0)
     if keeps_file:  # embeddings and norms are part of the mapped file, all of which stays
         return quantized_bytes(dims, spec.quantization or QuantizationSpec()) - dims.n_other * 2 + stored
     return quantized_bytes(dims, spec.quantization or QuantizationSpec()) + dims.n_other * (number - 2)
 
 
-def _fast_activations(dims: ModelDims, spec: TrainSpec, positions: int, seq: int, number: int) -> int:
-    """What tasks/train/fast saves for the backward: inputs of norms and products, q, k, v, attention weights.
+def _fast_activations(dims: ModelDims, spec: TrainSpec, work: Workload, number: int) -> int:
+    """What tasks/train/fast saves for the backward: inputs of norms and products, q, k, v, attention weights; logits.
 
     An upper bound: it assumes that all rows have the greatest length and share no prefix.
     """
-    q, kv = dims.heads * dims.d_head, dims.kv_heads * dims.d_head
+    q, kv, seq = dims.heads * dims.d_head, dims.kv_heads * dims.d_head, work.max_tokens
     weights = dims.heads * seq if seq <= _LONGEST_BLOCK else q
     width = 4 * dims.hidden + 2 * q + 2 * kv + 4 * dims.intermediate + weights + 7 * spec.adapter.rank
     # Below the lowest adapter nothing is saved.
     layers = dims.layers - min(spec.adapter.layers_of(dims.layers))
-    kept = _kept(layers, dims.hidden, width, checkpointing=spec.gradient_checkpointing)
+    kept = layers * dims.hidden + width if spec.gradient_checkpointing else layers * width
     largest = max(d_in * d_out for d_in, d_out in dims.linear_shapes.values())
-    return (positions * kept + (2 * largest if spec.method == "qlora" else 0)) * number
-
-
-def _plain_activations(dims: ModelDims, spec: TrainSpec, positions: int, number: int) -> int:
-    """What autograd saves for transformers' own layers; with autocast about half of it stays in float32."""
-    q = dims.heads * dims.d_head
-    width = 6 * dims.hidden + 5 * q + 4 * dims.intermediate
-    kept = _kept(dims.layers, dims.hidden, width, checkpointing=spec.gradient_checkpointing)
-    return positions * kept * (number + _WIDE) // 2
-
-
-def _kept(layers: int, hidden: int, width: int, *, checkpointing: bool) -> int:
-    """Numbers kept per position: those of all layers, or their inputs and one layer."""
-    return layers * hidden + width if checkpointing else layers * width
+    positions = spec.batch_size * seq
+    n_scored = min(max(1, round(positions * work.supervised_share)), _LOSS_ROWS)
+    # oneDNN's bfloat16 product keeps a reordered copy of the head.
+    head = dims.vocab * dims.hidden * number if number < _FLOAT32 else 0
+    logits = n_scored * dims.vocab * 3 * _FLOAT32 + head
+    return (positions * kept + (2 * largest if spec.method == "qlora" else 0)) * number + logits
 
 
 @dataclass(frozen=True)
@@ -356,6 +384,12 @@ class Workload:
     """Longest example, tokens."""
     supervised_share: float = 1.0
     """Share of the tokens that are supervised, 0-1."""
+    n_rows: int = 0
+    """Rows of the embeddings that an adapter's training also trains, for the tokens of a chat template."""
+
+    def slow_cause(self, spec: TrainSpec, device: str) -> str | None:
+        """As `tasks.train.own_forward.slow_cause`."""
+        return slow_cause(orjson.loads(self.dims.config), spec, device=device, n_rows=self.n_rows)
 
 
 @dataclass(frozen=True)
@@ -381,11 +415,25 @@ class Forecast:
 def workload_of(model: ModelRef, *, max_tokens: int, supervised_share: float = 1.0) -> Workload | None:
     """A model's workload, from its own files; None for an architecture whose memory cannot be computed."""
     dims = ModelDims.read(model.root / "config.json")
-    return None if dims is None else Workload(dims, stored_bytes(model.root), max_tokens, supervised_share)
+    if dims is None:
+        return None
+    return Workload(dims, stored_bytes(model.root), max_tokens, supervised_share, len(trained_ids(model.root)))
 
 
-def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> Forecast:
-    """Compare the training with this machine, and find the smallest change that fits.
+def describe_path(work: Workload, spec: TrainSpec) -> str:
+    """Which forward the training computes on this machine, why, and how its speed compares."""
+    device = detect_device()
+    cause = work.slow_cause(spec, device)
+    if device != "cpu":
+        return "the model's own forward, on the card"
+    times = f"{OWN_FORWARD_COST:g} times"
+    if cause is None:
+        return f"the fast path; the model's own forward would take about {times} its CPU time"
+    return f"the model's own forward, at about {times} the CPU time of the fast path: {cause}"
+
+
+def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> Forecast | None:
+    """Compare the training with this machine, and find the smallest change that fits; None if it cannot be told.
 
     Args:
         work: Model and data.
@@ -397,6 +445,8 @@ def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> For
     available = free_bytes() if card is None else card
     number = _bytes_per_number(spec, device)  # once: to ask a card takes a process
     parts = predict_parts(work, spec, device=device, number=number)
+    if parts is None:
+        return None
     predicted = required_bytes(parts, spec, device, here=here)
     if predicted <= available:
         return Forecast(device, predicted, available)
@@ -406,8 +456,7 @@ def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> For
         # model_copy skips validation, which would reject a learning rate meant for another method.
         changed = spec.model_copy(update=changes)
         parts = predict_parts(work, changed, device=device, number=number)
-        needed = required_bytes(parts, changed, device, here=here)
-        if needed <= available:
+        if parts is not None and (needed := required_bytes(parts, changed, device, here=here)) <= available:
             remedy = ", ".join(f"train.{name}: {_yaml(value)}" for name, value in changes.items())
             return Forecast(device, predicted, available, f"{remedy} ({needed / GIB:.2f} GiB)")
     return Forecast(device, predicted, available)
@@ -422,7 +471,7 @@ def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = N
     if work is None or spec.memory_check == "off":
         return
     found = forecast(work, spec, here=here)
-    if found.fits:
+    if found is None or found.fits:
         return
     hint = (
         f"this fits: {found.remedy}"
@@ -442,23 +491,20 @@ def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = N
 
 def predict_parts(
     work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cuda"], number: int | None = None
-) -> dict[str, int]:
-    """Bytes of one process by term, with `total`.
+) -> dict[str, int] | None:
+    """Bytes of one process by term, with `total`; None if they cannot be told.
 
     Args:
+        work: Model and data.
+        spec: The settings.
+        device: Where it trains.
         number: Bytes per number in the arithmetic; None for what this machine would choose.
     """
     if number is None:
         number = _bytes_per_number(spec, device)
     if device == "cpu":
-        return predict_process(
-            work.dims,
-            spec,
-            number=number,
-            max_tokens=work.max_tokens,
-            supervised_share=work.supervised_share,
-            stored=work.stored,
-        ).parts()
+        found = predict_process(work, spec, number=number)
+        return None if found is None else found.parts()
     parts = estimate_memory(work.dims, spec, max_tokens=work.max_tokens, number=number).parts()
     runtime = round(RUNTIME_GIB * GIB)
     total = runtime + sum(size for name, size in parts.items() if name != "total")
@@ -468,13 +514,14 @@ def predict_parts(
 def required_bytes(
     parts: dict[str, int], spec: TrainSpec, device: Literal["cpu", "cuda"], *, here: int | None = None
 ) -> int:
-    """Bytes that must be free: for all processes (or those `here`) on a CPU, else for one card.
+    """Bytes that must be free: for all processes (or those `here`) on a CPU, else for one card, next to a context.
 
     Pages of files that are mapped only while loading do not count: the system reclaims them when needed.
     """
     step = sum(size for name, size in parts.items() if name not in ("total", "load"))
-    n_here = spec.processes if here is None else min(here, spec.processes)
-    return step * (n_here if device == "cpu" else 1)
+    if device != "cpu":
+        return step - round(CONTEXT_GIB * GIB)
+    return step * (spec.processes if here is None else min(here, spec.processes))
 
 
 def detect_device() -> Literal["cpu", "cuda"]:

@@ -78,8 +78,8 @@ class ModelDims:
     """One matrix for q, k and v, and one for gate and up (Phi-3 and Phi-4)."""
     counted: Parts | None = None
     """What it consists of, counted; None where the numbers above decide."""
-    config: str | None = None
-    """The config.json from which it was counted."""
+    config: str = "{}"
+    """Fields of its config.json, as JSON."""
 
     @classmethod
     def read(cls, config: Path) -> ModelDims | None:
@@ -97,10 +97,10 @@ class ModelDims:
             ConfigError: TG0173 and TG0112, as `build_skeleton`; none for a plain decoder.
         """
         found = text_fields(found)
-        kind = found.get("model_type")
+        config, kind = json.dumps(dict(found), sort_keys=True), found.get("model_type")
         computed = kind in PLAIN_TYPES and not any(found.get(name) for name in _BIASES)
         if not computed or any(found.get(name) is None for name in _PLAIN_SIZES):  # a default of its class
-            return cls._counted(found)
+            return cls._counted(found, config)
         heads = found["num_attention_heads"]
         return cls(
             layers=found["num_hidden_layers"],
@@ -115,10 +115,11 @@ class ModelDims:
             qk_norm=kind in ("qwen3", *_GEMMA),
             layer_norms=4 if kind in _GEMMA else 2,
             fused=kind == "phi3",
+            config=config,
         )
 
     @classmethod
-    def _counted(cls, found: Mapping[str, Any]) -> ModelDims:
+    def _counted(cls, found: Mapping[str, Any], config: str) -> ModelDims:
         whole, parts = full_config(found), parts_of(found)
         layers, hidden, vocab = (
             main_size_of(whole, name) for name in ("num_hidden_layers", "hidden_size", "vocab_size")
@@ -135,7 +136,7 @@ class ModelDims:
         return cls(
             layers=layers, hidden=hidden, heads=heads, d_head=d_head, vocab=vocab, tied=parts.tied,
             kv_heads=size_of(whole, "num_key_value_heads") or heads, intermediate=width // layers or hidden,
-            counted=parts, config=json.dumps(dict(found), sort_keys=True),
+            counted=parts, config=config,
         )  # fmt: skip
 
     @property

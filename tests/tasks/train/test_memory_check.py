@@ -6,18 +6,31 @@ from ctypes import CFUNCTYPE, POINTER, c_int, c_size_t, c_uint, c_void_p
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
+from tasks.train import memory
 from tasks.train.cards import Card, cards_here, query
-from tasks.train.memory import GIB, Workload, check_memory, forecast, free_bytes, free_card_bytes, predict_parts
+from tasks.train.memory import GIB, Forecast, Workload, check_memory, free_bytes, free_card_bytes, required_bytes
 from tasks.train.model_shapes import known_dims
 
 SMALL = Workload(known_dims("smollm2-135m"), stored=538_000_000, max_tokens=512)
 LARGE = Workload(known_dims("llama-3.1-70b"), stored=141_000_000_000, max_tokens=512)
+
+
+def forecast(work: Workload, spec: TrainSpec) -> Forecast:
+    found = memory.forecast(work, spec)
+    assert found is not None
+    return found
+
+
+def predict_parts(work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cuda"]) -> dict[str, int]:
+    found = memory.predict_parts(work, spec, device=device)
+    assert found is not None
+    return found
 
 
 def _machine(root: Path, *, available_mib: int, groups: dict[str, tuple[str, int, int]], own: str) -> Path:
@@ -69,6 +82,13 @@ def test_the_fullest_card_in_use_counts(monkeypatch: pytest.MonkeyPatch) -> None
     assert (two.device, two.available, two.fits) == ("cuda", 24_000 * 2**20, True)
     monkeypatch.setattr("tasks.train.memory.cards_here", tuple)
     assert free_card_bytes() is None
+
+
+def test_a_context_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNEGATE_AUTO_DTYPE", raising=False)
+    monkeypatch.setattr("tasks.train.memory.cards_here", lambda: (Card(GIB, True),))
+    parts = predict_parts(SMALL, TrainSpec(base_model="x"), device="cuda")
+    assert parts["total"] - required_bytes(parts, TrainSpec(base_model="x"), "cuda") == memory.CONTEXT_GIB * GIB
 
 
 def test_a_forecast_with_many_remedies_asks_the_cards_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,8 +200,9 @@ def test_a_training_is_refused_warned_about_or_allowed(
 def test_sharding_divides_the_memory_of_each_process() -> None:
     alone = TrainSpec(base_model="x", method="full", learning_rate=1e-5, processes=4, dtype="bfloat16")
     cut = alone.model_copy(update={"sharding": "full"})
-    for device in ("cpu", "cuda"):
-        whole, part = (predict_parts(SMALL, spec, device=device) for spec in (alone, cut))  # type: ignore[arg-type]
+    devices: tuple[Literal["cpu", "cuda"], ...] = ("cpu", "cuda")
+    for device in devices:
+        whole, part = (predict_parts(SMALL, spec, device=device) for spec in (alone, cut))
         assert part["optimizer"] == whole["optimizer"] // 4
         assert part["total"] < whole["total"]
     experts = replace(SMALL, dims=known_dims("mixtral-8x7b"))
