@@ -236,7 +236,10 @@ def questioned(published: WarehouseRef, tmp_path_factory: pytest.TempPathFactory
         connection.execute("UPDATE curated SET created_at = '2026-06-01', category = 'y' WHERE ticket_id = 't0'")
         connection.execute("UPDATE curated SET created_at = '2026-06-09' WHERE ticket_id <> 't0'")
         connection.execute("INSERT INTO redactions VALUES ('t0', 'email', 3), ('t1', 'email', 1), ('t1', 'phone', 1)")
-        connection.execute("INSERT INTO label_suspects VALUES ('t1', 'category', 'x', 0.1, 'y', 0.8)")
+        connection.execute(
+            "INSERT INTO corrections VALUES ('t0', 'set', 'category', NULL, 'applied', 'ann', '2026-06-01T05:00:00Z'), "
+            "('t1', 'set', 'category', NULL, 'stale', 'ann', '2026-06-02T05:00:00Z')"
+        )
     run = {"run_id": "r1", "started_at": "2026-06-01T05:00:00+00:00", "ended_at": "2026-06-01T05:00:06+00:00",
            "status": "DONE", "verdict": None, "exit_code": 0, "config_digest": "c"}  # fmt: skip
     write_history(database, snapshots=root / "snapshots", runs=[run], checks=())
@@ -254,7 +257,7 @@ def questioned(published: WarehouseRef, tmp_path_factory: pytest.TempPathFactory
         (6, 1, ("t4", "a.jsonl", 5, "merged", None, "dedup", "near_duplicate", "Same.", "t0")),
         (7, 1, ("t0", 3, "t0", 0.9)),
         (8, 2, ("email", 2, 4, 571.4)),
-        (9, 1, ("t1", "category", "x", "y", 0.1, f"{SECRET} 1")),
+        (9, 1, ("ann", "category", 2, 1, "2026-06-02T05:00:00Z")),
         (10, 1, ("r1", None, 3, 6, 2000.0)),
     ],
 )
