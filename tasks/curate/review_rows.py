@@ -51,7 +51,8 @@ _CONFLICTS = (
 )
 _QUARANTINED = (
     "SELECT ticket_id, field, CASE WHEN starts_with(code, 'TG') THEN NULL ELSE code END AS rule, NULL AS value, "
-    "NULL AS proposed, 0.0 AS rank, reason FROM removed WHERE outcome = 'quarantined' AND ticket_id IS NOT NULL "
+    "NULL AS proposed, 0.0 AS rank, reason, source, source_line FROM removed "
+    "WHERE outcome = 'quarantined' AND ticket_id IS NOT NULL "
     "AND (list_contains($fields::VARCHAR[], field) OR NOT starts_with(code, 'TG')) "
     "ORDER BY step, code, source, source_line"
 )
@@ -64,6 +65,10 @@ _RAW = (
     "SELECT raw.* FROM raw_tickets raw JOIN (SELECT unnest($sources::VARCHAR[]) AS source, "
     "unnest($lines::BIGINT[]) AS source_line) USING (source, source_line)"
 )
+
+
+RowKey = tuple[str, str | None, int | None]
+"""ticket_id, and the place of a quarantined row; without one, of the row that was curated."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +149,13 @@ def find_review_rows(
                 seen.add((row["ticket_id"], row["field"] or ""))
                 chosen.append(row)
     chosen = chosen[:limit]
-    sources = _Sources(database, [row["ticket_id"] for row in chosen], redactions)
+    sources = _Sources(database, [_row_key(row) for row in chosen], redactions)
     return [_row(each, sources, table) for each in chosen], {name: len(rows) for name, rows in left.items()}
+
+
+def _row_key(found: Mapping[str, Any]) -> RowKey:
+    """A quarantined row may share its id with a ticket that is valid, so its place says which row it is."""
+    return found["ticket_id"], found.get("source"), found.get("source_line")
 
 
 def _shown(found: Mapping[str, Any]) -> str:
@@ -157,17 +167,15 @@ def _shown_id(id_: str, pseudonyms: Pseudonyms | None) -> str:
 
 
 def _row(found: Mapping[str, Any], sources: _Sources, table: TableSpec) -> ReviewRow:
-    field, raw = found["field"] or "", sources.raw(found["ticket_id"])
-    old = sources.old(found["ticket_id"], field) or ""
-    value = (
-        sources.redacted(found["ticket_id"], field) if field == "reply" or found["value"] is None else found["value"]
-    )
+    field, key = found["field"] or "", _row_key(found)
+    raw, old = sources.raw(key), sources.old(key, field) or ""
+    value = sources.redacted(key, field) if field == "reply" or found["value"] is None else found["value"]
     proposed = found["proposed"] or ""
     if not proposed and field in ("category", "priority") and raw is not None:
         proposed = _closest(raw.get(field), table.categories if field == "category" else table.priorities)
     return ReviewRow(
-        ticket_id=_shown(found), field=field, rule=found["rule"] or "", split=sources.split(found["ticket_id"]),
-        reason=found["reason"], text=sources.text(found["ticket_id"]), value=sources.shown(value), proposed=proposed,
+        ticket_id=_shown(found), field=field, rule=found["rule"] or "", split=sources.split(key),
+        reason=found["reason"], text=sources.text(key), value=sources.shown(value), proposed=sources.shown(proposed),
         old=old,
     )  # fmt: skip
 
@@ -186,47 +194,50 @@ def _closest(value: str | None, allowed: Sequence[str]) -> str:
 class _Sources:
     """The tickets as they were read, and how people may see them."""
 
-    def __init__(self, database: Path, ids: Sequence[str], redactions: Sequence[RedactStep]) -> None:
+    def __init__(self, database: Path, keys: Sequence[RowKey], redactions: Sequence[RedactStep]) -> None:
         self._redactions = redactions
-        self._places: dict[str, dict[str, Any]] = {}
-        for row in query_rows(database, _PLACES, ids=list(dict.fromkeys(ids))):
-            if row["split"] is not None or row["ticket_id"] not in self._places:
-                self._places[row["ticket_id"]] = row
+        self._places: dict[RowKey, dict[str, Any]] = {
+            key: {"source": key[1], "source_line": key[2], "split": None} for key in keys if key[1] is not None
+        }
+        for row in query_rows(database, _PLACES, ids=list(dict.fromkeys(id_ for id_, source, _ in keys if not source))):
+            key = (row["ticket_id"], None, None)
+            if row["split"] is not None or key not in self._places:
+                self._places[key] = row
         places = [row for row in self._places.values() if row["source"] is not None]
         raw = query_rows(
             database, _RAW, sources=[row["source"] for row in places], lines=[row["source_line"] for row in places]
         )
         self._raw = {(row["source"], row["source_line"]): row for row in raw}
-        self._redacted: dict[str, dict[str, str | None]] = {}
+        self._redacted: dict[RowKey, dict[str, str | None]] = {}
 
-    def raw(self, id_: str) -> Mapping[str, Any] | None:
+    def raw(self, key: RowKey) -> Mapping[str, Any] | None:
         """The ticket as it was read; None if it is no longer kept."""
-        place = self._places.get(id_, {})
+        place = self._places.get(key, {})
         return self._raw.get((place.get("source"), place.get("source_line")))
 
-    def split(self, id_: str) -> str:
-        return self._places.get(id_, {}).get("split") or ""
+    def split(self, key: RowKey) -> str:
+        return self._places.get(key, {}).get("split") or ""
 
-    def text(self, id_: str) -> str:
+    def text(self, key: RowKey) -> str:
         """Subject and body."""
-        return "\n\n".join(filter(None, (self.redacted(id_, name) for name in ("subject", "body"))))[:MAX_TEXT]
+        return "\n\n".join(filter(None, (self.redacted(key, name) for name in ("subject", "body"))))[:MAX_TEXT]
 
-    def redacted(self, id_: str, field: str) -> str:
+    def redacted(self, key: RowKey, field: str) -> str:
         """A field as people may see it; empty if there is none, or it is no longer kept."""
-        if id_ not in self._redacted:
-            raw = self.raw(id_) or {}
+        if key not in self._redacted:
+            raw = self.raw(key) or {}
             texts = {name: raw.get(name) for name in ("subject", "body", "reply", *CORRECTED_FIELDS)}
             for step in self._redactions:
                 texts, _ = redact_row(texts, step)
-            self._redacted[id_] = texts
-        return (self._redacted[id_].get(field) or "")[:MAX_TEXT]
+            self._redacted[key] = texts
+        return (self._redacted[key].get(field) or "")[:MAX_TEXT]
 
     def shown(self, value: str) -> str:
         return redacted_value(value, self._redactions)
 
-    def old(self, id_: str, field: str) -> str | None:
+    def old(self, key: RowKey, field: str) -> str | None:
         """The value as corrections name it; None if there is none, or it is no longer kept."""
-        raw = self.raw(id_)
+        raw = self.raw(key)
         return None if raw is None or not field else named_value(raw.get(field), field, self._redactions)
 
 
@@ -250,8 +261,9 @@ def old_values(
     database: Path, wanted: Sequence[tuple[str, str]], redactions: Sequence[RedactStep]
 ) -> dict[tuple[str, str], str | None]:
     """Return, for each ticket and field that is known, the value as corrections name it; null without one."""
-    sources = _Sources(database, [id_ for id_, _ in wanted], redactions)
-    return {(id_, field): sources.old(id_, field) for id_, field in wanted if sources.raw(id_) is not None}
+    keys: dict[str, RowKey] = {id_: (id_, None, None) for id_, _ in wanted}
+    sources = _Sources(database, list(keys.values()), redactions)
+    return {(id_, field): sources.old(keys[id_], field) for id_, field in wanted if sources.raw(keys[id_]) is not None}
 
 
 def known_tickets(database: Path, ids: Sequence[str], pseudonyms: Pseudonyms | None) -> set[str]:

@@ -207,3 +207,25 @@ def test_a_wrong_answer_is_refused_and_changes_nothing(
     assert message in done.stderr
     assert hint in done.stderr
     assert file.read_bytes() == before
+
+
+def test_of_rows_with_one_id_the_faulty_one_is_shown_and_corrected(tmp_path: Path) -> None:
+    write(tmp_path)
+    twin = {**tickets()[50], "category": "acount", "body": "another text of the same number in the queue"}
+    with (tmp_path / "tickets.jsonl").open("ab") as stream:
+        stream.write(orjson.dumps(twin) + b"\n")
+    work = workplace_of(tmp_path)
+    work.json("run", "tickets")
+    valid = warehouse(work, "SELECT category, body FROM curated WHERE ticket_id = 'T-050'")
+    work.json("data", "review", "tickets", "--write", str(tmp_path / "review.jsonl"))
+    rows = [orjson.loads(line) for line in (tmp_path / "review.jsonl").read_bytes().splitlines()]
+    row = next(each for each in rows if each["ticket_id"] == "T-050")
+    assert (row["old"], row["proposed"], row["split"], row["text"]) == ("acount", "account", "", twin["body"])
+    row |= {"decision": "change", "new": "billing"}
+    (tmp_path / "review.jsonl").write_bytes(orjson.dumps(row) + b"\n")
+    work.json("data", "review", "tickets", "--read", str(tmp_path / "review.jsonl"), "--rater", "ada")
+    work.json("run", "tickets")
+    of_ticket = warehouse(work, "SELECT category, body FROM curated WHERE ticket_id = 'T-050'")
+    assert warehouse(work, "SELECT state FROM corrections WHERE ticket_id = 'T-050'") == [{"state": "applied"}]
+    # Both rows are valid now: of differing rows with one id the later one stays.
+    assert of_ticket == [{"category": "billing", "body": twin["body"]}] != valid
