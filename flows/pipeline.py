@@ -66,7 +66,7 @@ def run_pipeline(pipeline: str, config: str = "pipelines.yaml", request: RunRequ
     try:
         run, outcome = run_once(pipeline, config, request)
         if outcome.resume is not None and not is_open:  # else whoever opened the run resumes the other
-            run, outcome = run_once(pipeline, config, RunRequest(resume=outcome.resume))
+            run, outcome = run_once(pipeline, config, RunRequest(resume=outcome.resume, wait_s=request.wait_s))
     except EndedEarlyError as early:
         return Completed(name="SKIP", message=str(early)) if early.outcome is None else state_of(early.outcome)
     except (RunEndedError, CancelledRun) as error:

@@ -184,7 +184,11 @@ def run_pipeline(
     if outcome.resume is not None:
         console.print(f"[bold]SKIP[/bold] {outcome.reason}", highlight=False)
         return run_pipeline(
-            pipeline, config, RunRequest(resume=outcome.resume), server=server, require_mlflow=require_mlflow
+            pipeline,
+            config,
+            RunRequest(resume=outcome.resume, wait_s=request.wait_s),
+            server=server,
+            require_mlflow=require_mlflow,
         )
     arms = () if decision is None else arm_lines(Recorded(settings, outcome.run_id))
     if decision is not None:

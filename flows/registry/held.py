@@ -94,6 +94,9 @@ def newest_held(spec: PipelineSpec, ledger: Ledger, store: Store, state: Registr
     last = next(judged, None)
     if last is None or last.verdict != "HOLD" or not spec.gates.looks.at:
         return None
+    resumed = next(iter(ledger.runs_with_step(LEARNED, pipeline=spec.name)), None)
+    if resumed is not None and resumed.seq > last.seq and resumed.status == "FAILED":
+        return None  # it would fail again, and keep every later tick from training
     try:
         return find_held(spec, last, ledger, store, state)
     except (ConfigError, GateError):
@@ -126,10 +129,17 @@ def _check_run(spec: PipelineSpec, run: RunRow, decision: GateDecision | None) -
 
 def _check_candidate(spec: PipelineSpec, run: RunRow, row: CandidateRow, ledger: Ledger) -> None:
     version, name = row.ref.version, row.ref.name
-    if row.verdict != "HOLD":
-        last = ledger.judging_runs(name, version)[-1]
+    last = ledger.judging_runs(name, version)[-1]
+    # A run that was killed after it recorded its verdict, and before it acted on it, is repeated.
+    if row.verdict != "HOLD" and ledger.run(last).verdict is not None:
         hint = f"`tunegate show {last}`"
         raise _unfit(run, f"held v{version} of {name}, which run {last} judged again: {row.verdict}", hint=hint)
+    if row.ref.trained.started_from is not None:
+        raise _unfit(
+            run, "held a candidate that continues a champion: new held-out tickets are not compared with what that one "
+            "learned",
+            hint=f"`tunegate run {spec.name}` trains a new one; gates.looks.at needs train.start: base",
+        )  # fmt: skip
     marks = ledger.marked(name, version)
     if marks:
         hint = f"`tunegate run {spec.name}` trains without those tickets"

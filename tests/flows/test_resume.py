@@ -202,3 +202,36 @@ def test_a_hold_becomes_promote_at_a_later_look(
     reproduced = empty_workplace.run("study", "reproduce", third["run_id"])
     assert "TG0159" in reproduced.stderr
     assert f"`tunegate study reproduce {run_id}`" in reproduced.stderr
+
+
+def test_a_verdict_that_was_recorded_and_not_acted_on_is_reached_again(
+    empty_workplace: Workplace, tickets: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(empty_workplace, looks={"at": LOOKS[:2], "spend": "equal"})
+    desk.declare()
+    desk.export("week1.jsonl", tickets[:110])
+    first = empty_workplace.json("run", "small")
+    assert first["verdict"] == "HOLD", first["reason"]
+    desk.export("week3.jsonl", tickets[190:290])
+
+    def end(place: str) -> None:
+        if place == "ledger.candidate":
+            raise RuntimeError("the process ends here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.ledger.champions.reach", end)
+        assert empty_workplace.run("gate", "resume", first["run_id"]).returncode != 0
+    ledger, store = desk.ledger, Store(empty_workplace.home)
+    (candidate,) = ledger.candidates("small")
+    assert candidate.verdict == "PROMOTE"
+    spec = load_file(empty_workplace.folder / "pipelines.yaml").get("small")
+    state = registry_state_of(spec, ledger)
+    assert newest_held(spec, ledger, store, state) is None  # a tick trains rather than fail each time
+    again = empty_workplace.json("gate", "resume", first["run_id"])
+    assert (again["verdict"], again["champion"]) == ("PROMOTE", first["version"]), again["reason"]
+    assert len(desk.ledger.looks()) == 2 + 1  # of these two are one look: the same items by the same rules
+    continued = candidate.ref.trained.model_copy(update={"started_from": "d" * 64})
+    row = replace(candidate, verdict="HOLD", ref=candidate.ref.model_copy(update={"trained": continued}))
+    monkeypatch.setattr(Ledger, "candidates", lambda *_, **__: (row,))
+    with pytest.raises(GateError, match="continues a champion"):
+        find_held(spec, ledger.run(first["run_id"]), ledger, store, state)
