@@ -79,7 +79,7 @@ def plan(
         str | None,
         typer.Option(
             metavar="COMMIT",
-            help="Curate as this commit of git declares too, and show what differs.",
+            help="Curate as this commit of git declares too, with its Python, and show what differs.",
             show_default=False,
         ),
     ] = None,

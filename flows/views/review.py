@@ -38,6 +38,7 @@ from tasks.curate.review_rows import (
 )
 from tasks.curate.step import rules_of
 from tasks.curate.warehouse_query import query_rows
+from tasks.privacy.databases import has_raw_texts
 from tasks.storage.files import inside, write_atomic
 from tasks.tickets.answer_files import CODE
 
@@ -122,7 +123,8 @@ class Review:
         ids = [each.ticket_id for each in answers]
         known = known_tickets(self.database, ids, self.pseudonyms)
         unsaid = [(each.ticket_id, each.field) for each in answers if each.old is None and each.field]
-        checker = _Checker(self, where, known, old_values(self.database, unsaid, self.redactions))
+        olds = old_values(self.database, unsaid, self.redactions)
+        checker = _Checker(self, where, known, olds, knows_replies=has_raw_texts(self.database))
         return [checker.correction(each) for each in answers]
 
 
@@ -165,6 +167,8 @@ class _Checker:
     where: str
     known: set[str]
     olds: Mapping[tuple[str, str], str | None]
+    knows_replies: bool
+    """False once the texts as they were read are removed (`keep_raw_days`)."""
 
     def correction(self, each: ReviewAnswer) -> Correction:
         if each.ticket_id not in self.known:
@@ -208,6 +212,9 @@ class _Checker:
         if redacted_value(new, self.review.redactions) != new:
             raise self._fault(each, "the new value holds personal data", "write a placeholder such as [EMAIL_1]")
         if each.field == "reply":
+            if each.old is None and not self.knows_replies:
+                raise self._fault(each, "the reply as it was read is no longer kept (curate.keep_raw_days)",
+                                  "curate again, then write the review anew")  # fmt: skip
             return new
         table = self.review.spec.table
         declared = {"category": table.categories, "priority": table.priorities}.get(each.field, ())

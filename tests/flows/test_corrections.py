@@ -229,3 +229,29 @@ def test_of_rows_with_one_id_the_faulty_one_is_shown_and_corrected(tmp_path: Pat
     assert warehouse(work, "SELECT state FROM corrections WHERE ticket_id = 'T-050'") == [{"state": "applied"}]
     # Both rows are valid now: of differing rows with one id the later one stays.
     assert of_ticket == [{"category": "billing", "body": twin["body"]}] != valid
+
+
+def test_a_reply_whose_old_text_is_gone_is_not_corrected_blindly(tmp_path: Path) -> None:
+    write(tmp_path, lambda pipeline: pipeline["curate"].update(keep_raw_days=0))
+    work = workplace_of(tmp_path)
+    work.json("run", "tickets")
+    answers = tmp_path / "answers.csv"
+    answers.write_text("ticket_id,field,decision,new\nT-001,reply,change,A better reply.\n")
+    done = work.run("data", "review", "tickets", "--read", str(answers), "--rater", "ada")
+    assert "row 1: the reply as it was read is no longer kept" in done.stderr
+    assert (tmp_path / "people" / "corrections.jsonl").read_text() == ""
+
+
+def test_one_decision_that_a_merge_brought_twice_can_be_made_again(tmp_path: Path) -> None:
+    write(tmp_path)
+    work = workplace_of(tmp_path)
+    work.json("run", "tickets")
+    line = {"ticket_id": "T-004", "do": "set", "field": "category", "old": "billing", "new": "delivery", "by": "ada"}
+    file = tmp_path / "people" / "corrections.jsonl"
+    twice = [orjson.dumps(line | {"at": f"2026-06-0{day}T10:00:00+00:00"}) for day in (1, 2)]
+    file.write_bytes(b"\n".join(twice) + b"\n")
+    answers = tmp_path / "answers.jsonl"
+    row = {"ticket_id": "T-004", "field": "category", "old": "billing", "decision": "change", "new": "delivery"}
+    answers.write_bytes(orjson.dumps(row | {"text": "one\u2028line"}) + b"\n")  # a line break to Python, not to JSON
+    work.json("data", "review", "tickets", "--read", str(answers), "--rater", "ada")
+    assert len(file.read_bytes().splitlines()) == 2

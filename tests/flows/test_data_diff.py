@@ -168,6 +168,24 @@ def test_a_plan_against_a_commit_says_what_the_change_does_to_the_present_rows(p
     assert "pipelines.yaml now" in done.stdout
 
 
+def test_corrections_are_those_of_the_commit(tmp_path: Path) -> None:
+    here = workplace_of(tmp_path)
+    write(tmp_path, rows_of(0, 30))
+    declare(tmp_path)
+    declared = YAML().load(tmp_path / "pipelines.yaml")
+    declared["pipelines"]["tickets"]["curate"]["corrections"] = "people/fixes.jsonl"
+    YAML().dump(declared, tmp_path / "pipelines.yaml")
+    (tmp_path / "people").mkdir()
+    line = {"ticket_id": "T-005", "do": "drop", "by": "ada", "at": "2026-06-01T10:00:00+00:00", "why": "spam"}
+    (tmp_path / "people" / "fixes.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "pipelines.yaml", "people")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    (tmp_path / "people" / "fixes.jsonl").write_bytes(b"")
+    found = here.json("plan", "tickets", "--against", "HEAD")["against"]
+    assert causes(found["added"]) == {("corrections", "correction"): 1}
+
+
 def test_a_commit_that_git_does_not_know_is_refused(place: Workplace) -> None:
     for word in ("no-such-branch", "--all"):
         done = place.run("plan", "tickets", f"--against={word}")
