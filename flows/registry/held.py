@@ -159,7 +159,13 @@ def _looks_left(
     """Return the items of each look that is left, and the digest of the last held-out set."""
     looks, at = state.looks_at(row.ref.trained.digest), spec.gates.looks.at
     declared = {() if each.terms is None else each.terms.at for each in looks}
-    if not at or declared != {at}:
+    if not at:
+        raise _unfit(
+            run,
+            "cannot be resumed: the file declares no gates.looks.at, and looks are declared before the first verdict",
+            hint=f"`tunegate run {spec.name}` judges its next candidate by the looks in the file",
+        )  # fmt: skip
+    if declared != {at}:
         was = next((list(each) for each in declared if each != at), [])
         raise _unfit(
             run, f"was judged with gates.looks.at {was}, and the file declares {list(at)}: looks are declared before "

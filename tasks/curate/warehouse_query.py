@@ -257,10 +257,19 @@ def query_rows(database: Path, sql: str, **values: object) -> list[Row]:
     """Return the rows of a query of ours.
 
     Raises:
-        StorageError: TG0519, it is no DuckDB file of a version that is read.
+        StorageError: TG0519, it is no DuckDB file of a version that is read, or lacks a table or column that this one
+            of tunegate writes.
     """
+    import duckdb
+
     with _opened(database) as connection:
-        rows: list[Row] = connection.sql(sql, params=values).to_arrow_table().to_pylist()
+        try:
+            rows: list[Row] = connection.sql(sql, params=values).to_arrow_table().to_pylist()
+        except (duckdb.BinderException, duckdb.CatalogException) as error:
+            lacks = str(error).partition("\n")[0].partition("Error: ")[2]
+            raise StorageError(
+                f"the warehouse was written by another version of tunegate: {lacks}", code="TG0519", where=str(database)
+            ) from error
     return rows
 
 

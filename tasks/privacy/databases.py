@@ -66,8 +66,8 @@ def rewrite_warehouse(database: Path, forgotten: Forgotten) -> int:
         create_tables(db)
         _select_forgotten(db, forgotten)
         n_before, n_after = 0, 0
-        for name in TABLES:
-            db.execute(f"INSERT INTO {name} {_WITHOUT.get(name, f'SELECT * FROM old.{name}')}")
+        for name in _old_tables(db):
+            db.execute(f"INSERT INTO {name} BY NAME {_WITHOUT.get(name, f'SELECT * FROM old.{name}')}")
             if name in ("raw_tickets", "curated"):
                 n_before += _count(db, f"old.{name}")
                 n_after += _count(db, name)
@@ -79,6 +79,12 @@ def rewrite_warehouse(database: Path, forgotten: Forgotten) -> int:
         return n_before - n_after
 
     return _rewritten(database, write)
+
+
+def _old_tables(db: Connection) -> list[str]:
+    """Tables of a warehouse that the old file has; one that an earlier tunegate wrote may lack some, and columns."""
+    found = db.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'old'").fetchall()
+    return [name for name in TABLES if (name,) in found]
 
 
 def count_feedback(database: Path, forgotten: Forgotten) -> int:
@@ -164,9 +170,9 @@ def forget_raw(database: Path) -> int:
 
     def write(db: Connection) -> int:
         create_tables(db)
-        for name in TABLES:
+        for name in _old_tables(db):
             columns = f"* REPLACE ({emptied})" if name == "raw_tickets" else "*"
-            db.execute(f"INSERT INTO {name} SELECT {columns} FROM old.{name}")
+            db.execute(f"INSERT INTO {name} BY NAME SELECT {columns} FROM old.{name}")
         add_keys(db)
         return _count(db, "raw_tickets")
 

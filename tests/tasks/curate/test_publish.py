@@ -13,7 +13,7 @@ import pytest
 from schemas.artifacts import CheckResults, RowCounts, Splits, TicketTable, WarehouseRef
 from schemas.curation_steps import RedactStep
 from schemas.data_checks import CheckResult
-from schemas.errors import ConfigError, SecurityError
+from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.tables import TICKETS
 from tasks.curate.publish import PARQUET, publish_warehouse, write_history
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
@@ -276,6 +276,22 @@ def test_the_ten_questions_of_the_docs_are_answered(
 def test_every_table_that_names_tickets_is_cleaned_when_a_customer_is_forgotten() -> None:
     naming = {name for name, table in TABLES.items() if any(column.name == "ticket_id" for column in table.columns)}
     assert naming - {"raw_tickets", "removed"} <= _WITHOUT.keys()
+
+
+def test_a_warehouse_of_an_earlier_version_is_named_and_forgets_all_the_same(
+    published: WarehouseRef, tmp_path: Path
+) -> None:
+    database = Path(shutil.copyfile(published.database, tmp_path / "warehouse.duckdb"))
+    with connect(database) as connection:
+        for statement in (
+            "DROP TABLE corrections", "DROP VIEW quarantine CASCADE", "ALTER TABLE removed DROP COLUMN check_name"
+        ):  # fmt: skip
+            connection.execute(statement)
+    with pytest.raises(StorageError, match="another version of tunegate"):
+        quarantine_of(database, limit=5)
+    assert forget_raw(database) == 6
+    assert quarantine_of(database, limit=5)  # rewritten, it has every table and column
+    assert not has_raw_texts(database)
 
 
 def test_results_of_checks_are_a_table(tmp_path: Path, new_folder: Any) -> None:
