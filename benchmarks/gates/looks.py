@@ -63,7 +63,7 @@ def looks(*, quick: bool) -> dict[str, object]:
 def resumed(
     sizes: Sequence[int], discordance: float, delta: float, *, spend: Spend = "equal", at: Sequence[int] = LOOKS
 ) -> Law:
-    """The law of `improve` at these looks; a candidate goes on to the next look only with HOLD.
+    """Chances of `improve` at these looks; a candidate goes on to the next look only with HOLD.
 
     Args:
         sizes: Items of its looks. Looks of `at` before the first are passed over: there were more tickets from the

@@ -93,7 +93,9 @@ def test_only_adapted_layers_keep_activations() -> None:
         ({}, {"n_rows": 2}),
     ],
 )
-def test_the_path_is_told_as_the_loaded_model_decides_it(changed: dict[str, Any], settings: dict[str, Any]) -> None:
+def test_the_predicted_path_is_the_one_the_loaded_model_takes(
+    changed: dict[str, Any], settings: dict[str, Any]
+) -> None:
     n_rows = settings.get("n_rows", 0)
     config = {**TINY, **changed}
     spec = _spec(**{name: value for name, value in settings.items() if name != "n_rows"})
