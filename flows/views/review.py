@@ -5,7 +5,10 @@ Used by `tunegate data review`. The file of corrections is the only thing that c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,9 +117,9 @@ class Review:
             )  # fmt: skip
         made = self._made(list(answers), where)
         file = inside(path, self.root, where="curate.corrections")
-        merged = _merged(self.decided(), made, where)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, corrections_text(merged))
+        with _alone_in(file.parent):
+            write_atomic(file, corrections_text(_merged(self.decided(), made, where)))
         return made
 
     def _made(self, answers: Sequence[ReviewAnswer], where: str) -> list[Correction]:
@@ -126,6 +129,17 @@ class Review:
         olds = old_values(self.database, unsaid, self.redactions)
         checker = _Checker(self, where, known, olds, knows_replies=has_raw_texts(self.database))
         return [checker.correction(each) for each in answers]
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Within the block no other process keeps decisions there; those of two people would overwrite each other."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _merged(before: Iterable[Correction], made: Sequence[Correction], where: str) -> list[Correction]:

@@ -6,6 +6,7 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import orjson
 import pytest
 from ruamel.yaml import YAML
 
+from flows.views.review import Review
+from schemas.load import load_file
+from tasks.curate.review_rows import read_review
 from tests.flows.test_data_alone import workplace_of
 from tests.support.shared import made_once
 from tests.support.workplace import Workplace
@@ -255,3 +259,22 @@ def test_one_decision_that_a_merge_brought_twice_can_be_made_again(tmp_path: Pat
     answers.write_bytes(orjson.dumps(row | {"text": "one\u2028line"}) + b"\n")  # a line break to Python, not to JSON
     work.json("data", "review", "tickets", "--read", str(answers), "--rater", "ada")
     assert len(file.read_bytes().splitlines()) == 2
+
+
+def test_two_people_who_read_at_once_keep_both_decisions(tmp_path: Path) -> None:
+    write(tmp_path)
+    work = workplace_of(tmp_path)
+    work.json("run", "tickets")
+    loaded = load_file(tmp_path / "pipelines.yaml")
+    review = Review(loaded.find("tickets"), tmp_path, tmp_path / ".tunegate/warehouse/tickets/warehouse.duckdb")
+
+    def answer(number: int) -> None:
+        row = {"ticket_id": f"T-{number:03}", "decision": "drop", "why": "spam"}
+        path = tmp_path / f"{number}.jsonl"
+        path.write_bytes(orjson.dumps(row) + b"\n")
+        review.keep(read_review(path, rater=f"person {number}"), where=path.name)
+
+    with ThreadPoolExecutor(8) as people:
+        list(people.map(answer, range(20, 36)))
+    lines = (tmp_path / "people" / "corrections.jsonl").read_bytes().splitlines()
+    assert [orjson.loads(line)["ticket_id"] for line in lines] == [f"T-{number:03}" for number in range(20, 36)]
