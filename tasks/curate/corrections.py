@@ -40,7 +40,9 @@ State = Literal["applied", "stale", "unknown"]
 
 
 def digest_of_value(value: str) -> str:
-    """How a text or personal data is named in the file: it says nothing and still notices a change.
+    """How a text or personal data is named in the file: not readable, and a change is noticed.
+
+    A short value can be guessed and tried, such as a telephone number.
 
     >>> digest_of_value("On its way.")
     'sha256:3b6c4790408612bc'
