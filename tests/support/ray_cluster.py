@@ -87,11 +87,21 @@ class TwoNodes:
         before = os.environ.get("TUNEGATE_CACHE")
         os.environ["TUNEGATE_CACHE"] = str(self.folder / "cache")  # for the nodes only
         try:
-            return self._cluster.add_node(num_cpus=1, object_store_memory=self._store_bytes, **more)
+            return self._start(more)
         finally:
             del os.environ["TUNEGATE_CACHE"]
             if before is not None:
                 os.environ["TUNEGATE_CACHE"] = before
+
+    def _start(self, more: dict[str, Any], further: int = 3) -> Any:
+        # A raylet ends when its agents, two Python processes, have not started within 15 s, a constant of Ray. They
+        # take longer on a busy machine, most of all the first time, when their libraries are compiled.
+        try:
+            return self._cluster.add_node(num_cpus=1, object_store_memory=self._store_bytes, **more)
+        except Exception as error:
+            if not further or "timed out during startup" not in str(error):
+                raise
+            return self._start(more, further - 1)
 
 
 @contextmanager
