@@ -44,8 +44,9 @@ GROUPS = {
         },
     ),
     "gate": (
-        "Look into a verdict, label what it needs, resume a HOLD.",
+        "Judge files, explain a verdict, label for it, resume a HOLD.",
         {
+            "check": ("gate_files", "Judge a candidate's results against the champion's, from files."),
             "explain": ("gate", "Explain a verdict, down to the items that decided."),
             "label": ("gate", "Label the answers on which candidate and champion differ."),
             "resume": ("gate", "Judge a held candidate again when held-out tickets have arrived."),

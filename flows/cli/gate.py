@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.command import command
+from flows.cli.findings import findings_text
 from flows.cli.labels import ask_labels
 from flows.cli.options import CONFIG, Config, Items, Json, Metric, RunArgument, Wait, login
 from flows.cli.output import Result, TextLine, note, render
@@ -29,7 +30,6 @@ from flows.views.report import report_folder
 from flows.views.run_reader import Recorded, shown_finding
 from flows.workspace.disk import private_folder, write_private
 from flows.workspace.settings import load_settings
-from schemas.artifacts import GateDecision
 from schemas.counted import counted
 from schemas.errors import ConfigError, TunegateError
 from schemas.verdicts import Finding
@@ -63,7 +63,7 @@ def explain(run_id: RunArgument, metric: Metric = None, items: Items = 5, config
             note(f"the items are not shown: {error.message}")
 
     def text() -> Iterator[Any]:
-        yield from _findings_text(row.run_id, decision)
+        yield from findings_text(row.run_id, decision)
         if figures:  # no part of the decision, because no digest may depend on them
             measured = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
             yield f"\nmeasured, outside the decision: {measured}"
@@ -81,30 +81,6 @@ def explain(run_id: RunArgument, metric: Metric = None, items: Items = 5, config
         "worst_items": [asdict(item) for item in worst],
     }
     return Result(data, text())
-
-
-def _findings_text(run_id: str, decision: GateDecision) -> Iterator[TextLine]:
-    yield TextLine(f"{run_id}  {decision.verdict}  {decision.reason}", wraps=True)
-    if used := decision.evidence_used():
-        yield TextLine(used, wraps=True)
-    for finding in decision.findings:
-        verdict = finding.verdict if finding.decides else "not judged"
-        where = "" if finding.slice is None else f", slice {finding.slice}"
-        # A comparison bounds the difference, which has a sign; a limit bounds the value itself.
-        kind, form = ("value", ".4f") if finding.reference is None else ("difference", "+.4f")
-        bounds = f"no bounds of the {kind}"
-        if finding.lower is not None and finding.upper is not None:
-            bounds = f"{kind} between {finding.lower:{form}} and {finding.upper:{form}}"
-        flips = "" if finding.won is None else f"; items won {finding.won}, lost {finding.lost}"
-        limit = "" if finding.limit is None else f"; limit {finding.limit:g}"
-        p_harm = "" if finding.p_harm is None else f"; p-value of no harm {finding.p_harm:.2g}"
-        yield TextLine(
-            f"\n{verdict:<8} {finding.rule}\n"
-            f"         metric {finding.metric}{where}; {counted(finding.n_items, 'item')}; {bounds} ({finding.method})"
-            f"{limit}{flips}{p_harm}\n"
-            f"         {finding.reason}",
-            wraps=True,
-        )
 
 
 def _worst_text(worst: tuple[WorstItem, ...], finding: Finding, same: str) -> Iterator[Any]:

@@ -16,7 +16,8 @@ from flows.ledger.open import open_ledger
 from flows.records.timings import memory_sentence, read_timings
 from flows.run.console import arms_table, gate_table
 from flows.views.arms import arm_lines
-from flows.views.report import gather, report_folder, write_report
+from flows.views.report import gather, report_folder
+from flows.views.report_files import write_report
 from flows.views.run_reader import Recorded
 from flows.views.selection_report import choice_json, choice_of, choice_row
 from flows.workspace.disk import is_read_only

@@ -12,7 +12,6 @@ import orjson
 
 from flows.context.outcome import Outcome
 from flows.context.run_context import RunContext
-from flows.graph.draw import as_mermaid
 from flows.ledger.rows import RunRow
 from flows.records.run_picture import read_picture
 from flows.records.timings import memory_sentence, read_timings
@@ -21,9 +20,10 @@ from flows.views.costs import costs_of
 from flows.views.diff_champion import changes_since, compare_starts, start_of
 from flows.views.given_labels import given_labels
 from flows.views.labelling import labelling_of
+from flows.views.report_files import write_report
 from flows.views.run_reader import Recorded, declared_of, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
-from flows.workspace.disk import private_folder, write_private
+from flows.workspace.disk import write_private
 from flows.workspace.settings import Settings
 from schemas.artifacts import (
     Artifact,
@@ -57,7 +57,6 @@ from tasks.corpus.search import count_citations, passage_names
 from tasks.curate.cards.label_balance import count_balance
 from tasks.curate.data_checks import judge_now
 from tasks.curate.warehouse_query import removed_examples
-from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
 from tasks.release.reports.read import cut_replies, read_curves, token_lengths
 from tasks.tickets.encoded import encoded_ids
@@ -147,20 +146,6 @@ def gather(
         reproduce=f"tunegate study reproduce {row.run_id}",
     )  # fmt: skip
     return report, (card.root / "card.html").read_text(encoding="utf-8") if card else ""
-
-
-def write_report(report: RunReport, card: str, folder: Path) -> dict[str, Path]:
-    """Write `report.html`, `report.json`, `report.md` and `junit.xml`, each atomically; return their paths."""
-    private_folder(folder)
-    files: dict[str, str | bytes] = {
-        "report.html": draw_page(report, card=card),
-        "report.json": orjson.dumps(report.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n",
-        "report.md": write_markdown(report, graph=as_mermaid(report.graph) if report.graph else ""),
-        "junit.xml": write_junit(report),
-    }
-    for name, content in files.items():
-        write_private(folder / name, content)
-    return {name: folder / name for name in files}
 
 
 def report_folder(home: Path, run_id: str) -> Path:

@@ -63,7 +63,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 NOT_READING = {
     "init", "try", "validate", "pin", "explain", "data sample", "data dictionary", "model verify", "study estimate",
-    "ops up", "ops down", "ops serve", "ops deploy", "ops migrate", "ops schema",
+    "gate check", "ops up", "ops down", "ops serve", "ops deploy", "ops migrate", "ops schema",
 }  # fmt: skip
 """Commands that believe nothing that the ledger says; `ops serve` starts runs, which check it."""
 

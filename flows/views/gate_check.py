@@ -1,0 +1,302 @@
+"""Judge a candidate's results against a champion's, both from files: `tunegate gate check`.
+
+The gate is that of a run (`tasks/assess/gate.py`). What belongs to a model that was trained here, such as the check of
+leaks, is left out and named. Earlier verdicts are not counted: a ledger has them, files do not.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from schemas.artifacts import GateDecision, ScoredArm
+from schemas.comparison import with_comparison
+from schemas.errors import ConfigError
+from schemas.evaluation import EvaluateSpec
+from schemas.gate_file import load_gate_file
+from schemas.gates import GateRule, GatesSpec
+from schemas.load import load_file
+from schemas.metrics import MetricTraits, traits_by_name, traits_of
+from schemas.report import ArmLine, RunReport
+from schemas.verdicts import Finding
+from tasks.assess.decision import summarise
+from tasks.assess.evidence import BASELINE_ARMS
+from tasks.assess.gate import GateContext, JudgedArms, decide
+from tasks.results.pair import PairFault, faults_of, pair
+from tasks.results.read import read_results
+from tasks.results.rows import ResultFile
+from tasks.results.scores import is_scored, slices_of, traits_in, values_of, write_arm, write_items
+from tasks.start.champion_rule import choose_comparison
+
+CLUSTER = "cluster"
+"""Column of a file whose equal values belong together."""
+_OF_A_MODEL = ("contamination", "round_trip")
+"""Checks that every gate has by default, and that need the model or what it learned from."""
+_DECLARED = ("forgetting", "canaries", "latency", "cost", "judge")
+"""Checks that a gate has only if it declares them: they are not dropped without a word of the user."""
+
+
+@dataclass(frozen=True)
+class GateTerms:
+    """By which gate the files are judged."""
+
+    gates: GatesSpec
+    evaluate: EvaluateSpec | None
+    metrics: tuple[MetricTraits, ...]
+    origin: str
+    """Where the gate is declared, for people."""
+    left_out: tuple[str, ...]
+    """Checks that are not made."""
+
+
+@dataclass(frozen=True)
+class CheckedFiles:
+    """A verdict over files, and what it is based on."""
+
+    decision: GateDecision
+    terms: GateTerms
+    files: Mapping[str, ResultFile]
+    """Arm -> file."""
+    means: Mapping[str, Mapping[str, float]]
+    """Arm -> metric -> mean; empty if the files cannot be compared."""
+    notes: tuple[str, ...]
+
+
+def declared_terms(
+    *, rules: Path | None = None, pipeline: str | None = None, config: Path | None = None, without: Sequence[str] = ()
+) -> GateTerms | None:
+    """Return the gate of a file of rules or of a pipeline; None if neither is given.
+
+    Args:
+        without: Declared checks that need a model, to be left out.
+
+    Raises:
+        ConfigError: TG0103, both are given, or a declared check cannot be made on files.
+    """
+    if rules is not None and pipeline is not None:
+        raise ConfigError("`--rules` and `--pipeline` name two gates", code="TG0103", hint="give one of them")
+    if rules is not None:
+        file = load_gate_file(rules)
+        terms = GateTerms(
+            with_comparison(file.gates, file.evaluate), file.evaluate, file.metrics, f"rules of {rules}", ()
+        )
+    elif pipeline is not None and config is not None:
+        spec = load_file(config).get(pipeline)
+        judged = spec.judged_gates
+        terms = GateTerms(judged, spec.evaluate, (), f"pipeline {pipeline} of {config}", ())
+    else:
+        return None
+    gates = terms.gates
+    stuck = [name for name in _DECLARED if getattr(gates, name) is not None and name not in without]
+    if stuck:
+        raise ConfigError(
+            f"the gate declares {', '.join(stuck)}, which files of results cannot show", code="TG0103",
+            where=terms.origin, hint=" ".join(f"--without {name}" for name in stuck) + " judges without",
+        )  # fmt: skip
+    absent = tuple(name for name in (*_OF_A_MODEL, *_DECLARED) if getattr(gates, name) is not None)
+    gates = gates.model_copy(update={**dict.fromkeys(absent), "interim": None})
+    return GateTerms(gates, terms.evaluate, terms.metrics, terms.origin, absent)
+
+
+def default_terms(files: Sequence[ResultFile], metrics: Sequence[MetricTraits], *, metric: str | None) -> GateTerms:
+    """Return the gate that `tunegate init` writes for so many items: one comparison with the champion.
+
+    Args:
+        metrics: The traits of all metrics that the files have or answers are scored by.
+        metric: The one to compare; None takes the only one there is, with `exact` of answers that have a reference.
+
+    Raises:
+        ConfigError: TG0103, the metric is not there, or it is not clear which is meant.
+    """
+    names = [traits.name for traits in metrics]
+    choices = list(dict.fromkeys([*(name for file in files for name in file.metrics), *["exact"] * is_scored(files)]))
+    if metric is None and len(choices) == 1:
+        metric = choices[0]
+    if metric is None or metric not in names:
+        got = f"no metric {metric!r}" if metric else "no rule says which metric is compared"
+        raise ConfigError(
+            f"{got}; there are: {', '.join(choices) or 'neither metrics nor answers with references'}",
+            code="TG0103", where=str(files[0].path), hint="--metric NAME compares one, --rules FILE declares a gate",
+        )  # fmt: skip
+    traits = next(each for each in metrics if each.name == metric)
+    n_items = len({row.item_id for row in files[0].rows})
+    change, confidence = choose_comparison(n_items, continuous=traits.continuous)
+    clusters = any(row.columns.get(CLUSTER) for row in files[0].rows)
+    gates = GatesSpec(
+        rules=(GateRule(metric=metric, change_threshold=change),),
+        confidence=confidence,
+        contamination=None,
+        round_trip=None,
+        cluster_by="customer_id" if clusters else None,
+    )
+    return GateTerms(gates, None, (), f"default for {n_items:,} items", _OF_A_MODEL)
+
+
+def check_files(
+    *,
+    candidate: str,
+    champion: str,
+    anchor: str | None = None,
+    baselines: Mapping[str, str] | None = None,
+    terms: GateTerms | None = None,
+    metric: str | None = None,
+    lower_is_better: Sequence[str] = (),
+    id_column: str | None = None,
+) -> CheckedFiles:
+    """Read, pair and judge the files.
+
+    Args:
+        candidate: Path of the candidate's results; so are champion, anchor and baselines.
+        anchor: The best champion so far; the champion itself if not given.
+        baselines: Prompting arm or classifier -> path.
+        terms: The gate; None is that of `default_terms`.
+        metric: What the default gate compares.
+        lower_is_better: Metrics of which less is better.
+        id_column: Column with the item's id.
+
+    Raises:
+        ConfigError: TG0103, an arm or metric is unknown.
+        DataError: TG0262, a file cannot be read.
+    """
+    given = {"tuned": candidate, "champion": champion, **({"anchor": anchor} if anchor else {}), **(baselines or {})}
+    for arm in baselines or {}:
+        if arm not in BASELINE_ARMS:
+            raise ConfigError(
+                f"no baseline {arm!r}", code="TG0103", hint=f"--baseline ARM=FILE; arms: {', '.join(BASELINE_ARMS)}"
+            )
+    files = {arm: read_results(address, id_column=id_column) for arm, address in given.items()}
+    with tempfile.TemporaryDirectory(prefix="tunegate-check-") as name:
+        folder = Path(name)
+        evaluate = terms.evaluate if terms is not None else None
+        values = {arm: values_of(file, evaluate, _new(folder, f"{arm}-answers")) for arm, file in files.items()}
+        declared = [
+            *(terms.metrics if terms is not None else ()),
+            *(evaluate.traits() if evaluate is not None else ()),
+        ]
+        known = traits_by_name(declared)
+        declared += [traits_of(each, known).model_copy(update={"higher_is_better": False}) for each in lower_is_better]
+        metrics = traits_in(list(values.values()), declared)
+        if terms is None:
+            terms = default_terms(list(files.values()), metrics, metric=metric)
+        judged = terms.gates.judged_metrics()
+        faults, notes = list(faults_of(files["tuned"], judged)), list[str]()
+        for arm, file in files.items():
+            if arm != "tuned":
+                paired = pair(files["tuned"], file, arm=arm, metrics=judged)
+                faults += paired.faults
+                notes += paired.notes
+        if faults:
+            return CheckedFiles(_error(folder, faults, files), terms, files, {}, tuple(notes))
+        slices = _slice_columns(terms.gates)
+        arms = {
+            arm: write_arm(
+                values[arm], arm=_scored_arm(arm), slices=list(slices_of(file, slices)), out=_new(folder, arm)
+            )
+            for arm, file in files.items()
+        }
+        cluster = terms.gates.cluster_by
+        items = None
+        if cluster is not None:
+            old = cluster if cluster in files["tuned"].columns else CLUSTER
+            items = write_items(files["tuned"], {old: cluster}, _new(folder, "items"))
+        version = files["champion"].path.name
+        decision = decide(
+            _new(folder, "gate"),
+            judged=JudgedArms(
+                candidate=arms["tuned"],
+                champion=arms["champion"],
+                anchor=arms.get("anchor"),
+                baselines=tuple(arms[arm] for arm in BASELINE_ARMS if arm in arms),
+                items=items,
+            ),
+            gates=terms.gates,
+            context=GateContext(
+                champion_version=version,
+                anchor_version=files["anchor"].path.name if "anchor" in files else version,
+                traits=tuple(metrics),
+            ),
+        )
+        # How often these items judged is not known here.
+        decision = decision.model_copy(update={"use": None})
+        means = {arm: scores.means for arm, scores in arms.items()}
+        return CheckedFiles(decision, terms, files, means, tuple(notes))
+
+
+def _scored_arm(arm: str) -> ScoredArm:
+    return arm  # type: ignore[return-value]  # checked by `check_files`
+
+
+def _new(folder: Path, name: str) -> Path:
+    path = folder / name
+    path.mkdir()
+    return path
+
+
+def _slice_columns(gates: GatesSpec) -> list[str]:
+    """Columns whose slices rules or the guard judge."""
+    of_rules = [rule.slice.partition("=")[0] for rule in gates.judged_rules if rule.slice]
+    return list(dict.fromkeys([*of_rules, *(gates.slices.by if gates.slices else ())]))
+
+
+def _error(folder: Path, faults: Sequence[PairFault], files: Mapping[str, ResultFile]) -> GateDecision:
+    """The verdict over files that cannot be compared."""
+    findings = tuple(
+        Finding(
+            rule=fault.rule, metric="items", verdict="ERROR", n_items=fault.n_items, candidate=None, method="pairing",
+            reason=f"{fault.reason}.",
+        )
+        for fault in faults
+    )  # fmt: skip
+    return GateDecision(
+        root=folder,
+        verdict="ERROR",
+        reason=summarise(findings, "ERROR"),
+        findings=findings,
+        n_items=len({row.item_id for row in files["tuned"].rows}),
+        champion_version=files["champion"].path.name,
+    )
+
+
+def remarks(checked: CheckedFiles) -> Iterator[str]:
+    """Yield what people should know of the way the verdict was reached."""
+    yield from checked.notes
+    if checked.terms.gates.needs_anchor and "anchor" not in checked.files:
+        yield "the champion is taken for the best champion so far; --anchor FILE gives another"
+    if checked.terms.left_out:
+        yield f"not checked, since files do not show it: {', '.join(checked.terms.left_out)}"
+    yield "earlier verdicts on these items are not counted"
+
+
+def report_of(checked: CheckedFiles, *, command: str) -> RunReport:
+    """The report of a verdict over files, for the page, Markdown and JUnit."""
+    decision, files = checked.decision, checked.files
+    now = datetime.now(UTC).isoformat()
+    return RunReport(
+        run_id=f"gate-check-{files['tuned'].digest[:12]}",
+        pipeline="gate-check",
+        model_name=files["tuned"].path.name,
+        verdict=decision.verdict,
+        reason=decision.reason,
+        started_at=now,
+        ended_at=now,
+        version=None,
+        compared_with=decision.champion_version,
+        champion=decision.champion_version,
+        evidence="; ".join(remarks(checked)),
+        n_items=decision.n_items,
+        findings=decision.findings,
+        arms=tuple(ArmLine(arm=arm, n_items=decision.n_items, means=dict(checked.means.get(arm, {}))) for arm in files),
+        funnel=(),
+        removed=(),
+        training={},
+        curves=(),
+        token_lengths=(),
+        choice=(),
+        worst=(),
+        changes=(),
+        steps=(),
+        reproduce=command,
+    )

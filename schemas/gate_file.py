@@ -1,0 +1,62 @@
+"""A file of rules for `tunegate gate check --rules FILE`: the gate of results that were made elsewhere.
+
+::
+
+    gates:
+      rules:
+        - {metric: exact, change_threshold: {mode: refresh, margin: 0.02}}
+    metrics:
+      - {name: seconds, continuous: true, higher_is_better: false}
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from schemas.diagnostics import read_source
+from schemas.environment import Substitution
+from schemas.errors import ConfigError
+from schemas.evaluation import EvaluateSpec
+from schemas.gates import GatesSpec
+from schemas.metrics import MetricTraits
+from schemas.registries import load_registries
+from schemas.spec import Spec
+from schemas.yaml_text import MAX_BYTES, MAX_LINE, read_tree
+
+
+class GateFile(Spec):
+    """The sections of a file of rules."""
+
+    gates: GatesSpec
+    evaluate: EvaluateSpec = EvaluateSpec()
+    """How answers are scored against references."""
+    metrics: tuple[MetricTraits, ...] = ()
+    """Metrics of the files that are not simply right or wrong: unless declared, higher is better."""
+
+
+def load_gate_file(path: Path, *, environ: Mapping[str, str] = os.environ) -> GateFile:
+    """Read a file of rules.
+
+    Raises:
+        ConfigError: TG0103, a key or value is wrong; the message has all places.
+        ConfigErrors: it is no YAML, or cannot be read.
+    """
+    load_registries()
+    source = read_source(path, max_bytes=MAX_BYTES, max_line=MAX_LINE)
+    tree = read_tree(source)
+    if "pipelines" in tree:
+        raise ConfigError(
+            "it declares pipelines, and a file of rules has one gate", code="TG0103", where=str(path),
+            hint=f"`--pipeline NAME --config {path}` takes the gate of a pipeline",
+        )  # fmt: skip
+    use = Substitution(source, environ)
+    data = {key: use.data(entry) for key, entry in tree.items()}
+    try:
+        return GateFile.model_validate(data)
+    except ValidationError as error:
+        faults = "; ".join(f"`{'.'.join(map(str, each['loc']))}`: {each['msg']}" for each in error.errors())
+        raise ConfigError(
+            faults, code="TG0103", where=str(path), hint="sections: gates, evaluate, metrics (docs/reference/keys.md)"
+        ) from None

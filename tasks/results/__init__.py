@@ -1,0 +1,1 @@
+"""Per-item results that were made elsewhere: files of evaluation tools, and rows of one's own."""
