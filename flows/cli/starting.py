@@ -1,5 +1,7 @@
 """`tunegate init` and `tunegate try`: from a file of tickets to a pipeline, checked and written, and to a first run."""
 
+import os
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -43,6 +45,7 @@ _ROWS = (
     "CSV, JSON lines or Parquet (also .gz, .zst) of tickets or conversations; a DuckDB or SQLite file; or env:NAME, "
     "the variable with the address of a Postgres database."
 )
+_KEY_ENV = RedactStep(uses="redact").key_env
 _Id = Annotated[str | None, typer.Option("--id", help=f"{_COLUMN} of the ticket's id.", show_default=False)]
 
 
@@ -102,7 +105,7 @@ def try_(
     is the usual answer, with the number of items that would decide. Which verdicts can be reached is said before the
     training.
     """
-    # Killed and started again, it continues where it was.
+    # Killed and started again, it continues where it was, unless its key was lent.
     named = _named(body=body, reply=reply, category=label, created_at=time, ticket_id=id_)
     proposal = write_proposal(file, config, named=named, choice=TableChoice(table, sql), existing="accept")
     budget = small_budget(proposal, given or ())
@@ -110,6 +113,8 @@ def try_(
         render(Result(None, _proposal_text(proposal, config)), as_json=False)
     note(f"{budget.summary}; gate and limits are those of {config}")
     note(budget.outlook)
+    if proposal.needs_key:
+        _lend_key()
     request = RunRequest(given=(*budget.settings, *(given or ())))
     result = run_pipeline(proposal.name, config, request, server="yours")
     if result.data is None:  # cancelled
@@ -117,13 +122,31 @@ def try_(
     arms = tuple(ArmLine.model_validate(each) for each in result.data["arms"])
     compared = " ".join(filter(None, (compare_examples(arms, proposal.metric), _whole_run(proposal.name, config))))
     render(replace(result, data={**result.data, "reachable": budget.verdicts, "compared": compared}), as_json=as_json)
+    export = f"  {_export_key()}\n" if proposal.needs_key else ""
     talk().print(
         f"\nThis was a small try. {compared}\nLook at the report above, review {config}, then:\n"
+        f"{export}"
         f"  tunegate plan {proposal.name}   what a run without the small budget takes\n"
         f"  tunegate run {proposal.name}    make it",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     return result.exit_code
+
+
+def _lend_key() -> None:
+    """Set a random key for pseudonyms in this process if the user has none: a look must not need a secret first.
+
+    No file keeps it, so whoever reads the results cannot try all ids, and a second try is another.
+    """
+    if not os.environ.get(_KEY_ENV):
+        os.environ[_KEY_ENV] = secrets.token_hex(32)
+        note(
+            f"{_KEY_ENV} is not set: this try makes pseudonyms with a random key that is not kept; later runs need one"
+        )
+
+
+def _export_key() -> str:
+    return f'export {_KEY_ENV}="$(openssl rand -hex 32)"  # keep it: with another key, ids no longer join'
 
 
 def _whole_run(name: str, config: Path) -> str:
@@ -249,6 +272,5 @@ def _proposal_text(proposal: Proposal, config: Path, *, next_steps: bool = False
     if next_steps:
         then = f"tunegate validate, then tunegate data curate {proposal.name}"
         if proposal.needs_key:
-            key = f'export {RedactStep(uses="redact").key_env}="$(openssl rand -hex 32)"'
-            then = f"{key}  # keep it: with another key, ids no longer join\n      {then}"
+            then = f"{_export_key()}\n      {then}"
         talk().print(f"next: {then}", markup=False, soft_wrap=True)
