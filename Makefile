@@ -8,7 +8,7 @@ SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check types lint lint-imports test test-arithmetic test-pythons test-system test-gpu campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-memory bench-scale bench-forget bench-weeks bench-pairs bench-rag bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
+.PHONY: help install check types lint lint-imports test test-arithmetic test-pythons test-system test-gpu campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-memory bench-scale bench-forget bench-weeks bench-pairs bench-rag bench-start bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -75,7 +75,7 @@ screenshots: install ## pictures of the demo for README and docs; needs Chromium
 compare-demo: install ## the demo at commit BASE and at this one, compared byte for byte
 	@$(BIN)/python infra/compare_demo.py $(BASE)
 
-bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-rag bench-gates bench-regressions bench-train bench-memory bench-forget bench-weeks bench-pairs bench-scale ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
+bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-rag bench-gates bench-regressions bench-train bench-memory bench-forget bench-weeks bench-pairs bench-start bench-scale ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
 bench-dedup: install ## deduplication beside other libraries, in environments under BENCH_HOME (default .bench/)
 	@$(BIN)/python -m benchmarks.dedup
@@ -118,6 +118,9 @@ bench-memory: install ## peak memory of a training process, predicted and measur
 
 bench-scale: install ## redaction by one process and by two nodes of a Ray cluster; QUICK=1 within three minutes, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale
+
+bench-start: install ## init and try of strangers' files, with defaults alone: half an hour; QUICK=1 within four minutes, RECORD=1
+	@$(BIN)/python -m benchmarks.start
 
 bench-records: install ## recorded results whose measured code has changed since; MARK=1 marks their pages
 	@$(BIN)/python -m benchmarks.records

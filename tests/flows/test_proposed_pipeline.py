@@ -35,94 +35,14 @@ def curated(folder: Path) -> tuple[PipelineGraph, Run]:
     return pipeline, run
 
 
-COLUMNS: dict[str, dict[str, str]] = {
-    "public_desk": {
-        "ticket_id": "Ticket ID",
-        "customer_id": "Customer Email",
-        "product": "Product Purchased",
-        "body": "Ticket Description",
-        "reply": "Resolution",
-        "category": "Ticket Type",
-    },
-    "anonymised": {
-        "ticket_id": "id",
-        "created_at": "created_at",
-        "body": "message",
-        "reply": "reply",
-        "category": "queue",
-    },
-    "itil_queue": {
-        "subject": "subject",
-        "body": "body",
-        "reply": "answer",
-        "category": "queue",
-        "priority": "priority",
-    },
-    "german_excel": {
-        "ticket_id": "Vorgangsnr.",
-        "created_at": "Eingangsdatum",
-        "customer_id": "Kundennr.",
-        "subject": "Betreff",
-        "body": "Nachricht",
-        "category": "Abteilung",
-    },
-    "french_desk": {
-        "ticket_id": "numéro",
-        "created_at": "date d'ouverture",
-        "subject": "objet",
-        "body": "demande",
-        "category": "service",
-        "priority": "urgence",
-    },
-    "ctime_log": {"created_at": "logged", "body": "text", "category": "intent"},
-    "multilingual": {
-        "subject": "subject",
-        "body": "body",
-        "reply": "answer",
-        "category": "queue",
-        "priority": "priority",
-    },
-    "numbered_labels": {"subject": "title", "body": "body", "category": "category", "priority": "urgency"},
-    "marked_csv": {"ticket_id": "Id", "created_at": "Opened", "body": "Text", "category": "Department"},
-    "excel_serials": {
-        "ticket_id": "Case",
-        "created_at": "Received",
-        "customer_id": "Account",
-        "body": "Message",
-        "category": "Team",
-    },
-    "many_intents": {"body": "text", "category": "intent"},
-    "chats": {"messages": "utterances", "ticket_id": "conversation_id"},
-    "service_chats": {"messages": "turns", "ticket_id": "dialogue_id"},
-    "turn_rows": {"thread_id": "conversation", "body": "text", "category": "intent"},
-    "listed_parquet": {
-        "created_at": "Created",
-        "subject": "Subject",
-        "body": "Body",
-        "reply": "Answer",
-        "category": "Queue",
-    },
-    "french_hours": {
-        "ticket_id": "numero",
-        "created_at": "date d'ouverture",
-        "body": "demande",
-        "reply": "réponse",
-        "category": "service",
-        "priority": "urgence",
-    },
-    "unlearnable": {"body": "text", "reply": "reply", "category": "department"},
-}
-"""What each column of a stranger's file is taken for; the other files are about curation."""
-
-
 @pytest.mark.parametrize("name", strangers.STRANGERS)
 def test_columns_are_known_and_a_run_keeps_as_many_tickets_as_init_said(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNEGATE_PSEUDONYM_KEY", "0" * 64)
     proposal, _ = proposed(strangers.STRANGERS[name](tmp_path))
-    if name in COLUMNS:
-        assert {str(role.column): role.name for role in proposal.roles.found} == COLUMNS[name]
+    if name in strangers.COLUMNS:
+        assert {str(role.column): role.name for role in proposal.roles.found} == strangers.COLUMNS[name]
     pipeline, run = curated(tmp_path)
     left = run.result(pipeline.curated.tables[-1][1]).rows.n_out
     assert left == pytest.approx(proposal.sizes.n_tickets, rel=0.05)

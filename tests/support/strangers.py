@@ -4,9 +4,12 @@ import csv
 import gzip
 import io
 import json
+import mailbox
 import random
+import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +332,38 @@ def parts_object(folder: Path) -> Path:
     return path
 
 
+def workbook(folder: Path) -> Path:
+    """An Excel workbook, as far as a reader looks before it refuses one."""
+    path = folder / "tickets.xlsx"
+    with zipfile.ZipFile(path, "w") as written:
+        for name in ("[Content_Types].xml", "xl/sharedStrings.xml", "xl/worksheets/sheet1.xml"):
+            written.writestr(name, "<x/>")
+    return path
+
+
+def mail_box(folder: Path) -> Path:
+    """A mailbox of customers' questions."""
+    draw = random.Random(21)
+    path = folder / "in.mbox"
+    box = mailbox.mbox(path)
+    for n in range(50):
+        mail = EmailMessage()
+        mail["From"], mail["Subject"], mail["Message-ID"] = f"p{n}@example.org", f"Case {n}", f"<{n}@example.org>"
+        mail.set_content(sentence(draw))
+        box.add(mail)
+    box.close()
+    return path
+
+
+def wide_text(folder: Path) -> Path:
+    """A CSV in UTF-16, as Excel saves "Unicode text"."""
+    draw = random.Random(22)
+    rows = [
+        {"id": n, "text": about(draw, team), "team": team} for n, team in enumerate(draw.choices(list(TEAMS), k=300))
+    ]
+    return write_rows(folder / "unicode.csv", rows, encoding="utf-16")
+
+
 def _chat(draw: random.Random, agent: str, text: str) -> list[Row]:
     """Several exchanges; some speakers write twice in a row, and the customer has the last word."""
     turns = []
@@ -457,3 +492,82 @@ STRANGERS: dict[str, Callable[[Path], Path]] = {
     )
 }  # fmt: skip
 """Name -> writes the file into a folder and returns its path."""
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "public_desk": {
+        "ticket_id": "Ticket ID",
+        "customer_id": "Customer Email",
+        "product": "Product Purchased",
+        "body": "Ticket Description",
+        "reply": "Resolution",
+        "category": "Ticket Type",
+    },
+    "anonymised": {
+        "ticket_id": "id",
+        "created_at": "created_at",
+        "body": "message",
+        "reply": "reply",
+        "category": "queue",
+    },
+    "itil_queue": {
+        "subject": "subject",
+        "body": "body",
+        "reply": "answer",
+        "category": "queue",
+        "priority": "priority",
+    },
+    "german_excel": {
+        "ticket_id": "Vorgangsnr.",
+        "created_at": "Eingangsdatum",
+        "customer_id": "Kundennr.",
+        "subject": "Betreff",
+        "body": "Nachricht",
+        "category": "Abteilung",
+    },
+    "french_desk": {
+        "ticket_id": "numéro",
+        "created_at": "date d'ouverture",
+        "subject": "objet",
+        "body": "demande",
+        "category": "service",
+        "priority": "urgence",
+    },
+    "ctime_log": {"created_at": "logged", "body": "text", "category": "intent"},
+    "multilingual": {
+        "subject": "subject",
+        "body": "body",
+        "reply": "answer",
+        "category": "queue",
+        "priority": "priority",
+    },
+    "numbered_labels": {"subject": "title", "body": "body", "category": "category", "priority": "urgency"},
+    "marked_csv": {"ticket_id": "Id", "created_at": "Opened", "body": "Text", "category": "Department"},
+    "excel_serials": {
+        "ticket_id": "Case",
+        "created_at": "Received",
+        "customer_id": "Account",
+        "body": "Message",
+        "category": "Team",
+    },
+    "many_intents": {"body": "text", "category": "intent"},
+    "chats": {"messages": "utterances", "ticket_id": "conversation_id"},
+    "service_chats": {"messages": "turns", "ticket_id": "dialogue_id"},
+    "turn_rows": {"thread_id": "conversation", "body": "text", "category": "intent"},
+    "listed_parquet": {
+        "created_at": "Created",
+        "subject": "Subject",
+        "body": "Body",
+        "reply": "Answer",
+        "category": "Queue",
+    },
+    "french_hours": {
+        "ticket_id": "numero",
+        "created_at": "date d'ouverture",
+        "body": "demande",
+        "reply": "réponse",
+        "category": "service",
+        "priority": "urgence",
+    },
+    "unlearnable": {"body": "text", "reply": "reply", "category": "department"},
+}
+"""What each column of a stranger's file is taken for; the other files are about curation."""
