@@ -24,6 +24,7 @@ from schemas.errors import ConfigError, DataError, StorageError
 from schemas.regular_file import open_regular
 from schemas.training import QuantizationSpec
 from tasks.model.chat_base import ROWS, add_chat_template, grow_embeddings
+from tasks.model.import_once import import_transformers
 from tasks.model.model_cache import (
     cached_conversion,
     cached_member,
@@ -202,6 +203,7 @@ def load_base(
         ConfigError: this transformers does not support the architecture, or it needs its own code; with
             `quantization`, the model is already quantised in another way.
     """
+    import_transformers()
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -247,8 +249,8 @@ def load_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
     Raises:
         StorageError: its files are missing or damaged.
     """
-    # transformers loads its modules at their first use, and two threads that do so at once get an ImportError.
-    with _ONE_AT_A_TIME:
+    import_transformers()
+    with _ONE_AT_A_TIME:  # transformers loads the modules of its package at their first use
         from transformers import AutoTokenizer
 
         try:

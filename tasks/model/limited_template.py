@@ -18,6 +18,7 @@ from jinja2.runtime import LoopContext
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
+from tasks.model.import_once import import_transformers
 from tasks.tickets.prompts import Message
 
 MAX_CHARS = 50_000_000
@@ -89,6 +90,7 @@ def render_limited(template: str, turns: Sequence[Message], variables: Mapping[s
 
 @lru_cache(maxsize=32)
 def _compiled(template: str) -> Template:
+    import_transformers()
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     environment = _compile_jinja_template("").environment.overlay()

@@ -17,6 +17,7 @@ import orjson
 
 from schemas.errors import ConfigError
 from tasks.extras import need_extra
+from tasks.model.import_once import import_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +98,7 @@ def full_config(config: Mapping[str, Any]) -> PreTrainedConfig:
             transformers are not installed.
     """
     need_extra("train", what=f"a base model of type {config.get('model_type')}")
+    import_transformers()
     from transformers import AutoConfig
     from transformers.utils import logging
 
