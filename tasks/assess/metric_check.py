@@ -31,12 +31,15 @@ from tasks.assess.score import score_answers
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.step import as_step
 from tasks.storage.files import write_json
+from tasks.tickets.row_fault import is_row_fault
 
 METRIC_CHECK = "metric_check"
 RULE = "the metric of the comparison distinguishes right answers from wrong ones"
 WRONG = {"swapped": "those of other items", "joined": "several of them joined", "empty": "empty ones"}
 MOST_JOINED = 8
 """References in one answer: all labels of most files, and a long reply."""
+_OF_A_METRIC = ("TG0199", "TG0837")
+"""Its code or its SQL fails, or takes too long."""
 SETS = {"reference": "the reference answers", **WRONG}
 
 
@@ -214,9 +217,10 @@ def _scored(answers: Mapping[str, str], items: EvalSet, evaluate: EvaluateSpec, 
         scored.mkdir()
         try:
             score_answers(scored, items=items, predictions=predictions, evaluate=evaluate, arm="tuned")
-        except (OSError, MemoryError):
-            raise  # of the machine, such as a full disk: that says nothing about the metric
-        except Exception:  # whatever a metric's code raises: it has no value
+        except Exception as error:
+            # A failing disk says nothing about the metric, even as the cause of an error of ours.
+            if not is_row_fault(error, _OF_A_METRIC):
+                raise
             return {}
         wanted = pq.read_table(scored / "scores.parquet", filters=[("metric", "=", metric)]).to_pydict()
     return dict(zip(wanted["item_id"], wanted["value"], strict=True))

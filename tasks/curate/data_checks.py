@@ -32,6 +32,7 @@ from schemas.tables import NO_TABLES, TICKETS, Column, Relations
 from tasks.curate.named_tables import columns_of, names_used, read_tables, register_tables
 from tasks.curate.sql.select_sql import check_select, read_text
 from tasks.step import as_step
+from tasks.storage.disk_errors import name_disk_error
 from tasks.storage.files import inside, sha256_file, write_json
 from tasks.storage.warehouse import connect, in_bounds, quote_identifier, quote_text
 
@@ -81,7 +82,7 @@ def check_tickets(
     root: Path,
     previous: CheckResults | None = None,
 ) -> CheckResults:
-    """Compute the checks and write `checks.json`; none of them raises.
+    """Compute the checks and write `checks.json`; one that cannot be computed has failed.
 
     Freshness depends on the clock, so this step only finds the newest ticket; each run judges it (`judge_now`).
 
@@ -112,11 +113,12 @@ def _result(check: DataCheckSpec, given: _Input) -> CheckResult:
 
     try:
         finding, status = _KINDS[type(check)](check, given), "failed"
-    except TunegateError as error:
-        finding, status = _Finding(False, f"cannot be computed: {error.message}"), "error"
-    except (duckdb.Error, OSError) as error:
-        # The message of either may quote a value of a ticket.
-        finding, status = _Finding(False, f"cannot be computed: {type(error).__name__}"), "error"
+    except (TunegateError, duckdb.Error, OSError) as error:
+        if name_disk_error(error, Path()):
+            raise  # a failing disk says nothing about the data, and a later run must not find it as their fault
+        # A message that is not ours may quote a value of a ticket.
+        why = error.message if isinstance(error, TunegateError) else type(error).__name__
+        finding, status = _Finding(False, f"cannot be computed: {why}"), "error"
     return CheckResult(
         name=check.label,
         uses=check.uses,

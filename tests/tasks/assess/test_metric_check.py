@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,7 @@ from schemas.comparison import declared_comparison
 from schemas.errors import ConfigError
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.metric_check import check_metrics, own_metrics, try_metrics
+from tasks.storage.warehouse import _named_rejections, select_from_files
 from tests.support.specs import pipeline_spec
 
 N = 120
@@ -231,6 +233,24 @@ def test_a_full_disk_is_no_fault_of_the_metric(
 
     monkeypatch.setattr("tasks.assess.metric_check.score_answers", full)
     with pytest.raises(OSError, match="no space left"):
+        check(gated(EQUAL))
+
+
+def test_a_disk_that_fails_under_the_metrics_sql_is_no_fault_of_the_metric(
+    check: Callable[[Any], CheckEvidence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = 2
+
+    def failing_select(*given: Any, **more: Any) -> Any:
+        nonlocal failing
+        failing -= 1
+        if failing:
+            return select_from_files(*given, **more)
+        with _named_rejections((), "metric own"):
+            raise duckdb.IOException('IO Error: Could not read from file "items.parquet": Input/output error')
+
+    monkeypatch.setattr("tasks.storage.warehouse.select_from_files", failing_select)
+    with pytest.raises(ConfigError, match="IOException"):
         check(gated(EQUAL))
 
 

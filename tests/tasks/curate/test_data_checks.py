@@ -1,10 +1,12 @@
 """Checks of the data pass and fail by their limits, quote no value, and fail when they cannot be computed."""
 
+import errno
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -109,6 +111,21 @@ def test_a_check_that_cannot_be_computed_fails(check: Check, settings: dict[str,
     assert (result.status, result.outcome) == ("error", "failed")
     assert result.message.startswith("cannot be computed: ")
     assert SECRET not in result.message
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "Input/output error"), duckdb.IOException("IO Error: Input/output error")]
+)
+def test_a_failing_disk_is_not_kept_as_a_fault_of_the_data(
+    error: Exception, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("tasks.curate.data_checks.in_bounds", fail)
+    with pytest.raises(type(error), match="Input/output"):
+        check(spec(uses="sql", name="cast", file="cast.sql"))
 
 
 def test_shares_of_an_empty_table_cannot_be_computed(check: Check) -> None:
