@@ -119,7 +119,7 @@ bench-memory: install ## peak memory of a training process, predicted and measur
 bench-scale: install ## redaction by one process and by two nodes of a Ray cluster; QUICK=1 within three minutes, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale
 
-bench-start: install ## init and try of strangers' files, with defaults alone: half an hour; QUICK=1 within four minutes, RECORD=1
+bench-start: install ## init and try of strangers' files, with defaults alone: half an hour; QUICK=1 within three minutes, RECORD=1
 	@$(BIN)/python -m benchmarks.start
 
 bench-records: install ## recorded results whose measured code has changed since; MARK=1 marks their pages
