@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
-from schemas.artifacts import GateDecision, ScoredArm
+from schemas.artifacts import GateDecision, ScoredArm, Scores
 from schemas.comparison import with_comparison
 from schemas.errors import ConfigError
 from schemas.evaluation import EvaluateSpec
@@ -20,6 +21,7 @@ from schemas.gate_file import load_gate_file
 from schemas.gates import GateRule, GatesSpec
 from schemas.load import load_file
 from schemas.metrics import MetricTraits, traits_by_name, traits_of
+from schemas.names import closest
 from schemas.report import ArmLine, RunReport
 from schemas.verdicts import Finding
 from tasks.assess.decision import summarise
@@ -27,12 +29,12 @@ from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.results.pair import PairFault, faults_of, pair
 from tasks.results.read import read_results
-from tasks.results.rows import ResultFile
-from tasks.results.scores import is_scored, slices_of, traits_in, values_of, write_arm, write_items
+from tasks.results.rows import ResultFile, is_scored
+from tasks.results.scores import slices_of, traits_in, values_of, write_arm, write_items
 from tasks.start.champion_rule import choose_comparison
 
 CLUSTER = "cluster"
-"""Column of a file whose equal values belong together."""
+"""Column of a file of which equal values belong together, such as a customer."""
 _OF_A_MODEL = ("contamination", "round_trip")
 """Checks that every gate has by default, and that need the model or what it learned from."""
 _DECLARED = ("forgetting", "canaries", "latency", "cost", "judge")
@@ -62,6 +64,8 @@ class CheckedFiles:
     """Arm -> file."""
     means: Mapping[str, Mapping[str, float]]
     """Arm -> metric -> mean; empty if the files cannot be compared."""
+    metrics: Mapping[str, MetricTraits]
+    """The judged metrics that the files have."""
     notes: tuple[str, ...]
 
 
@@ -90,6 +94,10 @@ def declared_terms(
     else:
         return None
     gates = terms.gates
+    if unknown := [name for name in without if name not in _DECLARED]:
+        raise ConfigError(
+            f"no check {unknown[0]!r} to leave out", code="TG0103", hint=f"there are: {', '.join(_DECLARED)}"
+        )
     stuck = [name for name in _DECLARED if getattr(gates, name) is not None and name not in without]
     if stuck:
         raise ConfigError(
@@ -102,7 +110,7 @@ def declared_terms(
 
 
 def default_terms(files: Sequence[ResultFile], metrics: Sequence[MetricTraits], *, metric: str | None) -> GateTerms:
-    """Return the gate that `tunegate init` writes for so many items: one comparison with the champion.
+    """Return the comparison with the champion that `tunegate init` writes for so many items, and nothing else.
 
     Args:
         metrics: The traits of all metrics that the files have or answers are scored by.
@@ -112,7 +120,9 @@ def default_terms(files: Sequence[ResultFile], metrics: Sequence[MetricTraits], 
         ConfigError: TG0103, the metric is not there, or it is not clear which is meant.
     """
     names = [traits.name for traits in metrics]
-    choices = list(dict.fromkeys([*(name for file in files for name in file.metrics), *["exact"] * is_scored(files)]))
+    choices = list(
+        dict.fromkeys([*(name for file in files for name in file.metrics), *["exact"] * all(map(is_scored, files))])
+    )
     if metric is None and len(choices) == 1:
         metric = choices[0]
     if metric is None or metric not in names:
@@ -161,84 +171,127 @@ def check_files(
         ConfigError: TG0103, an arm or metric is unknown.
         DataError: TG0262, a file cannot be read.
     """
-    given = {"tuned": candidate, "champion": champion, **({"anchor": anchor} if anchor else {}), **(baselines or {})}
     for arm in baselines or {}:
         if arm not in BASELINE_ARMS:
             raise ConfigError(
                 f"no baseline {arm!r}", code="TG0103", hint=f"--baseline ARM=FILE; arms: {', '.join(BASELINE_ARMS)}"
             )
+    given = {"tuned": candidate, "champion": champion, **({"anchor": anchor} if anchor else {}), **(baselines or {})}
     files = {arm: read_results(address, id_column=id_column) for arm, address in given.items()}
     with tempfile.TemporaryDirectory(prefix="tunegate-check-") as name:
         folder = Path(name)
         evaluate = terms.evaluate if terms is not None else None
         values = {arm: values_of(file, evaluate, _new(folder, f"{arm}-answers")) for arm, file in files.items()}
-        declared = [
-            *(terms.metrics if terms is not None else ()),
-            *(evaluate.traits() if evaluate is not None else ()),
-        ]
-        known = traits_by_name(declared)
-        declared += [traits_of(each, known).model_copy(update={"higher_is_better": False}) for each in lower_is_better]
-        metrics = traits_in(list(values.values()), declared)
+        metrics = _traits(values, terms, lower_is_better)
         if terms is None:
             terms = default_terms(list(files.values()), metrics, metric=metric)
+        columns = _Columns.of(terms.gates, files["tuned"])
         judged = terms.gates.judged_metrics()
-        faults, notes = list(faults_of(files["tuned"], judged)), list[str]()
-        for arm, file in files.items():
-            if arm != "tuned":
-                paired = pair(files["tuned"], file, arm=arm, metrics=judged)
-                faults += paired.faults
-                notes += paired.notes
+        traits = {each.name: each for each in metrics if each.name in judged}
+        pairings = [
+            pair(files["tuned"], file, arm=arm, metrics=judged, columns=columns.all)
+            for arm, file in files.items()
+            if arm != "tuned"
+        ]
+        notes = tuple(note for each in pairings for note in each.notes)
+        faults = [
+            *faults_of(files["tuned"], "candidate", judged),
+            *(fault for each in pairings for fault in each.faults),
+        ]
         if faults:
-            return CheckedFiles(_error(folder, faults, files), terms, files, {}, tuple(notes))
-        slices = _slice_columns(terms.gates)
+            return CheckedFiles(_error(folder, faults, files), terms, files, {}, traits, notes)
         arms = {
             arm: write_arm(
-                values[arm], arm=_scored_arm(arm), slices=list(slices_of(file, slices)), out=_new(folder, arm)
+                values[arm],
+                arm=cast(ScoredArm, arm),
+                slices=list(slices_of(file, columns.slices)),
+                out=_new(folder, arm),
             )
             for arm, file in files.items()
         }
-        cluster = terms.gates.cluster_by
-        items = None
-        if cluster is not None:
-            old = cluster if cluster in files["tuned"].columns else CLUSTER
-            items = write_items(files["tuned"], {old: cluster}, _new(folder, "items"))
-        version = files["champion"].path.name
-        decision = decide(
-            _new(folder, "gate"),
-            judged=JudgedArms(
-                candidate=arms["tuned"],
-                champion=arms["champion"],
-                anchor=arms.get("anchor"),
-                baselines=tuple(arms[arm] for arm in BASELINE_ARMS if arm in arms),
-                items=items,
-            ),
-            gates=terms.gates,
-            context=GateContext(
-                champion_version=version,
-                anchor_version=files["anchor"].path.name if "anchor" in files else version,
-                traits=tuple(metrics),
-            ),
-        )
-        # How often these items judged is not known here.
-        decision = decision.model_copy(update={"use": None})
+        decision = _decide(folder, arms, files, terms=terms, metrics=metrics, columns=columns)
         means = {arm: scores.means for arm, scores in arms.items()}
-        return CheckedFiles(decision, terms, files, means, tuple(notes))
+        return CheckedFiles(decision, terms, files, means, traits, notes)
 
 
-def _scored_arm(arm: str) -> ScoredArm:
-    return arm  # type: ignore[return-value]  # checked by `check_files`
+@dataclass(frozen=True)
+class _Columns:
+    """Columns of the files by which items are grouped."""
+
+    slices: tuple[str, ...]
+    """Of rules and of the guard."""
+    cluster: str | None
+    """That of `gates.cluster_by`, or `cluster`."""
+
+    @classmethod
+    def of(cls, gates: GatesSpec, file: ResultFile) -> _Columns:
+        of_rules = [rule.slice.partition("=")[0] for rule in gates.judged_rules if rule.slice]
+        slices = dict.fromkeys([*of_rules, *(gates.slices.by if gates.slices else ())])
+        named = gates.cluster_by if gates.cluster_by in file.columns else CLUSTER
+        return cls(tuple(slices), named if gates.cluster_by is not None else None)
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (*self.slices, *([self.cluster] if self.cluster is not None else []))
+
+
+def _traits(
+    values: Mapping[str, Mapping[str, Mapping[str, float]]], terms: GateTerms | None, lower_is_better: Sequence[str]
+) -> list[MetricTraits]:
+    """The traits of all metrics.
+
+    Raises:
+        ConfigError: TG0103, a metric that is described is in no file: a slip in its name would turn its direction.
+    """
+    evaluate = terms.evaluate if terms is not None else None
+    described = [each.name for each in terms.metrics] if terms is not None else []
+    declared = [*(terms.metrics if terms is not None else ()), *(evaluate.traits() if evaluate is not None else ())]
+    known = traits_by_name(declared)
+    declared += [traits_of(each, known).model_copy(update={"higher_is_better": False}) for each in lower_is_better]
+    metrics = traits_in(list(values.values()), declared)
+    names = [each.name for each in metrics]
+    if missing := [each for each in (*described, *lower_is_better) if each not in names]:
+        raise ConfigError(f"no metric {missing[0]!r} in the files", code="TG0103", hint=closest(missing[0], names))
+    return metrics
+
+
+def _decide(
+    folder: Path,
+    arms: Mapping[str, Scores],
+    files: Mapping[str, ResultFile],
+    *,
+    terms: GateTerms,
+    metrics: Sequence[MetricTraits],
+    columns: _Columns,
+) -> GateDecision:
+    items = None
+    if columns.cluster is not None and terms.gates.cluster_by is not None:
+        renamed = {columns.cluster: terms.gates.cluster_by}
+        items = write_items(files["tuned"], renamed, _new(folder, "items"))
+    version = files["champion"].path.name
+    decision = decide(
+        _new(folder, "gate"),
+        judged=JudgedArms(
+            candidate=arms["tuned"],
+            champion=arms["champion"],
+            anchor=arms.get("anchor"),
+            baselines=tuple(arms[arm] for arm in BASELINE_ARMS if arm in arms),
+            items=items,
+        ),
+        gates=terms.gates,
+        context=GateContext(
+            champion_version=version,
+            anchor_version=files["anchor"].path.name if "anchor" in files else version,
+            traits=tuple(metrics),
+        ),
+    )
+    return decision.model_copy(update={"use": None})  # how often these items have judged is not known here
 
 
 def _new(folder: Path, name: str) -> Path:
     path = folder / name
     path.mkdir()
     return path
-
-
-def _slice_columns(gates: GatesSpec) -> list[str]:
-    """Columns whose slices rules or the guard judge."""
-    of_rules = [rule.slice.partition("=")[0] for rule in gates.judged_rules if rule.slice]
-    return list(dict.fromkeys([*of_rules, *(gates.slices.by if gates.slices else ())]))
 
 
 def _error(folder: Path, faults: Sequence[PairFault], files: Mapping[str, ResultFile]) -> GateDecision:
@@ -263,6 +316,9 @@ def _error(folder: Path, faults: Sequence[PairFault], files: Mapping[str, Result
 def remarks(checked: CheckedFiles) -> Iterator[str]:
     """Yield what people should know of the way the verdict was reached."""
     yield from checked.notes
+    for what, higher in (("more", True), ("less", False)):
+        if names := [each.name for each in checked.metrics.values() if each.higher_is_better == higher]:
+            yield f"{what} is better: {', '.join(names)}"
     if checked.terms.gates.needs_anchor and "anchor" not in checked.files:
         yield "the champion is taken for the best champion so far; --anchor FILE gives another"
     if checked.terms.left_out:

@@ -1,8 +1,9 @@
-"""Logs of Inspect (`inspect eval`): `.json`, and `.eval`, a zip of the same whose parts are compressed by Zstandard."""
+"""Logs of Inspect (`inspect eval`): `.json`, and `.eval`, a zip of the same, its parts compressed by Zstandard."""
 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,10 @@ def _part(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         stream.seek(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"), 1)
         packed = stream.read(info.compress_size)
     with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as unpacked:
-        return bytes(unpacked.read(info.file_size))
+        content = bytes(unpacked.read(info.file_size))
+    if zlib.crc32(content) != info.CRC:
+        raise zipfile.BadZipFile(info.filename)
+    return content
 
 
 def rows_of(path: Path, log: Mapping[str, Any]) -> Iterator[ItemResult]:

@@ -11,8 +11,14 @@ def is_table(value: Mapping[str, Any]) -> bool:
 
 
 def objects_of(table: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """The rows as objects; a metric's column `exact/v1/score` or `exact/score` is named `exact`."""
+    """The rows as objects; a metric's column `exact/v1/score` or `exact/score` is named `exact`.
+
+    Raises:
+        ValueError: two columns have one name, or a row has other columns.
+    """
     names = [_metric(str(name)) for name in table["columns"]]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two columns are named {', '.join(sorted(twice))}")
     return [dict(zip(names, row, strict=True)) for row in table["data"]]
 
 

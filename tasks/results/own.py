@@ -28,7 +28,7 @@ def rows_of(path: Path, objects: Sequence[Mapping[str, Any]], *, id_column: str 
         id_column: Column with the item's id, if it is none of `IDS`.
 
     Raises:
-        DataError: TG0262, a row has no id.
+        DataError: TG0262, a row has no id, or two columns that may be the model's answer.
     """
     flat = [_flat(each) for each in objects]
     named = (*_NAMED, *((id_column,) if id_column else ()))
@@ -42,6 +42,13 @@ def rows_of(path: Path, objects: Sequence[Mapping[str, Any]], *, id_column: str 
                 path, f"row {number} has no {wanted}; columns: {', '.join(row) or 'none'}",
                 "--id COLUMN names the column with the item's id; line numbers are none, since files are reordered",
             )  # fmt: skip
+        for names in (ANSWERS, REFERENCES):
+            both = [name for name in names if row.get(name) is not None]
+            if len({as_text(row[name]) for name in both}) > 1:
+                raise refuse(
+                    path, f"row {number} has {' and '.join(both)}: which of them the model said is not clear",
+                    "rename the reference to `reference`, and leave one of: " + ", ".join(ANSWERS),
+                )  # fmt: skip
         yield ItemResult(
             item_id=item_id,
             values={name: value for name in metrics if (value := as_number(row.get(name))) is not None},

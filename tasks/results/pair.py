@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from schemas.counted import counted
-from tasks.results.rows import ItemResult, ResultFile
+from tasks.results.rows import ItemResult, ResultFile, is_scored
 
 SHOWN = 10
 """Ids that a fault names at most."""
@@ -35,41 +36,59 @@ class Pairing:
     notes: tuple[str, ...]
 
 
-def pair(candidate: ResultFile, other: ResultFile, *, arm: str, metrics: Sequence[str]) -> Pairing:
+def pair(
+    candidate: ResultFile, other: ResultFile, *, arm: str, metrics: Sequence[str], columns: Sequence[str] = ()
+) -> Pairing:
     """Compare the items of two files by their ids.
 
     Args:
         arm: What the other file is: champion, anchor or a baseline.
-        metrics: Those that the file must have for each item.
+        metrics: Those that are judged.
+        columns: Those of slices and clusters.
     """
     ours, theirs = _by_id(candidate), _by_id(other)
     both = [item for item in ours if item in theirs]
-    prompts = _compared(ours, theirs, both, "prompt")
-    references = _compared(ours, theirs, both, "reference")
-    faults = [
-        *_fault("the files are two", f"candidate and {arm} are the same file", candidate.digest == other.digest),
-        *_of_items("each item is in both files", "only the candidate has", [i for i in ours if i not in theirs]),
-        *_of_items("each item is in both files", f"only the {arm} has", [i for i in theirs if i not in ours]),
-        *_of_items("equal ids are equal prompts", "another prompt under the same id:", prompts[1]),
-        *_of_items("equal ids are equal references", "another reference under the same id:", references[1]),
-        *_of_items(
-            "each item is repeated as often in both files", "another number of repeats:",
-            [item for item in both if len(ours[item]) != len(theirs[item])],
-        ),
-        *_repeated(other, arm),
-        *_valueless(other, arm, metrics),
-    ]  # fmt: skip
+    parts: dict[str, _Part] = {"prompt": lambda row: row.prompt, "reference": lambda row: row.reference}
+    parts |= {column: partial(_column, column) for column in columns}
+    compared = {name: _compared(ours, theirs, both, part) for name, part in parts.items()}
     notes = [f"{counted(len(both), 'item')} of candidate and {arm} paired by id"]
-    for name, (n_compared, _) in (("prompts", prompts), ("references", references)):
-        notes[0] += f", {n_compared:,} with equal {name}" if n_compared else ""
-    if not prompts[0]:
+    for name in ("prompt", "reference"):
+        notes[0] += f", {compared[name][0]:,} with equal {name}s" if compared[name][0] else ""
+    if not compared["prompt"][0]:
         notes.append(f"no prompts in both files: nothing shows that equal ids of candidate and {arm} are equal items")
-    return Pairing(tuple(faults), tuple(notes))
+    same = PairFault("the files are two", f"candidate and {arm} are the same file")
+    faults = (
+        *([same] if candidate.digest == other.digest else []),
+        *_unpaired(ours, theirs, arm),
+        *(
+            fault
+            for name, (_, differing) in compared.items()
+            for fault in _of_items(f"equal ids have an equal {name}", f"another {name} under the same id:", differing)
+        ),
+        *_measured_otherwise(candidate, other, arm, metrics),
+        *faults_of(other, arm, metrics),
+    )
+    return Pairing(faults, tuple(notes))
 
 
-def faults_of(candidate: ResultFile, metrics: Sequence[str]) -> tuple[PairFault, ...]:
-    """The faults of the candidate's file alone."""
-    return (*_repeated(candidate, "candidate"), *_valueless(candidate, "candidate", metrics))
+def faults_of(file: ResultFile, arm: str, metrics: Sequence[str]) -> Iterator[PairFault]:
+    """Yield the faults of one file alone."""
+    yield from _repeated(file, arm)
+    for metric in metrics:
+        if metric in file.metrics:
+            broken = [row.item_id for row in file.rows if not math.isfinite(row.values.get(metric, math.nan))]
+            yield from _of_items(f"{metric} is a number for each item", f"the {arm} has none for", broken)
+    lacking = [row.item_id for row in file.rows if row.answer is None or row.reference is None]
+    if not set(metrics) <= set(file.metrics) and len(lacking) < len(file.rows):
+        what = "each item has an answer and its reference, by which it is scored"
+        yield from _of_items(what, f"the {arm} lacks one of", lacking)
+
+
+_Part = Callable[[ItemResult], str | None]
+
+
+def _column(name: str, row: ItemResult) -> str | None:
+    return row.columns.get(name)
 
 
 def _by_id(file: ResultFile) -> Mapping[str, list[ItemResult]]:
@@ -79,13 +98,37 @@ def _by_id(file: ResultFile) -> Mapping[str, list[ItemResult]]:
     return found
 
 
+def _unpaired(
+    ours: Mapping[str, list[ItemResult]], theirs: Mapping[str, list[ItemResult]], arm: str
+) -> Iterator[PairFault]:
+    rule = "each item is in both files"
+    yield from _of_items(rule, "only the candidate has", [item for item in ours if item not in theirs])
+    yield from _of_items(rule, f"only the {arm} has", [item for item in theirs if item not in ours])
+    uneven = [item for item in ours if item in theirs and len(ours[item]) != len(theirs[item])]
+    yield from _of_items("each item is repeated as often in both files", "another number of repeats:", uneven)
+
+
+def _measured_otherwise(
+    candidate: ResultFile, other: ResultFile, arm: str, metrics: Sequence[str]
+) -> Iterator[PairFault]:
+    for metric in metrics:
+        if (metric in candidate.metrics) != (metric in other.metrics) and (is_scored(candidate) or is_scored(other)):
+            yield PairFault(
+                f"{metric} is measured alike in both files",
+                f"one of candidate and {arm} has a column of it, the other only answers, which would be scored here",
+            )
+
+
 def _compared(
-    ours: Mapping[str, list[ItemResult]], theirs: Mapping[str, list[ItemResult]], both: Iterable[str], name: str
+    ours: Mapping[str, list[ItemResult]],
+    theirs: Mapping[str, list[ItemResult]],
+    both: Iterable[str],
+    part: _Part,
 ) -> tuple[int, list[str]]:
-    """How many items have the attribute in both files, and those in which it differs."""
+    """How many items have this part in both files, and those in which it differs."""
     n_compared, differing, one_sided = 0, list[str](), list[str]()
     for item in both:
-        mine, other = ({getattr(row, name) for row in rows} - {None} for rows in (ours[item], theirs[item]))
+        mine, other = ({part(row) for row in rows} - {None} for rows in (ours[item], theirs[item]))
         if mine and other:
             n_compared += 1
             differing += [item] if mine != other else []
@@ -101,21 +144,8 @@ def _repeated(file: ResultFile, arm: str) -> Iterator[PairFault]:
     yield from _of_items("each item is there once", f"the {arm} has twice", twice)
 
 
-def _valueless(file: ResultFile, arm: str, metrics: Sequence[str]) -> Iterator[PairFault]:
-    for metric in metrics:
-        if metric not in file.metrics:
-            continue  # scored from answers, or missing, which the gate says
-        broken = [row.item_id for row in file.rows if not math.isfinite(row.values.get(metric, math.nan))]
-        yield from _of_items(f"{metric} is a number for each item", f"the {arm} has none for", broken)
-
-
 def _of_items(rule: str, what: str, items: Sequence[str]) -> Iterator[PairFault]:
     if items:
         shown = ", ".join(dict.fromkeys(sorted(items)[:SHOWN]))
         more = f" and {len(items) - SHOWN:,} more" if len(items) > SHOWN else ""
         yield PairFault(rule, f"{what} {counted(len(items), 'item')}: {shown}{more}", len(items))
-
-
-def _fault(rule: str, reason: str, is_there: bool) -> Iterator[PairFault]:
-    if is_there:
-        yield PairFault(rule, reason)

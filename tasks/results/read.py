@@ -42,7 +42,10 @@ def read_results(address: str, *, id_column: str | None = None) -> ResultFile:
     if len(content) > MAX_BYTES:
         raise refuse(path, f"the file has more than {MAX_BYTES >> 20} MiB")
     digest = hashlib.sha256(content).hexdigest()
-    tool, model, rows = _read(path, content, id_column, provider)
+    try:
+        tool, model, rows = _read(path, content, id_column, provider)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise refuse(path, f"the file is not complete ({type(error).__name__}: {error})", _HINT) from None
     if not rows:
         raise refuse(path, "the file has no items", _HINT)
     return ResultFile(path, tool, tuple(rows), digest, model)
@@ -59,10 +62,7 @@ def _read(path: Path, content: bytes, id_column: str | None, provider: str | Non
         raise refuse(path, "it is neither UTF-8 nor Parquet nor an Inspect log", _HINT) from None
     form, value = _parsed(path, text)
     if isinstance(value, dict):
-        try:
-            return _document(path, value, id_column, provider)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise refuse(path, f"the file is not complete ({type(error).__name__}: {error})", _HINT) from None
+        return _document(path, value, id_column, provider)
     if lm_eval.is_lm_eval(value[0]):
         return "lm-eval", None, list(lm_eval.rows_of(path, value))
     return form, None, list(own.rows_of(path, value, id_column=id_column))
@@ -129,9 +129,12 @@ def _csv(path: Path, text: str) -> list[dict[str, Any]]:
     head = text.partition("\n")[0]
     delimiter = max(",;\t", key=head.count)
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        names, rows = list(reader.fieldnames or ()), list(reader)
     except csv.Error as error:
         raise refuse(path, f"it is neither JSON nor CSV: {error}", _HINT) from None
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise refuse(path, f"two columns are named {', '.join(twice)}", _HINT)
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise refuse(path, f"row {number} has other columns than the first line", _HINT)

@@ -65,6 +65,11 @@ class ResultFile:
         return tuple(dict.fromkeys(name for row in self.rows for name in row.columns))
 
 
+def is_scored(file: ResultFile) -> bool:
+    """Whether each row has an answer and a reference, so that metrics of answers can be computed."""
+    return all(row.answer is not None and row.reference is not None for row in file.rows)
+
+
 def refuse(path: Path, message: str, hint: str | None = None) -> DataError:
     """The error of a file that cannot be read as results."""
     return DataError(message, code=CODE, where=str(path), hint=hint)

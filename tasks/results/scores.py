@@ -17,12 +17,7 @@ from schemas.evaluation import EvaluateSpec
 from schemas.metrics import MetricTraits, traits_by_name, traits_of
 from tasks.assess.fields import score_whole
 from tasks.assess.score import NO_VALUE, score_answers, write_scores
-from tasks.results.rows import ItemResult, ResultFile
-
-
-def is_scored(files: Sequence[ResultFile]) -> bool:
-    """Whether all rows of all files have an answer and a reference."""
-    return all(row.answer is not None and row.reference is not None for file in files for row in file.rows)
+from tasks.results.rows import ItemResult, ResultFile, is_scored
 
 
 def values_of(file: ResultFile, evaluate: EvaluateSpec | None, folder: Path) -> dict[str, dict[str, float]]:
@@ -34,7 +29,7 @@ def values_of(file: ResultFile, evaluate: EvaluateSpec | None, folder: Path) -> 
         folder: Empty, for temporary files.
     """
     scored: Mapping[int, Mapping[str, float]] = {}
-    if is_scored([file]):
+    if is_scored(file):
         scored = _whole_answers(file) if evaluate is None else _scores_of_answers(file, evaluate, folder)
     sums: dict[str, dict[str, list[float]]] = {}
     for number, row in enumerate(file.rows):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from flows.views.gate_check import CheckedFiles, check_files, declared_terms
+from flows.views.gate_check import CheckedFiles, check_files, declared_terms, remarks
 from schemas.artifacts import EvalSet, ScoredArm, Scores
 from schemas.errors import ConfigError
 from tasks.assess.gate import GateContext, JudgedArms, decide
@@ -252,6 +252,50 @@ def test_the_same_file_twice_is_an_error(tmp_path: Path) -> None:
     assert (decision.verdict, decision.findings[0].rule) == ("ERROR", "the files are two")
 
 
+def test_a_metric_that_one_file_has_and_the_other_is_scored_by_is_an_error(tmp_path: Path) -> None:
+    rows = _pair(0.05)
+    given = [row | {"answer": "a", "reference": "z"} for row in rows["champion"]]
+    scored = [{**row, "answer": "z" if row["exact"] else "a"} for row in rows["tuned"]]
+    for row in scored:
+        del row["exact"]
+    decision = _check(tmp_path, scored, given).decision
+    assert [finding.rule for finding in decision.findings] == ["exact is measured alike in both files"]
+
+
+def test_an_answer_that_is_missing_is_named(tmp_path: Path) -> None:
+    rows = {arm: [{"id": row["item_id"], "answer": "z" if row["exact"] else "a", "reference": "z"} for row in each]
+            for arm, each in _pair(0.05).items()}  # fmt: skip
+    rows["tuned"][7]["answer"] = None
+    decision = _check(tmp_path, rows["tuned"], rows["champion"]).decision
+    assert decision.verdict == "ERROR"
+    assert decision.findings[0].reason == "the candidate lacks one of 1 item: i0007."
+
+
+@pytest.mark.parametrize(("gate", "column"), [("slices", "category"), ("clusters", "customer_id")])
+def test_other_slices_or_clusters_under_the_same_id_are_an_error(gate: str, column: str, tmp_path: Path) -> None:
+    rows = _pair(0.05)
+    rows["tuned"][0][column] = "other"
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(f"gates: {GATES[gate]}\n")
+    decision = check_files(
+        candidate=_write(tmp_path / "b.jsonl", rows["tuned"]),
+        champion=_write(tmp_path / "a.jsonl", rows["champion"]),
+        terms=declared_terms(rules=rules),
+    ).decision
+    assert decision.findings[0].reason == f"another {column} under the same id: 1 item: i0000."
+
+
+def test_a_slip_in_the_name_of_a_metric_does_not_turn_its_direction(tmp_path: Path) -> None:
+    rows = {arm: [{"id": row["item_id"], "loss": 1 - row["exact"]} for row in each] for arm, each in _pair(0).items()}
+    paths = {arm: _write(tmp_path / f"{arm}.jsonl", each) for arm, each in rows.items()}
+    with pytest.raises(ConfigError, match="no metric 'los' in the files"):
+        check_files(candidate=paths["tuned"], champion=paths["champion"], lower_is_better=("los",))
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(f"gates: {GATES['refresh']}\nmetrics: [{{name: los, higher_is_better: false}}]\n")
+    with pytest.raises(ConfigError, match="no metric 'los' in the files"):
+        check_files(candidate=paths["tuned"], champion=paths["champion"], terms=declared_terms(rules=rules))
+
+
 def test_a_copy_of_the_champion_in_another_order_is_held(tmp_path: Path) -> None:
     rows = _pair(0.05)
     assert _check(tmp_path, list(reversed(rows["champion"])), rows["champion"]).decision.verdict == "HOLD"
@@ -300,9 +344,9 @@ def test_answers_are_scored_by_the_metrics_of_the_rules(tmp_path: Path) -> None:
 def test_without_rules_the_metric_must_be_clear(tmp_path: Path) -> None:
     rows = _pair(0.05)
     paths = {arm: _write(tmp_path / f"{arm}.jsonl", each) for arm, each in rows.items()}
-    with pytest.raises(ConfigError, match="no rule says which metric is compared; there are: exact, judge") as told:
+    with pytest.raises(ConfigError, match="no rule says which metric is compared; there are: exact, judge") as refused:
         check_files(candidate=paths["tuned"], champion=paths["champion"])
-    assert "--metric NAME" in str(told.value.hint)
+    assert "--metric NAME" in str(refused.value.hint)
     with pytest.raises(ConfigError, match="no metric 'exat'"):
         check_files(candidate=paths["tuned"], champion=paths["champion"], metric="exat")
     checked = check_files(candidate=paths["tuned"], champion=paths["champion"], metric="exact")
@@ -318,6 +362,8 @@ def test_less_may_be_better(tmp_path: Path) -> None:
         for less in ((), ("wrong",))
     ]
     assert verdicts == ["BLOCK", "PROMOTE"]
+    turned = check_files(candidate=paths["tuned"], champion=paths["champion"], lower_is_better=("wrong",))
+    assert "less is better: wrong" in remarks(turned)
 
 
 def test_clusters_of_the_file_are_counted_by_default(tmp_path: Path) -> None:
@@ -337,6 +383,8 @@ def test_a_declared_check_is_left_out_only_when_told_so(tmp_path: Path) -> None:
     assert terms is not None
     assert terms.gates.latency is None
     assert "latency" in terms.left_out
+    with pytest.raises(ConfigError, match="no check 'latncy' to leave out"):
+        declared_terms(rules=rules, without=("latncy",))
 
 
 @pytest.mark.parametrize(

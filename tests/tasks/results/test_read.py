@@ -68,6 +68,9 @@ def test_each_filter_of_lm_eval_is_a_metric_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_bytes(b"\n".join(orjson.dumps(line) for line in [*lines, *strict]))
     assert read_results(str(path)).metrics == ("exact_match", "exact_match,strict")
+    path.write_bytes(b"\n".join(orjson.dumps(line) for line in [*lines, {"doc_id": 9}]))
+    with pytest.raises(DataError, match="not complete"):
+        read_results(str(path))
     path.write_bytes(b"\n".join(orjson.dumps(line) for line in [*lines, lines[3]]))
     with pytest.raises(DataError, match="document 3 has two lines of the filter none"):
         read_results(str(path))
@@ -92,6 +95,13 @@ def test_an_unfinished_inspect_log_is_refused(tmp_path: Path) -> None:
         assert "header.json" in log.namelist()
     with pytest.raises(DataError, match="was not finished"):
         read_results(str(torn))
+    spoiled = bytearray((FILES / "inspect_a.eval").read_bytes())
+    with zipfile.ZipFile(FILES / "inspect_a.eval") as log:
+        info = log.getinfo("samples/t02_epoch_1.json")
+    spoiled[info.header_offset + 30 + len(info.filename) + info.compress_size // 2] ^= 0xFF
+    (tmp_path / "spoiled.eval").write_bytes(spoiled)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_results(str(tmp_path / "spoiled.eval"))
     cut = tmp_path / "cut.eval"
     cut.write_bytes((FILES / "inspect_a.eval").read_bytes()[:9000])
     with pytest.raises(DataError, match="cannot be read"):
@@ -188,6 +198,9 @@ def test_a_missing_value_is_not_a_number_and_a_word_makes_a_column_no_metric(tmp
         (b"id,exact\n1,1,1\n", "row 2 has other columns"),
         (b"id,exact\n1\n", "row 2 has other columns"),
         (b"name,exact\na,1\n", "row 1 has no item_id or id; columns: name, exact"),
+        (b"id,exact,exact\n1,0,1\n", "two columns are named exact"),
+        (b'{"id": 1, "answer": "a", "prediction": "b"}', "row 1 has answer and prediction"),
+        (b'{"columns": ["id", "exact", "exact/score"], "data": [[1, 0, 1]]}', "two columns are named exact"),
         (b"\xff\xfe\x00", "neither UTF-8 nor Parquet"),
         (b"PAR1 and nothing", "Parquet file cannot be read"),
         (b'{"eval": {"task": "t"}, "samples": []}', "status None"),
