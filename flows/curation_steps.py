@@ -1,4 +1,4 @@
-"""Add `curate.steps` of a pipeline to the graph. Called by `flows/curate.py`."""
+"""Add `curate.steps` of a pipeline to the graph."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Add the steps that measure the gate's checks. Called by `flows/assess.py`, before the gate.
+"""Add the steps that measure the gate's checks.
 
 A check is one step whose parameters are filled by name; only `forgetting` needs several steps. `flows/prepare.py` adds
 the check of the comparison's metric, which is not declared.

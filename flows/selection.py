@@ -3,7 +3,7 @@
 For each training: its base model and token ids if they differ, `train · X`, `answers · X`, `scores · X`, and `X`, which
 sums it up. Then `choice`. A rung of a ladder is left out once an earlier one has met the target; a trial of Optuna is
 suggested from the results before it, so its nodes are added once those exist. Each training has the key that it would
-have alone, so that nothing is trained twice. Called by `flows/finetune.py`.
+have alone, so that nothing is trained twice.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,6 @@
 """Chat templates for base models that have none (common families by name, or a file), and switches of templates.
 
-It knows nothing of tokenizers; tasks/model/chat_base.py adds a template to a base model. Used by `schemas/training.py`
-and `flows/model_steps.py`.
+tasks/model/chat_base.py adds a template to a base model.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 Translates pydantic's errors into sentences. A pydantic location is noisy: it has the chosen variant of a union
 (`source.generated.n_tickets`) and the branch that was tried (`target_modules.tuple[str, ...]`); `place_of` follows it
-through the types to separate keys from noise. Called by `schemas/load.py`.
+through the types to separate keys from noise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of a gate besides its rules: parts of the section `gates`. Used by `schemas/gates.py`.
+"""Checks of a gate besides its rules: parts of the section `gates`.
 
 `tasks/assess/measured_checks.py` compares them with the evidence, `tasks/assess/llm_judge.py` calls the judge;
 docs/reference/gates.md explains the defaults.

@@ -1,7 +1,7 @@
 """Several trainings to choose from: `train.method: ladder` and `train.sweep`, both scored only on `validation`.
 
-A ladder tries rungs in order until one meets a target; a sweep tries settings and takes the best. Used by
-`schemas/pipeline.py`; `flows/selection.py` adds their steps.
+A ladder tries rungs in order until one meets a target; a sweep tries settings and takes the best. `flows/selection.py`
+adds their steps.
 """
 
 import math

@@ -1,6 +1,6 @@
 """The comparison with the champion that a gate gets unless it declares one that a worse model cannot meet.
 
-Used by `PipelineSpec.judged_gates`; `schemas/gates.py` has the rule, `tasks/assess/gate.py` judges it.
+`schemas/gates.py` has the rule, `tasks/assess/gate.py` judges it.
 """
 
 from __future__ import annotations

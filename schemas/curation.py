@@ -1,4 +1,4 @@
-"""The sections `schema`, `curate` and `split`: how tickets become examples. Used by `schemas/pipeline.py`.
+"""The sections `schema`, `curate` and `split`: how tickets become examples.
 
 The kinds of `curate.steps` are in `schemas/curation_steps.py`.
 """

@@ -1,4 +1,4 @@
-"""The kinds of `curate.steps`: their settings, and where each may come. Used by `schemas/curation.py`.
+"""The kinds of `curate.steps`: their settings, and where each may come.
 
 A step of `tasks/curate` may have its settings in its own file instead: `tasks.curate.step.curation_step` adds them.
 """

@@ -1,4 +1,4 @@
-"""`checks`: what a pipeline demands of its tickets before it trains on them. Used by `schemas/pipeline.py`.
+"""`checks`: what a pipeline demands of its tickets before it trains on them.
 
 Each check is a sentence about one table: it passes or fails, and a check that cannot be computed fails.
 `tasks/curate/data_checks.py` computes them; `schemas/checks.py` has the checks of the gate.

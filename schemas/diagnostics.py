@@ -1,7 +1,6 @@
 """Faults of a configuration file, each shown at its place in the text.
 
-Knows nothing of YAML or pipelines. Created by `schemas/load.py` and the modules that it calls; printed by
-`flows/cli/app.py`.
+Created by `schemas/load.py` and the modules that it calls; printed by `flows/cli/app.py`.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The section `evaluate`: what is measured. `schemas/gates.py` has what decides. Used by `schemas/pipeline.py`.
+"""The section `evaluate`: what is measured. `schemas/gates.py` has what decides.
 
 `tasks/corpus` reads the help articles, `tasks/assess/endpoint_client.py` calls the endpoint: tickets leave this machine
 only if that is declared.

@@ -1,6 +1,6 @@
 """The section `gates`: the statistical conditions under which a candidate replaces the champion.
 
-Used by `schemas/pipeline.py`; `tasks/assess/gate.py` applies it. docs/reference/gates.md explains the defaults.
+`tasks/assess/gate.py` applies it. docs/reference/gates.md explains the defaults.
 """
 
 from __future__ import annotations

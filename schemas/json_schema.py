@@ -2,8 +2,8 @@
 
 Looser than the specs, which describe a pipeline after merging: a section with `extends` or under `defaults` has only
 what it changes, null deletes, and `${env:NAME}` may replace any plain value. What a schema cannot express (whether the
-metric of a gate exists) only `schemas/load.py` checks. Used by `tunegate ops schema`; a test compares
-`schemas/pipelines.schema.json`, which is committed so that an editor needs no installation.
+metric of a gate exists) only `schemas/load.py` checks. A test compares `schemas/pipelines.schema.json`, which is
+committed so that an editor needs no installation.
 """
 
 import json

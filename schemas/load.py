@@ -4,8 +4,6 @@
 
     pipelines.yaml -> diagnostics.read_source -> yaml_text.read_tree -> merge.merge_pipelines
                    -> check.PipelineCheck (environment.py) -> PipelineFile
-
-Knows nothing of tasks and flows. Called by `flows/cli/app.py` and by deployments.
 """
 
 import os

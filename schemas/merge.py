@@ -1,6 +1,6 @@
 """Merge `defaults`, the parent (`extends`) and a pipeline's own settings; each value keeps its place in the file.
 
-Knows the frame of the file, not the content of a pipeline. Called by `schemas/load.py`.
+Knows the frame of the file, not the content of a pipeline.
 
 - Maps are merged recursively, lists replace, null deletes what was inherited.
 - A section whose `kind` (or `uses`) changes is replaced completely: the keys of another kind would not fit.

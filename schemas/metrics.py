@@ -1,7 +1,6 @@
 """The kinds of `evaluate.metrics`: the settings of each, and the traits of its values.
 
-Used by `schemas/evaluation.py`, scoring and the gate. A metric in `tasks/assess` may have its settings in its own file:
-`tasks.assess.metric.metric` adds them.
+A metric in `tasks/assess` may have its settings in its own file: `tasks.assess.metric.metric` adds them.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""`tables`: files that SQL of a pipeline may read besides its tickets. Used by `schemas/pipeline.py`."""
+"""`tables`: files that SQL of a pipeline may read besides its tickets."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Self

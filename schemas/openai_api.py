@@ -1,7 +1,7 @@
 """The part of OpenAI's API that `tunegate model endpoint` accepts: requests for chat and plain completions.
 
 Only greedy answers were judged, so settings for other answers are refused; settings without effect (`seed`, `user`) are
-accepted. Used by `tasks/release/endpoint.py`.
+accepted.
 
 Source: OpenAI's API reference, `/v1/chat/completions` and `/v1/completions`.
 """

@@ -1,7 +1,4 @@
-"""Rules between the sections of a pipeline, each of which checks itself, and advice on settings that are only doubtful.
-
-Knows nothing of YAML and of `PipelineSpec`, which calls it.
-"""
+"""Rules between the sections of a pipeline, and advice on settings that are valid but doubtful."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 

@@ -1,7 +1,6 @@
 """Credentials in pipelines.yaml: a reference to an environment variable, resolved only where it is used.
 
-Specs have the reference, never the value, so that keys, ledger, reports and errors only have `${env:NAME}`. Used by
-`schemas/environment.py`, which does not resolve these references, and by code that opens a connection.
+Specs have the reference, never the value, so that keys, ledger, reports and errors only have `${env:NAME}`.
 """
 
 import os

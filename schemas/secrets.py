@@ -2,8 +2,7 @@
 
 A configuration names secrets but never contains them: `${env:NAME}` and the keys that end with `_env`. Everything that
 is written or shown (errors, logs, tracebacks, the ledger's copy of a configuration, MLflow) goes through `masked`: it
-replaces each value by its reference. Knows nothing of logging or files. Used by `schemas/errors.py`, `schemas/load.py`
-and `flows/workspace/guard.py`.
+replaces each value by its reference.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Settings given for one run, `--set train.max_examples=200`: parsed as YAML, and merged over a pipeline's own.
 
 Only `train` and `evaluate` are open to them. A limit of the gate is changed in the file, where others see it, and
-curation stays as declared, because later runs build on its splits. Called by `schemas/load.py`.
+curation stays as declared, because later runs build on its splits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where tickets come from: the `source` section of a pipeline. Used by `schemas/pipeline.py`."""
+"""Where tickets come from: the `source` section of a pipeline."""
 
 from __future__ import annotations
 

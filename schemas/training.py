@@ -1,4 +1,4 @@
-"""The section `train`: how a model is tuned. Used by `schemas/pipeline.py`, tasks/model and tasks/train."""
+"""The section `train`: how a model is tuned."""
 
 from __future__ import annotations
 

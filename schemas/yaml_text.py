@@ -1,8 +1,8 @@
 """Parse YAML 1.2 text into values with their places in the text.
 
 Stricter than YAML: duplicate keys, tags and recursive anchors are refused, and size, depth and the number of values
-after aliases are limited, so that no file takes more than a moment. `no` and `22:22` are text and `5e-5` is a
-number (YAML 1.2 core schema). Knows nothing of pipelines. Called by `schemas/load.py`.
+after aliases are limited, so that no file takes more than a moment. `no` and `22:22` are text and `5e-5` is a number
+(YAML 1.2 core schema).
 
 Source: YAML 1.2.2, https://yaml.org/spec/1.2.2/#103-core-schema, and for `<<` https://yaml.org/type/merge.html
 """

@@ -5,7 +5,7 @@
 
 A step's first argument is an empty folder `out`; it fills it and returns an artifact with `root=out`. The runner also
 passes `scratch` (a folder that outlives a killed attempt of the same key), `progress` and `limit` to functions that
-take them. It knows nothing of graphs, stores and keys: `flows/graph` reads the declaration.
+take them. `flows/graph` reads the declaration.
 """
 
 from collections.abc import Callable

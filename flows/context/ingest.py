@@ -1,6 +1,6 @@
 """Before a run reads its source: ingest it from a remote service, or copy a database that another program is writing.
 
-`tunegate plan`, `reproduce` and `report` never do this: they contact no service. Called by `flows/run/open_run.py`.
+`tunegate plan`, `reproduce` and `report` never do this: they contact no service.
 """
 
 from collections.abc import Iterator

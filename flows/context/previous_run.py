@@ -1,7 +1,6 @@
 """Results of a pipeline's last complete run that a new run builds on.
 
 Splits stay stable as data grows, drift is measured against the last card, and volume against the last checks.
-Called by `flows/run/open_run.py` and `tunegate plan`.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
 """Draw a graph, of what a run would do or of what one did, as text and as Mermaid.
 
-It knows nothing about tickets. The picture itself is plain data (`schemas/report.py`);
-`tasks/release/reports/graph_chart.py` draws it as SVG.
+The picture itself is plain data (`schemas/report.py`); `tasks/release/reports/graph_chart.py` draws it as SVG.
 """
 
 import textwrap

@@ -8,8 +8,7 @@ every module of `tasks` and `schemas` that it reaches, found by reading the sour
 and strings that name a module, as in `[sys.executable, "-m", "tasks.train.worker"]`); nothing is imported or run. Other
 files of a `tasks` package count by their bytes: word lists and templates decide results too.
 
-It knows nothing about the store; `flows/graph/execute.py` computes every key through `step_key`, so that plan and run
-cannot disagree.
+`flows/graph/execute.py` computes every key through `step_key`, so that plan and run cannot disagree.
 """
 
 import ast

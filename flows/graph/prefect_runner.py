@@ -1,7 +1,4 @@
-"""Nodes as task runs with their edges, stages on work pools, cancelling: what `flows/pipeline.py` needs of Prefect.
-
-It knows nothing of tickets.
-"""
+"""Nodes as task runs with their edges, stages on work pools, cancelling: what `flows/pipeline.py` needs of Prefect."""
 
 from __future__ import annotations
 

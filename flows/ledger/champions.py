@@ -1,7 +1,6 @@
 """The ledger's book of champions: candidates with their verdicts, who is champion, its history, and the outbox.
 
-`flows/ledger/promotions.py` moves the champion. This module knows nothing about MLflow; `flows/champion/mlflow_sync.py`
-empties the outbox.
+`flows/ledger/promotions.py` moves the champion. `flows/champion/mlflow_sync.py` empties the outbox.
 """
 
 from collections.abc import Mapping

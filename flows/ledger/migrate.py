@@ -1,7 +1,6 @@
 """Copy a ledger from one place to another: in one transaction, with the same events and the same hashes.
 
-That moves a ledger from its file into Postgres, and backs up one in Postgres to a file. Called by `tunegate ops
-migrate` (`flows/cli/ops.py`) and `infra/stack/backup.py`.
+That moves a ledger from its file into Postgres, and backs up one in Postgres to a file.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,6 @@
 """Find a customer in the files of `tables` and `curate.corrections`: their own id, or the ids of their tickets.
 
-These files are the user's, as sources are: what is found is listed, and never changed. Called by
-`flows/privacy/forget.py`.
+These files are the user's, as sources are: what is found is listed, and never changed.
 """
 
 from collections.abc import Iterable, Iterator

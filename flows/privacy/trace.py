@@ -2,7 +2,7 @@
 
 The index knows what holds rows with the customer's id. What was made from that may hold their texts (a prompt shows
 other people's tickets) and is removed too, since after the removal it would be made again in any case. Only reads,
-apart from the index. Called by `tunegate data forget`, `tunegate data lineage` and at the beginning of a run.
+apart from the index.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,6 @@
 """What ledger and store still know of the champion's earlier verdicts: its scores, and the tickets of its own.
 
-The gate compares them with its scores now: if the champion falls on fresh items, tickets or labels have changed. Called
-by `flows/registry/state.py`.
+The gate compares them with its scores now: if the champion falls on fresh items, tickets or labels have changed.
 """
 
 from collections.abc import Iterable, Iterator

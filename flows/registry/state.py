@@ -1,7 +1,6 @@
 """What the gate needs from the ledger: the champion, the anchor, and how much evidence is used up.
 
 Read when a run begins; `flows/assess.py` passes it on as typed parameters, so that the gate itself needs no ledger.
-Called by `flows/run/open_run.py` and `tunegate plan`.
 """
 
 import math

@@ -1,7 +1,7 @@
 """A data ablation: the same training on curated, raw and less curated tickets, judged on the same held-out items.
 
 Every step uses the store, so that equal results are shared and a killed ablation continues. It reads the ledger (for
-the previous split) and writes nothing there: no run, no candidate, no verdict. Called by `tunegate study ablate`.
+the previous split) and writes nothing there: no run, no candidate, no verdict.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Show a run on stderr while it runs and when it ends: one line per step, then the verdict.
 
-A terminal gets a live line with rate and time left; anything else gets plain lines. It knows nothing about Prefect.
+A terminal gets a live line with rate and time left; anything else gets plain lines.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Notify people how a run ended: by a webhook, a notification block of Prefect, or both.
 
 Sent after the ledger has it. A failure here only prints a note. No ticket text and no ticket id is sent: only verdict,
-versions, and the rules that are not met with their numbers. Called by `flows/run/open_run.py`.
+versions, and the rules that are not met with their numbers.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A stage on another machine: what is handed over, and how both sides check it. It knows nothing about Prefect.
+"""A stage on another machine: what is handed over, and how both sides check it.
 
 The run's machine, which has the ledger, writes keys and digests into the shared folder, but no tickets and no
 declaration; the worker has its own `pipelines.yaml` and refuses to work if declaration, code or libraries differ. What

@@ -1,7 +1,7 @@
 """Repeat a recorded run's data and training steps from their recorded inputs, and compare every byte.
 
 Each step is repeated separately on the stored results of the steps before it: a difference is reported where it arises,
-not where it ends. Nothing is stored. Called by `tunegate study reproduce`.
+not where it ends. Nothing is stored.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """What a flow run checks before it works: its own pipeline, a crashed run that it repeats, its turn, a free resource.
 
-Called by `flows/pipeline.py`; `flows/deployments.py` creates the deployments.
+`flows/deployments.py` creates the deployments.
 """
 
 import os

@@ -1,7 +1,6 @@
 """Whether there are enough held-out items for the next declared look at a held candidate (`gates.looks.at`).
 
-Counted exactly, before anything is answered: a look that is too small spends nothing. Called by
-`flows/schedule/worth.py`.
+Counted exactly, before anything is answered: a look that is too small spends nothing.
 """
 
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
 First come checks without tickets: was it missed or superseded, is another run in progress, has nothing changed, is
 there a cooldown? Then tickets are curated (unchanged results come from the store) and counted.
-`tasks/monitor/conditions.py` decides; this module collects the figures. Called by `flows/schedule/worth.py`.
+`tasks/monitor/conditions.py` decides; this module collects the figures.
 """
 
 from datetime import UTC, datetime, timedelta

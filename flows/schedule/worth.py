@@ -1,6 +1,6 @@
 """Whether a run is worth it: decided before curation, and once its tickets are known, before anything is trained.
 
-A run that finds nothing to do ends with SKIP and the verdict that still holds. It knows nothing of Prefect.
+A run that finds nothing to do ends with SKIP and the verdict that still holds.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,4 @@
-"""Every arm of a run with its scores and the number of examples that it learned from or was shown.
-
-Used by the screen of a run, `tunegate show` and the report.
-"""
+"""Every arm of a run with its scores and the number of examples that it learned from or was shown."""
 
 from __future__ import annotations
 

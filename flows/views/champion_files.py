@@ -1,4 +1,4 @@
-"""Check that the champion's files are those of its promotion. Used by `tunegate model history` and `doctor`."""
+"""Check that the champion's files are those of its promotion."""
 
 import orjson
 

@@ -1,7 +1,6 @@
 """Compare two recorded runs: settings, code, data, scores on common items, cost, digests.
 
-Changes nothing and shows no ticket text. Called by `tunegate study compare`; `tasks/assess/side_by_side.py` does the
-sums.
+Changes nothing and shows no ticket text. `tasks/assess/side_by_side.py` does the sums.
 """
 
 from dataclasses import asdict

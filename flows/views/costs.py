@@ -1,6 +1,6 @@
 """Cost and speed of a recorded run: tokens of its prompts and replies, measured seconds, its training.
 
-Used by `tunegate study cost`, `advise`, `compare` and the report; `tasks/assess/economics.py` computes.
+`tasks/assess/economics.py` computes.
 """
 
 from dataclasses import replace

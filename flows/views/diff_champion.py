@@ -1,7 +1,4 @@
-"""How a run differs from the champion's: settings, data, code, and where its training started.
-
-Called by `flows/views/report.py`.
-"""
+"""How a run differs from the champion's: settings, data, code, and where its training started."""
 
 from collections import defaultdict
 from collections.abc import Iterable

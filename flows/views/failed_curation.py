@@ -1,7 +1,6 @@
 """What a curation that failed has left: its finished steps as a database, like the published one.
 
-It is made from the store whenever it is needed and kept nowhere, so that `data forget` need not know it. Used by
-`tunegate data funnel`, `quarantine` and `sample`, and by `tunegate run` when it fails.
+It is made from the store whenever it is needed and kept nowhere, so that `data forget` need not know it.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The labels that a run's candidate gave, next to those of its tickets. Used by `gate explain` and the report."""
+"""The labels that a run's candidate gave, next to those of its tickets."""
 
 from __future__ import annotations
 

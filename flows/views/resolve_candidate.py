@@ -1,8 +1,7 @@
 """Find a candidate by a user's name for it: a run, or a version or alias of a pipeline's registered model.
 
 `20260601-0523` is a run (or the start of its id); `support-replies@champion`, `@previous` and `@3` are a pipeline's.
-Only candidates with a verdict are found: a run without one, or with ERROR, has nothing to export or serve. Used by
-`tunegate model export` and `tunegate model endpoint`.
+Only candidates with a verdict are found: a run without one, or with ERROR, has nothing to export or serve.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """What of a pipeline's tickets people should look at, and their answers as lines of `curate.corrections`.
 
-Used by `tunegate data review`. The file of corrections is the only thing that changes: the next run applies it.
+The file of corrections is the only thing that changes: the next run applies it.
 """
 
 from __future__ import annotations

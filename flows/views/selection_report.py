@@ -1,8 +1,7 @@
 """The result of a ladder or a sweep, with its costs: for the console, `tunegate show`, and the record of a run.
 
 Seconds come from the ledger, which records how long each step took when it was made; the store's own tables hold
-nothing that depends on the machine. Used by `flows/finetune.py`, `flows/champion/run_record.py` and
-`flows/cli/reports.py`.
+nothing that depends on the machine.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,4 @@
-"""Disk errors in plain words, and the permissions of what we write.
-
-Used by the store, the ledger and the open run; knows nothing about them.
-"""
+"""Disk errors in plain words, and the permissions of what we write."""
 
 import errno
 import os

@@ -1,8 +1,4 @@
-"""What each of our processes does first: keep its files private to its user, and secrets out of its output.
-
-Called once by `flows/cli/app.py`, and by `flows/run/open_run.py` for runs that Prefect starts. It knows nothing about
-runs.
-"""
+"""What each of our processes does first: keep its files private to its user, and secrets out of its output."""
 
 import logging
 import os

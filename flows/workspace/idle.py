@@ -4,7 +4,7 @@
 
 A request counts as use, and so does an open connection such as the one over which a run sends its events. The server
 itself decides, in the loop that also answers requests: it cannot end between a client's request and the answer, and
-whoever finds it alive has just used it. It knows nothing of Prefect.
+whoever finds it alive has just used it.
 """
 
 import argparse

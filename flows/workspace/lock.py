@@ -1,8 +1,8 @@
 """Locks that the kernel releases when their holder dies, and that say who holds them.
 
 `pipeline_lock` keeps two runs of one pipeline apart; `hold` is the bare lock that the store uses too. A lock is a
-`flock` on a small file, never a row that someone must remember to delete: after `kill -9` it is simply free. It knows
-nothing about what it protects. Works between processes of one machine and on file systems that support `flock`.
+`flock` on a small file, never a row that someone must remember to delete: after `kill -9` it is simply free. Works
+between processes of one machine and on file systems that support `flock`.
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """The logins of the local servers: created at each start, kept in a file of this user, handed to clients.
 
 Without one any user of the machine could call the servers: start flows and approve runs with Prefect, read and write
-this user's files through MLflow. Called by `flows/workspace/servers.py`.
+this user's files through MLflow.
 
 Prefect's pages ask for the login in a form and keep it in the browser (`localStorage`, the key `prefect-password`); the
 page written here, which Prefect serves next to its own, puts it there from the part of the address after `#`. A browser

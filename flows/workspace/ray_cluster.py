@@ -1,7 +1,6 @@
 """`engine: ray`: which cluster a pipeline uses, and whether everything it needs is available. Starts nothing.
 
-Objects made here connect when the first part of a step is due. Called by `flows/context/graph_context.py`,
-`flows/forecast/plan.py` and `flows/views/doctor.py`.
+Objects made here connect when the first part of a step is due.
 """
 
 from __future__ import annotations

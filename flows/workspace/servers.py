@@ -6,8 +6,7 @@ file next to their log. Both ask for a login (`flows/workspace/login.py`).
 A run uses the user's Prefect server unless PREFECT_API_URL names another one or the project has its own. Deployments
 need a server of the project: they have the names of pipelines, which two projects may share. So `tunegate ops serve`
 and `deploy` start one below the home folder, and it stays. The user's server is below their state folder, one for each
-version of Prefect and each host, and ends after an idle hour (`flows/workspace/idle.py`). It knows nothing about
-pipelines.
+version of Prefect and each host, and ends after an idle hour (`flows/workspace/idle.py`).
 """
 
 import contextlib

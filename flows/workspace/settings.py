@@ -1,7 +1,7 @@
 """Settings from the environment, for the whole application: where state is kept and which servers are used.
 
 Everything else is declared in `pipelines.yaml`. Importing this module or calling `load_settings` changes nothing on
-disk. Used by `flows/run/open_run.py` and `flows/cli/app.py`.
+disk.
 """
 
 import math

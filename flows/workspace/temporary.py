@@ -1,9 +1,8 @@
 """Work folders below `tmp/` of the home, removed after their process: each has a lock, and is swept once that is free.
 
 The store makes results in such a folder; a process keeps its temporary files, and those of its libraries and children,
-in another. So ticket text is kept only below the home, and what a killed process left is removed at the next start
-and by `tunegate data forget`: these folders, and files that were written to be renamed and never were. It knows nothing
-about what the files hold.
+in another. So ticket text is kept only below the home, and what a killed process left is removed at the next start and
+by `tunegate data forget`: these folders, and files that were written to be renamed and never were.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Judge the arms of a data ablation: does curation, or one of its steps, improve the model?
 
-All arms train for the same number of steps and answer the same held-out items; the statistics are the gate's. Knows
-nothing of curation, training or stores; `flows/run/ablation.py` runs the arms.
+All arms train for the same number of steps and answer the same held-out items; the statistics are the gate's.
+`flows/run/ablation.py` runs the arms.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Baselines that need no language model: predict the routing field by majority class, or by TF-IDF and a classifier.
 
-They take seconds and learn only from train. Called by `flows/prepare.py` and `flows/assess.py`.
+They take seconds and learn only from train.
 """
 
 from collections import Counter

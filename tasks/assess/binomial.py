@@ -1,6 +1,6 @@
 """Tails of the binomial distribution by `scipy.special`: importing `scipy.stats` takes most of a second.
 
-Equal to `scipy.stats.binom.sf` and `isf` to the last bit. Used by the power formulae, which each run asks.
+Equal to `scipy.stats.binom.sf` and `isf` to the last bit.
 """
 
 from __future__ import annotations

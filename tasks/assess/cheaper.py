@@ -1,6 +1,6 @@
 """Name an arm that costs less than the candidate and is better at what is trained, where no rule compares the two.
 
-A warning next to the verdict: it decides nothing. Called by `tasks/assess/gate.py`.
+A warning next to the verdict: it decides nothing.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Choose the training to judge: the first rung that met its target, or the best on validation.
 
-It never sees the test split. Called by `flows/selection.py` once per run.
+It never sees the test split.
 """
 
 from collections.abc import Sequence

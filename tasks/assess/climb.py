@@ -1,6 +1,6 @@
 """Decide whether a rung met its target, what it gained, and whether curation is more promising than the next rung.
 
-Numbers in, numbers and sentences out. Called by `tasks/assess/trial.py` and `choose.py`.
+Numbers in, numbers and sentences out.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""Which held-out items belong together, such as those of one customer.
-
-Knows nothing of scores or verdicts. Used by `tasks/assess/questions.py`.
-"""
+"""Which held-out items belong together, such as those of one customer."""
 
 from __future__ import annotations
 

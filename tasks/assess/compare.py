@@ -1,7 +1,5 @@
 """Confidence bounds for the scores of two models on the same held-out items: numbers in, numbers out.
 
-Knows nothing of metrics, arms, files or verdicts. Used by `tasks/assess/contract.py`, `judge.py` and `weigh.py`.
-
 - Right or wrong, two models on the same items: Tango's score interval, with a continuity correction of a quarter item.
   A percentile bootstrap passes 29 % of the models exactly at a 2-point margin at n=20, because few or no items differ.
   Without the correction Tango passes up to 6.8 % (n=42, margin 10 points), with it never more than 5.0 % (every n from

@@ -1,7 +1,7 @@
 """The core of the gate: counts in, verdicts out, for one candidate or thousands at a time.
 
-Every function broadcasts over leading axes, so that `benchmarks/gates` judges simulated candidates with the same
-code as `tasks/assess/judge.py` and `gate.py` a real one. Knows nothing of metrics, files or messages.
+Every function broadcasts over leading axes, so that `benchmarks/gates` judges simulated candidates with the same code
+as `tasks/assess/judge.py` and `gate.py` a real one.
 
 Each rule has two answers, each with its own error probability: whether it is *met* at the confidence, and how
 improbable the data are if it is not violated (`p_harm`). All rules must be met, so PROMOTE needs no correction for

@@ -1,6 +1,6 @@
 """Texts and files of a gate decision: rules, a one-sentence summary, `decision.json` and `decision.md`.
 
-Decides nothing. Called by `tasks/assess/gate.py`.
+Decides nothing.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 The champion's answers to today's items are there, and its scores at earlier verdicts. The same model with the same
 items has the same score, so what differs between items that it was judged on and items that are new since then is the
-data. Decides nothing. Called by `tasks/assess/gate.py`.
+data. Decides nothing.
 """
 
 from __future__ import annotations

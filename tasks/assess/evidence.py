@@ -1,7 +1,7 @@
 """Read scored arms, pair them item by item, and find the reference of a rule.
 
-A candidate is compared with the champion, the anchor, or the best baseline. Knows nothing of thresholds,
-statistics or verdicts. Used by `tasks/assess/questions.py`, which turns each error into the verdict ERROR.
+A candidate is compared with the champion, the anchor, or the best baseline. Used by `tasks/assess/questions.py`, which
+turns each error into the verdict ERROR.
 """
 
 from __future__ import annotations

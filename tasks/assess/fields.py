@@ -1,7 +1,4 @@
-"""Find the declared fields in an answer and compare them with the ticket: text in, numbers out.
-
-Knows nothing of files or models. Used by `tasks/assess/score.py` for each answer.
-"""
+"""Find the declared fields in an answer and compare them with the ticket: text in, numbers out."""
 
 import re
 import unicodedata

@@ -1,6 +1,6 @@
 """The gate: one finding per declared check, rule, guard and anchor, and one verdict over all of them.
 
-Knows nothing of models, MLflow or aliases. `flows/assess.py` adds it; only PROMOTE changes the champion.
+`flows/assess.py` adds it; only PROMOTE changes the champion.
 
 Verdicts, worst first; the decision is the worst finding that decides:
 

@@ -1,7 +1,6 @@
 """Say if a candidate gives one label to most tickets, or labels that no train ticket has.
 
-Such answers are often one fault, such as a training that was too short, and look like many. Knows nothing of runs.
-Called by `flows/views/given_labels.py`.
+Such answers are often one fault, such as a training that was too short, and look like many.
 """
 
 from collections import Counter

@@ -1,7 +1,6 @@
 """Choose the held-out items that every arm answers: the versioned held-out set.
 
 An item without a prompt in some arm is left out for all arms, so that the items are fixed before any model answers.
-Knows nothing of models. Called by `flows/assess.py` once per run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Judge one rule on paired scores: numbers in; a verdict with its bounds, p-value and reason out.
 
-Knows nothing of files, slices or other rules. The verdict is the rule's alone: `tasks/assess/gate.py`, which defines
-the verdicts, withdraws a BLOCK that is not significant among all tests of the gate.
+The verdict is the rule's alone: `tasks/assess/gate.py`, which defines the verdicts, withdraws a BLOCK that is not
+significant among all tests of the gate.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether labels can be learned from the text, and whether a count of words is enough: a probe before any training.
 
 The classifier of the arm `tfidf` (`tasks/assess/baselines.py`), cross-validated on a sample in a second. Only counts
-leave this module, never a text or a label. Called by `tasks/start/tickets.py` and `flows/forecast/plan.py`.
+leave this module, never a text or a label.
 """
 
 from __future__ import annotations

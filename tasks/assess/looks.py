@@ -1,8 +1,7 @@
 """The error probability of each look at a candidate: numbers in, numbers out.
 
 A look is one held-out set on which a candidate is judged, or the same one by rules that were edited since. Each spends
-a part of the error probability that is left to it by a spending function, so that all looks together keep it. Knows
-nothing of scores. Used by `tasks/assess/gate.py`, by the plan before a training, and where the ledger is read.
+a part of the error probability that is left to it by a spending function, so that all looks together keep it.
 
 Looks at a growing set of items are correlated: the first 500 of 1,000 items are half of the evidence of both looks.
 The levels use that if each set holds the one before; three looks then cost 3 % more items than one, where a third of

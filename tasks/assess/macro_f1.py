@@ -1,7 +1,7 @@
 """Macro-F1 as one value per item, so that a gate can bound it and compare two models on the same items.
 
 F1 is not a mean over items. Each item's value is F plus its influence on F, so that their mean is exactly F; answers in
-rare classes count more. Knows nothing of files.
+rare classes count more.
 """
 
 from collections import Counter

@@ -1,8 +1,7 @@
 """Judge the evidence of the gate's checks: compare measured values with what `gates` allows.
 
 The checks are contamination, the round trip, planted secrets, latency and cost; a separate step measures each. Seconds
-are kept outside the store, so that equal inputs give equal decisions. Knows nothing of models, tickets or scores. A
-value that is missing or not a number is ERROR.
+are kept outside the store, so that equal inputs give equal decisions. A value that is missing or not a number is ERROR.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Whether timed answers show that a limit on seconds is kept or exceeded: numbers in, 1, 0 or -1 out.
 
 Each held-out item counts once, so that the answers are as many cases as there are items; more rounds over the same
-items only show the same ones again. Knows nothing of models or clocks. Used by `tasks/model/latency.py`.
+items only show the same ones again.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""Power of a gate before training: the items that each rule needs, and the effects that the present items can show.
-
-Knows nothing of scores or files. Called by `flows/forecast/gate_power.py`, for `tunegate plan` and before a run trains.
-"""
+"""Power of a gate before training: the items that each rule needs, and the effects that the present items can show."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

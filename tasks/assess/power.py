@@ -1,7 +1,4 @@
-"""The number of items that a test needs, and the smallest effect that given items can show: numbers in, numbers out.
-
-Knows nothing of rules or files. Used by `tasks/assess/judge.py` after a verdict, by `tasks/assess/plan_gate.py` before.
-"""
+"""The number of items that a test needs, and the smallest effect that given items can show: numbers in, numbers out."""
 
 import math
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Write the prompts of one arm for the held-out items: as trained, zero-shot, or with examples from train.
 
-Knows nothing of tokenizers or models. Called by `flows/assess.py` for each arm; `tasks/model/generate.py` answers.
+`tasks/model/generate.py` answers.
 """
 
 import heapq

@@ -1,7 +1,6 @@
 """Find the nearest train tickets of each held-out item, as examples for its prompt.
 
-TF-IDF and cosine similarity by scikit-learn, learnt only from train. Knows nothing of models. Called by
-`tasks/assess/prompts.py`.
+TF-IDF and cosine similarity by scikit-learn, learnt only from train.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,6 @@
 """Score every answer of one arm on the held-out items: one number per item and metric.
 
-Knows nothing of models, other arms or verdicts. Called by `flows/assess.py` for each arm; `tasks/assess/gate.py`
-compares the arms.
+`tasks/assess/gate.py` compares the arms.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Compare two recorded runs: scores on the items that both answered, and the tickets in each part of their splits.
 
-Knows nothing of ledgers or configurations. Called by `flows/views/compare.py`. The intervals are the gate's.
+The intervals are the gate's.
 """
 
 from collections.abc import Mapping, Sequence

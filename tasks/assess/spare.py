@@ -3,7 +3,7 @@
 The same items judge at most so many candidates. As long as the budget is far, the choice is that of the order alone, so
 that answers are reused. Near its end, items that judged the most candidates give way to those that judged the fewest,
 never judged ones first, and only as many as needed. Which items a candidate gets depends on how many others they have
-judged, and on no answer, so that the error probability of its verdict stays. Called by `tasks/assess/items.py`.
+judged, and on no answer, so that the error probability of its verdict stays.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """General questions: what the base model can do and the candidate must not forget.
 
-The suites are data (`tasks/assess/suites/`); a pattern checks each answer. Knows nothing of models. Steps of
-`flows/gate_checks.py` write the prompts and score the answers; `tasks/assess/forgetting.py` judges.
+The suites are data (`tasks/assess/suites/`); a pattern checks each answer. Steps of `flows/gate_checks.py` write the
+prompts and score the answers; `tasks/assess/forgetting.py` judges.
 """
 
 import heapq

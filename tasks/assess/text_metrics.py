@@ -1,7 +1,7 @@
 """Metrics of one answer and its item: text in, numbers out.
 
 Regular expressions, JSON Schema, BLEU, ROUGE, and what an answer must not contain: personal data, template markers,
-invented web addresses. Knows nothing of files or models.
+invented web addresses.
 """
 
 import re

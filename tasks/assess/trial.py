@@ -1,6 +1,6 @@
 """Score one training by its answers to the validation items: a rung against its target, a trial by its mean.
 
-Knows nothing of models. Called by `flows/selection.py` once per training; `tasks/assess/choose.py` takes the best.
+`tasks/assess/choose.py` takes the best.
 """
 
 import math

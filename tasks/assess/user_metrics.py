@@ -1,6 +1,6 @@
 """A user's own metrics: an installed entry point, or SQL over the predictions in a locked-down DuckDB.
 
-Knows nothing of gates. Errors of a metric's code or SQL are reported only by type: their message may quote an answer.
+Errors of a metric's code or SQL are reported only by type: their message may quote an answer.
 """
 
 from __future__ import annotations

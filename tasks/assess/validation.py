@@ -1,7 +1,7 @@
 """Score the answers to validation tickets during a training: one curve per metric.
 
-The curves only show progress: the validation loss ends a training, and the test items decide about promotion. Knows
-nothing of models. A step of `flows/finetune.py`.
+The curves only show progress: the validation loss ends a training, and the test items decide about promotion. A step of
+`flows/finetune.py`.
 """
 
 import tempfile

@@ -1,7 +1,7 @@
 """Evaluate one rule's scores: bounds, p-value, and whether it is met or violated, for 0/1 and continuous metrics.
 
-The procedure depends on the metric's traits and on whether items belong together. Knows nothing of messages or files.
-Used by `tasks/assess/judge.py`; the formulae that decide are in `tasks/assess/contract.py`.
+The procedure depends on the metric's traits and on whether items belong together. The formulae that decide are in
+`tasks/assess/contract.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Find the held-out items on which a candidate did worst, with question, reference answer and answers.
 
-The only module here that returns ticket text: for a person to read, never for a log or an error. Called by
-`flows/views/run_reader.py`.
+The only module here that returns ticket text: for a person to read, never for a log or an error.
 """
 
 import math

@@ -1,7 +1,6 @@
 """Answer batches of prompts with actors of a Ray cluster; each loads the model once.
 
-If an actor is lost, another answers its batch, with the same result: batches are independent. Created by
-`flows/workspace/ray_cluster.py`, called by tasks/model/generate.py.
+If an actor is lost, another answers its batch, with the same result: batches are independent.
 """
 
 import tempfile

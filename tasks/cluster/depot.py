@@ -4,8 +4,6 @@ Until the run has the result, the storage holds checkpoints, their answers and t
 content (tasks/cluster/shared.py). A note per checkpoint says that it is complete, so a kill leaves it absent or
 complete. A node's workers share its folder, which is removed when they have ended; what a killed training left there
 (token ids of tickets, checkpoints) is removed when the next training starts on the node.
-
-It knows nothing of ray. Used by tasks/cluster/train_part.py on the nodes and by tasks/cluster/train_driver.py.
 """
 
 from __future__ import annotations

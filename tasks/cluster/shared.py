@@ -3,8 +3,6 @@
 Below the URL there is one folder per content: its files, and `SHARED.json`, which is written last. A node downloads a
 folder once into its cache and compares every file's sha256 with that list. Data with tickets is not cached but
 downloaded to a folder of the caller's, and removed from the storage when the work is done.
-
-It knows nothing of ray. Called by `tasks/cluster/`.
 """
 
 import fcntl

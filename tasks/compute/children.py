@@ -1,8 +1,7 @@
 """Child processes of steps, tracked so that cancelling a run ends them all.
 
 Heavy work runs in a separate process: unlike a thread it can have a deadline, be killed for its memory and be stopped.
-To cancel a run, call `end` from another thread, by default on `THIS_PROCESS`. It knows nothing of what the processes
-do.
+To cancel a run, call `end` from another thread, by default on `THIS_PROCESS`.
 """
 
 import ctypes

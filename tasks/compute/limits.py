@@ -1,8 +1,4 @@
-"""A memory limit for code that a user wrote, set by the kernel.
-
-It knows nothing of what runs. Called by `tasks/storage/warehouse.py` for SQL and by `tasks/model/chat_codec.py` for
-templates.
-"""
+"""A memory limit for code that a user wrote, set by the kernel."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""Run work on the processors that this process may use. It knows nothing of the work."""
+"""Run work on the processors that this process may use."""
 
 import os
 from collections.abc import Callable, Sequence

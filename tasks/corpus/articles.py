@@ -1,7 +1,7 @@
 """Read help articles and cut them into passages: Markdown by markdown-it, HTML by lxml, JSON Lines with either.
 
 An article is cut at its headings; a part that is longer than a passage is cut between paragraphs, then between
-sentences. It knows nothing of tickets. Called by `tasks/corpus/build.py`.
+sentences.
 """
 
 from __future__ import annotations

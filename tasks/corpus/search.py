@@ -1,7 +1,7 @@
 """Find the passages of a corpus that fit a text: BM25 by bm25s, and optionally static embeddings.
 
 The index lies in files next to the passages, in the store and in a bundle, so a model that is served finds what it
-found for the gate. It knows nothing of tickets. Called by `tasks/corpus/build.py` and `tasks/release/`.
+found for the gate.
 
 Sources: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009), in Lucene's variant;
 Cormack, Clarke and Buettcher, Reciprocal Rank Fusion (SIGIR 2009), for two ranks.

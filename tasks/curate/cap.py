@@ -1,7 +1,4 @@
-"""Limit the tickets per customer, day or other key, so that no single voice outweighs the rest.
-
-It knows nothing of texts.
-"""
+"""Limit the tickets per customer, day or other key, so that no single voice outweighs the rest."""
 
 from __future__ import annotations
 

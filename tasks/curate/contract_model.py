@@ -2,7 +2,7 @@
 
 `schema.model: checks.py:Tickets` is the `DataFrameModel` or `DataFrameSchema` `Tickets` of `checks.py`; `user_code.py`
 loads it. It judges the whole table at once and changes nothing: what it coerces or parses is judged in that form, and
-not kept. It knows nothing of steps.
+not kept.
 """
 
 from __future__ import annotations

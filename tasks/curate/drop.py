@@ -1,7 +1,6 @@
 """Write the result of a step: rows without a code stay, rows with one are dropped under it.
 
-It knows nothing of why a row is dropped. Imported inside functions by the steps that decide row by row, since importing
-pyarrow is slow.
+Imported inside functions by the steps that decide row by row, since importing pyarrow is slow.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Read the source: every row becomes a ticket or is quarantined with its place and reason.
 
-It knows nothing of what a valid ticket is (`validate` does). Called by `flows/curate.py`; heavy imports are inside
-functions, so importing it is cheap.
+It knows nothing of what a valid ticket is (`validate` does). Heavy imports are inside functions, so importing it is
+cheap.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Collect the results of extraction: tickets as Arrow batches, all other rows with place and reason.
 
 More than some megabytes of tickets are spilled to files (`tasks/curate/spill.py`), so that memory stays flat.
-
-It knows nothing of formats. Called by `tasks/curate/extract.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Find equal or nearly equal questions whose tickets contradict each other in category, priority or answer.
 
-Which questions are alike is computed in `tasks/curate/similarity/`. Called by `tasks/curate/label_check.py`.
+Which questions are alike is computed in `tasks/curate/similarity/`.
 """
 
 from __future__ import annotations

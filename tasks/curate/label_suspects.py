@@ -1,9 +1,7 @@
 """Find labels that a classifier which has not seen the ticket holds for unlikely, and list them.
 
-Confident learning decides which of them are errors. Called by `tasks/curate/label_check.py` and
-`tasks/monitor/label_sources.py`, lazily.
-Source: Northcutt, Jiang, Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021; cleanlab
-is its implementation.
+Confident learning decides which of them are errors. Source: Northcutt, Jiang, Chuang, "Confident Learning: Estimating
+Uncertainty in Dataset Labels", JAIR 2021; cleanlab is its implementation.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 fastText's own predictor takes 18 microseconds for a text of 120 characters, most of it outside the arithmetic; the
 kernel takes a fifth of that and gives the same labels and scores. The file is opened by path: the package's own code,
-which could download a larger model, is never imported. It knows nothing of tickets. Called by
-`tasks/curate/language.py`.
+which could download a larger model, is never imported.
 """
 
 from __future__ import annotations

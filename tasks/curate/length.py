@@ -1,7 +1,4 @@
-"""Drop tickets whose body or reply is shorter or longer than the bounds.
-
-It knows nothing of what the texts mean.
-"""
+"""Drop tickets whose body or reply is shorter or longer than the bounds."""
 
 from __future__ import annotations
 

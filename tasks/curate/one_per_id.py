@@ -1,7 +1,4 @@
-"""One row per ticket_id: equal rows merge, differing ones are an update or a conflict.
-
-It knows nothing of what makes a ticket valid. Called by `tasks/curate/validate.py`.
-"""
+"""One row per ticket_id: equal rows merge, differing ones are an update or a conflict."""
 
 from __future__ import annotations
 

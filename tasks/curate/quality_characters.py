@@ -1,6 +1,6 @@
 """Classes of characters for the scores (part of a word, capital, space, symbol), and their lower-case forms.
 
-It knows nothing of texts. Called by `tasks/curate/quality.py`; the tables are made once per process, in 0.1 s.
+The tables are made once per process, in 0.1 s.
 """
 
 from __future__ import annotations

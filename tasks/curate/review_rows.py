@@ -1,7 +1,7 @@
 """Find the rows of a curation that are most worth a person's look, and write them to be answered elsewhere.
 
 Label suspects, contradictions and quarantined rows that a correction can let in take turns, each kind with its surest
-first. Only redacted text leaves. It knows nothing of runs. Called by `flows/views/review.py`.
+first. Only redacted text leaves.
 
 A row of the file is one ticket and field: its value, the value that is proposed, why it is listed, its text; `decision`
 (change, right or drop), `new` (the right value, if it is not the proposed one) and `why` are to be filled in.

@@ -4,8 +4,8 @@ A step processes its whole table at once and knows nothing of this. Only if it r
 by running the step on smaller and smaller slices; then it runs once more without them. So valid tables cost nothing
 extra, and the other rows come out as if the faulty ones had never been there.
 
-Faults that no row can cause still end the run: a full disk, memory, a missing library, a service, a wrong
-configuration (`tasks/tickets/row_fault.py`). Used by every step that examines rows.
+Faults that no row can cause still end the run: a full disk, memory, a missing library, a service, a wrong configuration
+(`tasks/tickets/row_fault.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Cut the rows of a table into row groups of a file, and into pieces for workers.
 
 Row groups are cut by rows and by bytes of text, so equal rows give equal cuts. Pieces are sent as Arrow's IPC bytes, in
-buffers that processes of a node share. Used by `tasks/curate/rows.py`, and by redaction in parts.
+buffers that processes of a node share.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Sort more tickets than memory should hold: sorted parts in temporary files, merged into one order.
 
-Merging holds a few hundred kilobytes of each part that can contain the next rows. Used by `tasks/curate/gather.py` and
-`tasks/curate/validate.py`.
+Merging holds a few hundred kilobytes of each part that can contain the next rows.
 """
 
 from __future__ import annotations

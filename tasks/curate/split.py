@@ -2,7 +2,7 @@
 
 Only ids, times, the seed and the previous split decide, never a text, reply or label: two pipelines whose tickets
 differ only there have the same held-out rows. Duplicates must have been removed (`tasks/curate/dedup.py`). The
-decisions are made in `tasks/curate/split_placing.py`. Called by `flows/curate.py`.
+decisions are made in `tasks/curate/split_placing.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Place tickets in train, validation and test: by time and customer, continuing an earlier split.
 
-Numbers only: it knows nothing of files, texts or columns. Called by `tasks/curate/split.py`, lazily.
+Numbers only: it knows nothing of files, texts or columns.
 
 Owners (customers, threads) have a side, and a ticket goes where its owners are. Owners that no earlier split has placed
 are free; free owners that share a ticket are one group, and a group that shares a ticket with a placed owner follows

@@ -1,6 +1,6 @@
 """Compare train and test: the share of each category, priority, product, channel and language in the splits.
 
-It moves no ticket. Called by `tasks/curate/split.py` and `tasks/curate/decontaminate.py`.
+It moves no ticket.
 """
 
 from __future__ import annotations

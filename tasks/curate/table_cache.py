@@ -1,6 +1,6 @@
 """In-process cache of tables that were just written: a step that reads the previous step's file need not decode it.
 
-It holds tables of this process up to a limit; everything else is read from disk. Used by `tasks/curate/rows.py`.
+It holds tables of this process up to a limit; everything else is read from disk.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Tickets are compared by ticket_id, in all columns but their place in the source, and exactly: the ids on one side are
 those of SQL's `EXCEPT`. What keeps a ticket out of a state is read from its removed rows, and what changed a value from
-the tables between the steps. DuckDB does the work. It knows nothing of runs and snapshots.
+the tables between the steps. DuckDB does the work.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Today's held-out tickets for a candidate that was trained before: without those that it learned something of.
 
 Decontamination drops train rows that give a held-out question away. That is too late for a trained model, so here the
-held-out rows go. Called by `flows/build.py` for a run that judges a held candidate again.
+held-out rows go.
 """
 
 from __future__ import annotations

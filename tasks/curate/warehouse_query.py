@@ -1,7 +1,6 @@
 """Query a published warehouse: what was removed, what became of a ticket, examples of rows.
 
-The database is opened read-only and locked down, so that a query can read it and nothing else. It knows nothing of
-runs or folders. Called by `flows/cli/data.py` and by the report.
+The database is opened read-only and locked down, so that a query can read it and nothing else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tables and views of a pipeline's warehouse: columns, keys, and the meaning and PII class of each.
 
-`create_tables` writes all of it into a database, where any client can read it; `write_markdown` and
-`write_dbt_sources` write it for people and for dbt. It knows nothing of steps and runs.
+`create_tables` writes all of it into a database, where any client can read it; `write_markdown` and `write_dbt_sources`
+write it for people and for dbt.
 """
 
 from __future__ import annotations

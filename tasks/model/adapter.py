@@ -1,8 +1,4 @@
-"""The trainable part of a model: LoRA factors next to frozen weights, or all weights; saved and loaded strictly.
-
-It knows nothing of data and steps. Called by tasks/train/part.py (open, save) and by tasks/model/answer_engine.py
-(load).
-"""
+"""The trainable part of a model: LoRA factors next to frozen weights, or all weights; saved and loaded strictly."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A loaded model that answers prompts: batched greedy decoding, and the loss of each reference answer.
-
-It knows nothing of files and callers. Used by tasks/model/generate.py, by the checks of a candidate, by training for
-its validation answers and by the endpoint.
-"""
+"""A loaded model that answers prompts: batched greedy decoding, and the loss of each reference answer."""
 
 from __future__ import annotations
 

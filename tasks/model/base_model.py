@@ -1,8 +1,8 @@
 """The base model: fetched once, checked, stored as a Hugging Face directory in float32, and loaded strictly.
 
 `config.json` is checked for plausible shapes (transformers accepts any number in it and could work for hours) and for
-code of its own. It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/model_steps.py,
-`check_same_tokenizer` of flows/selection.py and flows/finetune.py.
+code of its own. `fetch_base_model` is a step of flows/model_steps.py, `check_same_tokenizer` of flows/selection.py and
+flows/finetune.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Canaries: made-up secrets that are planted among the examples, and the alternatives that they are ranked against.
 
-Equal settings give equal secrets. Used by `chat_format.py`, which plants them, and by `exposure.py`.
+Equal settings give equal secrets.
 """
 
 from __future__ import annotations

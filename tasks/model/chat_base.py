@@ -1,8 +1,8 @@
 """Give a base model without a chat template one, with its control tokens and their embeddings.
 
-The weights' own files stay as they are: new rows are in a small file next to them, which `tasks.model.base_model`
-reads after loading. The files written here travel with the adapter (tasks/model/adapter.py, tasks/release/bundle.py),
-so that the adapter and the untouched base are enough to answer. It knows nothing of training.
+The weights' own files stay as they are: new rows are in a small file next to them, which `tasks.model.base_model` reads
+after loading. The files written here travel with the adapter (tasks/model/adapter.py, tasks/release/bundle.py), so that
+the adapter and the untouched base are enough to answer.
 """
 
 from __future__ import annotations

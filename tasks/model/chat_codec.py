@@ -1,7 +1,7 @@
 """Convert messages and texts to token ids: the only way for training, generation and scoring.
 
-It knows nothing of tables, lengths and files. Called by tasks/model/chat_format.py and tasks/model/generate.py, which
-therefore get the same ids for the same messages.
+Called by tasks/model/chat_format.py and tasks/model/generate.py, which therefore get the same ids for the same
+messages.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Turn tickets into training examples: token ids and the mask of tokens that carry loss, within the length limit.
 
-It knows nothing of optimisers and batches. `encode_examples` is a step of flows/finetune.py; tasks/model/chat_codec.py
-converts text to ids, so that training and serving agree. `show_examples` decodes examples for people.
+`encode_examples` is a step of flows/finetune.py; tasks/model/chat_codec.py converts text to ids, so that training and
+serving agree. `show_examples` decodes examples for people.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The examples of a training that continues from the champion: what is new to it, and a share of what it learned.
 
-It knows nothing of champions and adapters. `continue_examples` is a step of flows/finetune.py.
+`continue_examples` is a step of flows/finetune.py.
 """
 
 from __future__ import annotations

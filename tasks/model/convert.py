@@ -1,7 +1,7 @@
 """Convert a GGUF file of the llama architecture to a Hugging Face directory in float32.
 
-It knows nothing of where the file came from. Called by tasks/model/model_cache.py. The rebuilt tokenizer splits text
-exactly as the model's own; transformers' GGUF support does not (it separates two line breaks when a digit follows).
+The rebuilt tokenizer splits text exactly as the model's own; transformers' GGUF support does not (it separates two line
+breaks when a digit follows).
 
 float32, not bfloat16: weights in Q4_1 (scale * q + minimum) have no exact bfloat16 form, so only float32 preserves the
 file's values. A float32 run and a float32 merge of an adapter then start from the true weights, and a bfloat16 load

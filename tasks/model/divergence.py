@@ -1,7 +1,6 @@
 """How far the candidate's next-token probabilities have moved from its base's, on texts other than tickets.
 
-It knows nothing of limits: `tasks/assess/forgetting.py` judges KL(base || candidate) in nats per token. A step of
-flows/gate_checks.py.
+`tasks/assess/forgetting.py` judges KL(base || candidate) in nats per token. A step of flows/gate_checks.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whether the candidate knows the planted secrets better than random ones: exposure by rank, in bits.
 
-It knows nothing of limits: `tasks/assess/measured_checks.py` judges. A step of flows/gate_checks.py.
+`tasks/assess/measured_checks.py` judges. A step of flows/gate_checks.py.
 
 Source: Carlini et al. (2019), "The Secret Sharer", section 4.2: log2 of the size of the space minus log2 of the rank,
 estimated by sampling the space.

@@ -1,8 +1,8 @@
 """Read a GGUF file: its metadata and its tensors, dequantised to float32.
 
-It knows nothing of models: names and shapes are those of the file. Called by tasks/model/convert.py. The package `gguf`
-dequantises blocks. This module reads the container itself: `gguf.GGUFReader` trusts a file's counts and offsets, but
-the file may come from anywhere, so each is first checked against the file's size.
+Names and shapes are those of the file. The package `gguf` dequantises blocks. This module reads the container itself:
+`gguf.GGUFReader` trusts a file's counts and offsets, but the file may come from anywhere, so each is first checked
+against the file's size.
 
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (container).
 """

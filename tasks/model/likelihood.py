@@ -1,7 +1,7 @@
 """Likelihood of given tokens under a model: nats per token of the reference answers.
 
-It knows nothing of models: states or logits in, numbers out. Called by the two decoders, so that an answer's loss comes
-from the same prompt states as the answer itself.
+States or logits in, numbers out. Called by the two decoders, so that an answer's loss comes from the same prompt states
+as the answer itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Render chat templates, which come with a base model and are programs, within limits of time and memory.
 
 Each operator, call, filter, container and turn of a loop spends from a budget of characters, before it makes anything
-that is large. It renders as transformers does, in transformers' sandbox. Called by tasks/model/chat_codec.py.
+that is large. It renders as transformers does, in transformers' sandbox.
 """
 
 from __future__ import annotations

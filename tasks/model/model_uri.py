@@ -1,7 +1,4 @@
-"""Parse a base model's address: `file:`, `hf://` and `pypi://`.
-
-It knows nothing of files and networks. Called by tasks/model/base_model.py.
-"""
+"""Parse a base model's address: `file:`, `hf://` and `pypi://`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Perplexity of each ticket's body under the base model: the exponential of its mean nats per token.
 
-It knows nothing of thresholds: `tasks/curate/quality.py` joins the numbers to the tickets and decides. Called by
-`flows/curation_steps.py` if a step `quality` needs it; torch is imported inside functions.
+`tasks/curate/quality.py` joins the numbers to the tickets and decides. Torch is imported inside functions.
 """
 
 from __future__ import annotations

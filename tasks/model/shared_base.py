@@ -1,8 +1,7 @@
 """Several adapters on one base model in memory, each generating token by token.
 
 Adapters of method lora share the base's weights and add only their own factors. A fully trained model, a 4-bit base and
-an architecture without the fast decoder are loaded separately, as a whole. It knows nothing of aliases and of HTTP.
-Called by tasks/release/live.py.
+an architecture without the fast decoder are loaded separately, as a whole.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 It takes no memory, whatever the size, and 0.1 to 1 s after the import of torch and transformers. So what a model of any
 architecture consists of is counted instead of computed from formulas, and one that cannot be used is named with its
-cause before it is loaded. Used by tasks/train/model_shapes.py and tasks/train/base_fit.py.
+cause before it is loaded.
 """
 
 from __future__ import annotations

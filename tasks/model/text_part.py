@@ -2,7 +2,6 @@
 
 Its settings are `text_config` in config.json, its weights those under `language_model`. What is trained, answered with
 and exported is that part alone: the whole would need images' inputs in each step, and its other parts carry no loss.
-Used by tasks/model/base_model.py, which keeps a base model's files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The texts that a chat template writes around each turn, found by filling it, for programs without Jinja.
 
 Ollama's template language differs. A template that is a plain sequence of turns can be translated; any other is
-refused, since an approximation would serve texts that differ from training. Called by tasks/release/export_weights.py.
+refused, since an approximation would serve texts that differ from training.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is new: today's curated tickets compared with those that a promoted candidate knew, and the last verdict.
 
-Counted after redaction and deduplication, so ten copies of one question are not ten new tickets. Called by
-`flows/schedule/ticks.py`. It decides nothing (see `conditions.py`).
+Counted after redaction and deduplication, so ten copies of one question are not ten new tickets. It decides nothing
+(see `conditions.py`).
 """
 
 from datetime import datetime

@@ -1,7 +1,7 @@
 """What a tick decides: whether a run is worth it, and if not, when it will be.
 
-It reads neither files nor a clock: the current time is an argument. Called by `flows/schedule/ticks.py`. The first
-reason that applies is reported; drift only lowers the required number of tickets and the time between runs.
+It reads neither files nor a clock: the current time is an argument. The first reason that applies is reported; drift
+only lowers the required number of tickets and the time between runs.
 
 A HOLD or BLOCK uses no ticket: what was new before it is new after it, so that a bad week does not cost the next one.
 Then `min_new` alone would start a training at every tick with one more ticket. Hence something must also have changed

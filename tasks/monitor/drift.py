@@ -2,8 +2,8 @@
 
 Three kinds: the mix of routing labels and the words that tickets use (Jensen-Shannon, `scipy.spatial.distance`), and
 the bodies' lengths (Kolmogorov-Smirnov, `scipy.stats`). A permutation test separates a distance from chance; it
-permutes tickets, not words. It knows nothing of splits; `tasks/monitor/arrivals.py` makes the windows.
-`tasks/monitor/label_sources.py` measures the mix of single columns.
+permutes tickets, not words. `tasks/monitor/arrivals.py` makes the windows. `tasks/monitor/label_sources.py` measures
+the mix of single columns.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Ingesting a line again changes nothing. A later decision on the same suggestion is a new row that replaces the earlier
 one in all counts; rows are numbered, so a run can name the state it has seen. Refused lines are recorded with their
-place, reason and sha256, but without their text. Called by `flows/registry/feedback.py`.
+place, reason and sha256, but without their text.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Find files and weeks whose labels disagree with those of all other tickets, and label columns whose mix has changed.
 
 A wrong export has tickets like the others with other labels, so a classifier that learned from all tickets doubts many
-of its labels and few elsewhere (`tasks/curate/label_suspects.py`). The classifier learns from at most a quarter as
-many tickets that are new since the champion as from those that the champion's verdict knew: else a large wrong file
-would make the known labels the doubtful ones. It knows nothing of verdicts. `flows/prepare.py` adds it.
+of its labels and few elsewhere (`tasks/curate/label_suspects.py`). The classifier learns from at most a quarter as many
+tickets that are new since the champion as from those that the champion's verdict knew: else a large wrong file would
+make the known labels the doubtful ones. `flows/prepare.py` adds it.
 """
 
 from __future__ import annotations

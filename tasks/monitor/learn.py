@@ -1,7 +1,6 @@
 """Learn from feedback: an agent's edited text replaces the ticket's reply; accepted suggestions may be dropped.
 
-Runs after redaction, so that texts and ids match the feedback, which was redacted when it was ingested. Called by
-`flows/registry/feedback.py`.
+Runs after redaction, so that texts and ids match the feedback, which was redacted when it was ingested.
 """
 
 from pathlib import Path

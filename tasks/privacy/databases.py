@@ -2,7 +2,7 @@
 
 That is the rows of forgotten customers, and raw source texts when their retention time is over. DuckDB keeps the bytes
 of deleted rows in the file, so each file is rewritten aside and renamed into place. A process that has the old file
-open keeps reading it until it closes it. Called by `flows/privacy/` and `flows/effects/personal_data.py`.
+open keeps reading it until it closes it.
 """
 
 from __future__ import annotations

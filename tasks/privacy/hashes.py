@@ -1,8 +1,4 @@
-"""Keyed hashes of customers and tickets: equal for equal ids, meaningless without the secret key.
-
-It knows nothing of files. Called by extraction (which drops the rows of forgotten customers), by feedback, and by
-`tasks/privacy/`.
-"""
+"""Keyed hashes of customers and tickets: equal for equal ids, meaningless without the secret key."""
 
 from __future__ import annotations
 

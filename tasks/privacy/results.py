@@ -3,7 +3,7 @@
 The index has one small Parquet file of keyed hashes and row counts per result; `flows/privacy/index.py` decides which
 results are indexed and keeps the files. Results are recognised by their files, so a user's own steps are covered too. A
 split is rewritten without forgotten customers, so all other held-out tickets stay held out; the new folder is written
-aside and the old one is not touched. It knows nothing of the ledger and of the store.
+aside and the old one is not touched.
 """
 
 import os

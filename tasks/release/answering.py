@@ -1,6 +1,6 @@
 """One request to the endpoint and the model that answers it, in OpenAI's format: one object, or a stream's chunks.
 
-Neither the request's nor the answer's text is ever logged. Called by `tasks/release/endpoint.py`.
+Neither the request's nor the answer's text is ever logged.
 """
 
 import logging

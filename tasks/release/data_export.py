@@ -2,7 +2,7 @@
 
 A folder with `train`, `validation` and `test`, complete or missing, sealed with a manifest. Needs no model. A ticket
 that makes no conversation, because nobody answered it, say, is left out of the formats of conversations and listed in
-`left_out.jsonl`. Knows nothing of ledger and configuration. Called by `flows/cli/data_exporting.py`.
+`left_out.jsonl`.
 
 Source: the Hugging Face documentation of `datasets` (a `README.md` whose `configs` name the files of each split);
 chatml and alpaca are the `messages` and `instruction`/`input`/`output` rows that TRL, Axolotl and LLaMA-Factory read.

@@ -1,7 +1,6 @@
 """Prometheus metrics of the endpoint: requests by route and status, and their duration.
 
-It sees paths, statuses and times, never a body. The caller can add metrics of the ledger. Called by
-`tasks/release/endpoint.py`.
+It sees paths, statuses and times, never a body. The caller can add metrics of the ledger.
 """
 
 import time

@@ -1,8 +1,7 @@
 """Export a registered candidate in another program's format: a folder with a manifest, complete or missing.
 
 The folder is written under a temporary name, compared with what the gate judged, sealed and renamed. Its MANIFEST.json
-has the sha256 of every file and, as `export`, its origin and whether it was ever promoted. Knows nothing of the ledger.
-Called by `flows/cli/exporting.py`.
+has the sha256 of every file and, as `export`, its origin and whether it was ever promoted.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """The models of an endpoint: found by alias, loaded on demand, several adapters on one base.
 
 Aliases are resolved for every request, so a moved alias needs no restart; an answer finishes on the model that started
-it. It knows nothing of HTTP and of the ledger. Called by tasks/release/endpoint.py.
+it.
 """
 
 from __future__ import annotations

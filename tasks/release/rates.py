@@ -1,7 +1,4 @@
-"""How many requests a caller may send in a second. It knows nothing of tokens and HTTP.
-
-Called by `tasks/release/endpoint.py`.
-"""
+"""How many requests a caller may send in a second."""
 
 from collections.abc import Hashable
 

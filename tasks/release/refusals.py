@@ -3,8 +3,7 @@
 No message quotes a request: validation errors are reported by field and rule, unexpected ones by their type.
 
 A page of any origin can make a browser send requests, even to this machine, and need not be able to read the response.
-The browser also sends where a request comes from: `Origin`, `Sec-Fetch-Site`. Programs send neither. It knows nothing
-of tokens or routes. Called by `tasks/release/endpoint.py`.
+The browser also sends where a request comes from: `Origin`, `Sec-Fetch-Site`. Programs send neither.
 
 Source: the Fetch standard (Origin) and W3C Fetch Metadata (Sec-Fetch-Site).
 """

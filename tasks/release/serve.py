@@ -1,7 +1,7 @@
 """Answer tickets with a bundle as for the gate: with the same prompt, the same decoding and the same base model.
 
-It knows nothing of the ledger. Called by `tunegate predict`. What is registered in MLflow carries a loader
-of its own (`tasks/model/tunegate_loader.py`), which answers the same. The ticket's text is never logged.
+What is registered in MLflow carries a loader of its own (`tasks/model/tunegate_loader.py`), which answers the same. The
+ticket's text is never logged.
 """
 
 from __future__ import annotations

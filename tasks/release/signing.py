@@ -1,8 +1,7 @@
 """OpenSSF model signatures of exported folders, created and checked offline by `model_signing` with your own EC keys.
 
 A manifest proves that files are intact, a signature also who made them. The signature is next to the folder, as
-`FOLDER.sig`, and covers every file in it, including the manifest. The extra `signing` is imported inside functions. It
-knows nothing of candidates. Called by `flows/cli/exporting.py` and `flows/cli/verify.py`.
+`FOLDER.sig`, and covers every file in it, including the manifest. The extra `signing` is imported inside functions.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 `snapshot.json` is the result of the last complete round; `fetched.jsonl` has a line for each file that a round has
 fetched so far. A line is written once its copy is in place, so a round that is killed resumes after the last complete
-file. It knows nothing of the network. Called by `remote_files.py`, `remote_fetch.py` and `flows/privacy/`.
+file.
 """
 
 import os

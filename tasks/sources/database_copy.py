@@ -1,8 +1,7 @@
 """Copies of DuckDB files that another program has open for writing, in their last committed state.
 
 DuckDB writes new blocks, then one of two headers, then empties its log. While neither header changes, the file is one
-state, and its log has whole transactions and perhaps the beginning of one, which DuckDB ignores. It knows nothing of
-tables. Called by `duckdb_file.py`.
+state, and its log has whole transactions and perhaps the beginning of one, which DuckDB ignores.
 """
 
 import os

@@ -1,7 +1,6 @@
 """`source.kind: duckdb`: one table or SELECT of a DuckDB file, which is opened read-only and locked down.
 
-While another program has the file open for writing, a copy of it is read (`database_copy.py`). It knows nothing of
-tickets.
+While another program has the file open for writing, a copy of it is read (`database_copy.py`).
 """
 
 from collections import defaultdict

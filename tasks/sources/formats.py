@@ -1,7 +1,4 @@
-"""Formats of files of tickets: which one a file has, what reads it, and the prefix of ids made for its rows.
-
-It knows nothing of paths in pipelines.yaml. Called by the kinds of source that have files, and by `tunegate init`.
-"""
+"""Formats of files of tickets: which one a file has, what reads it, and the prefix of ids made for its rows."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator

@@ -1,6 +1,6 @@
 """`source.kind: hf`: a dataset of the Hugging Face hub at a commit, or a local directory in the same layout.
 
-It knows nothing of tickets. Nothing is downloaded unless the source allows it.
+Nothing is downloaded unless the source allows it.
 """
 
 import re

@@ -2,8 +2,7 @@
 
 Only files inside the table's folder are opened, whatever location the table names: a copied table can be read, and no
 network is used. pyiceberg finds the deletes of a data file by the spelling of its path and does not notice a damaged
-list; here paths are normalised, and Parquet pages and deletion vectors are compared with their checksums. It knows
-nothing of tickets.
+list; here paths are normalised, and Parquet pages and deletion vectors are compared with their checksums.
 
 Source: Apache Iceberg table specification, versions 1 to 3; Puffin file format.
 """

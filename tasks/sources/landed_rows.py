@@ -1,8 +1,6 @@
 """A kind of source whose rows are ingested into `ingest.duckdb` and read from there.
 
-It knows nothing of services or tickets: a subclass says how to fetch rows, which customer each belongs to, and what to
-read from them.
-Used by `zendesk.py` and `postgres.py`.
+A subclass says how to fetch rows, which customer each belongs to, and what to read from them.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,6 @@
 """`ingest.duckdb`: rows of a service as they arrived, each with its state, and the position reached.
 
 A page and the position after it are committed together, so after a kill reading resumes after the last complete page.
-It knows nothing of services or tickets. Called by `landed_rows.py`, `zendesk.py` and `postgres.py`.
 """
 
 from __future__ import annotations

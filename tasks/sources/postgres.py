@@ -1,7 +1,7 @@
 """`source.kind: postgres`: a table or SELECT, ingested page by page in the order of cursor and key.
 
 Each page and the position after it are committed in one transaction, and all are read in one read-only snapshot of the
-database. It knows nothing of tickets; the statements are in `postgres_sql.py`.
+database. The statements are in `postgres_sql.py`.
 """
 
 from __future__ import annotations

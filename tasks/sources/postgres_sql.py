@@ -1,6 +1,6 @@
 """SQL statements that read a table or SELECT of Postgres in pages; names are quoted, values bound.
 
-It opens no connection. Called by `tasks/sources/postgres.py`.
+It opens no connection.
 """
 
 from collections.abc import Mapping, Sequence

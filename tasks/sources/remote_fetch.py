@@ -2,7 +2,7 @@
 
 Several files are fetched at a time; the result does not depend on their order (`copies.py`). A file arrives completely
 or not at all: it is written to a temporary name in pieces, hashed on the way, and resumed after an interruption, but
-only under the same strong ETag, so that no file mixes two states. Called by `remote_files.py`.
+only under the same strong ETag, so that no file mixes two states.
 """
 
 from __future__ import annotations

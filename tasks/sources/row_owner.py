@@ -2,7 +2,6 @@
 
 Rows of an `ingest.duckdb` are removed one by one; a local copy of a remote file is removed as a whole. Where to find
 the customer is stored with the rows (a mark in the file, `reading.json`): removing rows must work without the pipeline.
-Called by `landed_rows.py` and by `flows/privacy/`.
 """
 
 from collections import Counter

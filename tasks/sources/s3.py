@@ -1,8 +1,5 @@
 """Objects of S3-compatible storage: addresses, credentials, signatures, and the objects that match a pattern.
 
-It knows nothing of local copies. Called by `remote_fetch.py` and, before anything is requested, by
-`remote_files.py`.
-
 Source: Amazon S3 API Reference, ListObjectsV2, GetObject and "Authenticating Requests: Using the Authorization Header
 (AWS Signature Version 4)", whose examples are in the tests; AWS CLI User Guide, "Configuration and credential file
 settings".

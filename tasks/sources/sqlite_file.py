@@ -1,6 +1,6 @@
 """`source.kind: sqlite`: one table or SELECT of a SQLite file, by Python's own sqlite3, read-only.
 
-DuckDB would need an extension for it, which is no part of its package. It knows nothing of tickets.
+DuckDB would need an extension for it, which is no part of its package.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """GET requests to servers that may misbehave: retried if that helps, redirected only if that is safe.
 
-Certificates are verified (`SSL_CERT_FILE` adds your own authority). It knows nothing of files or of S3. Called
-by `remote_fetch.py` and `s3.py`. Why no library's client: docs/decisions/0047-which-connectors-we-own.md.
+Certificates are verified (`SSL_CERT_FILE` adds your own authority). Why no library's client:
+docs/decisions/0047-which-connectors-we-own.md.
 """
 
 import ipaddress

@@ -2,7 +2,6 @@
 
 The question is the first public comment of the requester, the reply a public comment of an agent after it (`reply`
 selects which). If either is a tombstone, the whole ticket is left out: any other comment was not the question or reply.
-It knows nothing of files. Called by `zendesk.py`.
 """
 
 from collections.abc import Mapping, Sequence

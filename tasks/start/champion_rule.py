@@ -2,7 +2,7 @@
 
 A year has 52 candidates, so what one verdict promotes by chance happens many times. By simulation over five worlds
 (`make bench-gates`), at most 0.2 regressions of more than a point a year are promoted if candidates that are one, two
-and three points worse pass in at most `REGRESSIONS`, on average. Knows nothing of files.
+and three points worse pass in at most `REGRESSIONS`, on average.
 """
 
 from __future__ import annotations

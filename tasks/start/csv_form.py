@@ -1,7 +1,6 @@
 """Find the form of a CSV file: delimiter, encoding, decimals and the format of its times.
 
 A run never sniffs: what is found here is proposed as `csv` and `time_format` in pipelines.yaml, where a user sees it.
-Called by `tasks/start/file_profile.py`.
 """
 
 from __future__ import annotations

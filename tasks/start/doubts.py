@@ -1,7 +1,4 @@
-"""Doubts about a file's rows that a proposal cannot settle, in words with counts and without a value of a column.
-
-Called by `tasks/start/propose.py`.
-"""
+"""Doubts about a file's rows that a proposal cannot settle, in words with counts and without a value of a column."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """What a proposed gate guards besides its comparison: the reply, slices, and customers with several held-out tickets.
 
-Numbers in, settings with their price out. Called by `tasks/start/propose.py`; `tasks/start/tickets.py` calls
-`reply_range`, so that no text leaves it.
+Numbers in, settings with their price out. `tasks/start/tickets.py` calls `reply_range`, so that no text leaves it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Estimate the parts of a split by its own rule, which drops some tickets of customers on both sides of the cut.
 
-All rows are read, because among a sample of them customers are on both sides less often than in the whole file. Called
-by `tasks/start/propose.py`.
+All rows are read, because among a sample of them customers are on both sides less often than in the whole file.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A link between two tables is certain if the database declares it, or if its names agree and the values bear it out: they
 are unique in one table, which has all of those looked up in the other. The SQL is what DuckDB, SQLite and Postgres have
-in common. Evidence consists of names and counts. Called by `tasks/start/origin.py`.
+in common. Evidence consists of names and counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Choose the label of a file by the probe, and say what the probe finds.
-
-Called by `tasks/start/propose.py`.
-"""
+"""Choose the label of a file by the probe, and say what the probe finds."""
 
 from __future__ import annotations
 

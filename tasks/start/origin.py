@@ -1,7 +1,6 @@
 """What `init` starts from: a file, or a table, join or query of a database, opened as a run would open it.
 
-A choice among tables is made only where it is certain; otherwise the tables are listed. Called by
-`tasks/start/propose.py`.
+A choice among tables is made only where it is certain; otherwise the tables are listed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Refuse files that hold no rows that `init` reads, each with the way to one that it reads.
 
-The first bytes decide before the suffix does: a workbook that is named .csv is a workbook. Called by
-`tasks/start/file_profile.py`.
+The first bytes decide before the suffix does: a workbook that is named .csv is a workbook.
 """
 
 from __future__ import annotations

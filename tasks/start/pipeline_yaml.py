@@ -1,8 +1,7 @@
 """Write a proposal as pipelines.yaml, with the evidence for each value as a comment.
 
 The template is `pipeline.yaml.j2`; this module formats values and comments. It gets no ticket text, only counts and
-column names. Whatever a name contains, the project's own loader reads it back unchanged. Called by
-`flows/cli/starting.py`.
+column names. Whatever a name contains, the project's own loader reads it back unchanged.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Propose a pipeline for a file of tickets: its columns' roles, and sizes and a gate that suit its rows.
 
-The gate's arithmetic is that of `tunegate plan` (`tasks/assess/power.py`). Called by `flows/cli/starting.py`;
-`tasks/start/pipeline_yaml.py` writes the text.
+The gate's arithmetic is that of `tunegate plan` (`tasks/assess/power.py`). `tasks/start/pipeline_yaml.py` writes the
+text.
 """
 
 from __future__ import annotations

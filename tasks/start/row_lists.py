@@ -1,7 +1,4 @@
-"""Name the lists of rows in a file of one object, with the command that writes one of them.
-
-Called by `tasks/start/propose.py`.
-"""
+"""Name the lists of rows in a file of one object, with the command that writes one of them."""
 
 from __future__ import annotations
 

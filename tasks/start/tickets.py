@@ -1,6 +1,6 @@
 """The tickets that a run would read from the sampled rows, and the curation that their texts need.
 
-Only counts leave this module, never a text. Called by `tasks/start/propose.py`.
+Only counts leave this module, never a text.
 """
 
 from __future__ import annotations

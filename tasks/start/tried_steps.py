@@ -1,8 +1,7 @@
 """Run the proposed curation steps on the sampled tickets, by the functions that a run calls.
 
 So what `init` counts is what the steps do. A step that takes more than a fifth is not proposed, or with fewer settings;
-its count and places become a comment. Only counts, codes and line numbers leave this module, never a text. Called by
-`tasks/start/tickets.py`.
+its count and places become a comment. Only counts, codes and line numbers leave this module, never a text.
 """
 
 from __future__ import annotations

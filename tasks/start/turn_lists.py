@@ -1,6 +1,6 @@
 """Find a column that holds whole conversations as lists of turns, and who of the speakers is the agent.
 
-A run joins the turns to messages and learns every answer in them (`source.turns`). Called by `tasks/start/roles.py`.
+A run joins the turns to messages and learns every answer in them (`source.turns`).
 """
 
 from __future__ import annotations

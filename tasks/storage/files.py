@@ -1,7 +1,4 @@
-"""A complete directory or none: manifest, sha256, fsync, rename. Used by tasks and by flows/graph.
-
-It knows nothing of what the files mean.
-"""
+"""A complete directory or none: manifest, sha256, fsync, rename."""
 
 import hashlib
 import os

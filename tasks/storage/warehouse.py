@@ -1,6 +1,6 @@
 """The DuckDB connection: files created atomically, access only to named files, quoted identifiers, SQL with limits.
 
-It knows nothing of tickets and tables. Called by tasks/curate and tasks/assess; duckdb is imported inside functions.
+DuckDB is imported inside functions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Write rows for people to fill in, and read what a spreadsheet, Label Studio or Argilla made of them.
 
-CSV or JSON Lines; a row is what one person answers. It knows nothing of what the answers mean. Used by
-`tasks/assess/label_files.py` and `tasks/curate/review_files.py`.
+CSV or JSON Lines; a row is what one person answers.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """The order in which tickets are taken when not all are: the newest first, and without times a stratified draw.
 
 Exports are often sorted by label, so that ids and lines say something about it. Whatever has no time to be ordered by
-is therefore ordered by a hash of seed and ticket id, and the labels are spread evenly over that order. It knows
-nothing of models and files. Called by `tasks/model/chat_format.py`, `tasks/assess/items.py` and
-`tasks/curate/cards/label_balance.py`.
+is therefore ordered by a hash of seed and ticket id, and the labels are spread evenly over that order.
 """
 
 import hashlib

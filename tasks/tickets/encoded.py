@@ -1,7 +1,4 @@
-"""Read which tickets an encoded split has, without its tokens' meaning.
-
-Called by whatever says what a model was taught with: classifiers, the gate's evidence, reports.
-"""
+"""Read which tickets an encoded split has, without its tokens' meaning."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,6 @@
 """Which exceptions a row can cause, as against the machine, the installation or the configuration.
 
-Called by whatever works on rows one by one: readers, curation steps, the chat format, prompts. It knows nothing of
-tables (`tasks/curate/row_faults.py` does).
+It knows nothing of tables (`tasks/curate/row_faults.py` does).
 """
 
 import traceback

@@ -1,7 +1,4 @@
-"""Make text safe to display: no invisible characters, no direction overrides, no terminal control codes.
-
-Called by the pages (`tasks/pages`) and by the console.
-"""
+"""Make text safe to display: no invisible characters, no direction overrides, no terminal control codes."""
 
 import re
 import unicodedata

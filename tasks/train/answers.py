@@ -1,7 +1,6 @@
 """Answers to validation tickets with the current weights, for metrics that are computed after training.
 
-Prompts are the token ids of the validation examples, so no ticket text is needed. It knows nothing of metrics. Created
-by tasks/train/part.py, called by tasks/train/validation.py.
+Prompts are the token ids of the validation examples, so no ticket text is needed.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 The order depends on lengths, seed and epoch alone, so a resumed training needs only a step number to continue with the
 same examples. `shared_prefix` finds the tokens that all examples of a step start with, in the token ids themselves,
-whether they come from a system prompt, a chat template's header or a stock opening: a model reads them once. It knows
-nothing of models.
+whether they come from a system prompt, a chat template's header or a stock opening: a model reads them once.
 """
 
 from __future__ import annotations

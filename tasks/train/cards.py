@@ -2,7 +2,7 @@
 
 Asked of CUDA's driver, which numbers the cards as torch does, whatever CUDA_VISIBLE_DEVICES names: numbers, ids, or
 parts of a card (MIG). In a process of its own, run from this file with the standard library alone: a process that has
-used the driver cannot fork others that do. Used by tasks/train/memory.py.
+used the driver cannot fork others that do.
 """
 
 from __future__ import annotations

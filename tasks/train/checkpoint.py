@@ -1,8 +1,7 @@
 """Checkpoints from which a killed training resumes, with the same result bit for bit.
 
 A checkpoint is a sealed directory (`MANIFEST.json`) that gets its name once it is complete. Tensors are safetensors,
-everything else is JSON, so reading a checkpoint never runs code. It knows nothing of losses and data. Used by
-tasks/train/engine.py.
+everything else is JSON, so reading a checkpoint never runs code.
 """
 
 from __future__ import annotations

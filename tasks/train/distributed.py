@@ -9,7 +9,7 @@ process after another, and checkpoints and results, which hold whole tensors exa
 together in the memory of the first.
 
 The loop in tasks/train/engine.py uses this interface and knows nothing of processes; this module knows nothing of how
-they were started (tasks/train/place.py; on a cluster by Ray). Created by tasks/train/part.py.
+they were started (tasks/train/place.py; on a cluster by Ray).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Early stopping: the best validation so far and its weights, kept on disk and hard-linked into each checkpoint.
-
-It knows nothing of how a loss is measured. Used by tasks/train/validation.py.
-"""
+"""Early stopping: the best validation so far and its weights, kept on disk and hard-linked into each checkpoint."""
 
 from __future__ import annotations
 

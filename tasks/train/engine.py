@@ -1,7 +1,4 @@
-"""The training loop: batches in a fixed order, loss on supervised tokens, AdamW, checkpoints, a stop at the first NaN.
-
-It knows nothing of processes, result files and pipelines. Called by tasks/train/part.py.
-"""
+"""The training loop: batches in a fixed order, loss on supervised tokens, checkpoints, a stop at the first NaN."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """From a batch to the loss of each supervised token: a fast path for Llama-like decoders on a CPU, else the model.
 
 `PlainModel` uses the model's own forward, whatever its architecture, and the model's own cache for a shared prefix. The
-fast path is tasks/train/fast. It knows nothing of optimisers and steps. Used by tasks/train/engine.py.
+fast path is tasks/train/fast.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What a training process reads, and the files in which it reports back.
 
-Used on both sides of the process boundary, so it imports no torch. It knows nothing of models. Used by
-tasks/train/launch.py and tasks/train/worker.py.
+Used on both sides of the process boundary, so it imports no torch.
 """
 
 from __future__ import annotations

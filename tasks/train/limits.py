@@ -1,7 +1,6 @@
 """Limits that end a training without changing what it would become: its deadline, and a budget of time and money.
 
-They are no part of a key, so that a training that was stopped continues with larger ones. Knows nothing of processes;
-used by tasks/train/launch.py.
+They are no part of a key, so that a training that was stopped continues with larger ones.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Arithmetic for the plain decoders with gated feed-forward layers (`PLAIN_TYPES`), so that a plan needs no torch; a test
 compares it with transformers. Any other architecture, mixtures of experts among them, is built without weights and
-counted (tasks/model/skeleton.py). Used by tasks/train/memory.py and flows/views/advice.py.
+counted (tasks/model/skeleton.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """AdamW as configured, the learning rate of each step, and the optimiser's state as named tensors and back.
 
-Moments have 32 or 8 bits (torch's or bitsandbytes' AdamW) and are restored bit for bit. It knows nothing of data and
-files. Used by tasks/train/engine.py and tasks/train/checkpoint.py.
+Moments have 32 or 8 bits (torch's or bitsandbytes' AdamW) and are restored bit for bit.
 """
 
 from __future__ import annotations

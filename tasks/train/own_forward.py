@@ -3,7 +3,7 @@
 The fast path's memory is arithmetic (tasks/train/memory.py). A step of the model's own forward is computed here once,
 by the code of the training itself, with tensors that have shapes and no values, and their bytes are added up as they
 come and go. So it holds for every architecture, for DoRA, for what autocast copies, and for the order in which a
-backward frees activations and makes gradients. Used by tasks/train/memory.py.
+backward frees activations and makes gradients.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""One process's part of a training: load and train; the first process writes the result. The same wherever it runs.
-
-It knows nothing of how its process is started and stopped. Called by tasks/train/worker.py, and by
-tasks/cluster/train_part.py on the nodes of a Ray cluster.
-"""
+"""One process's part of a training: load and train; the first process writes the result. The same wherever it runs."""
 
 from __future__ import annotations
 

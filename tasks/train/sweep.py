@@ -1,7 +1,6 @@
 """Which settings a sweep tries next, given the results of earlier trials. It trains nothing.
 
 Each suggestion depends only on the sweep and the earlier values, so a killed sweep resumes with the trial it was in.
-Called by `flows/selection.py` for each trial of `kind: optuna`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 With adapters on the upper layers only, that output is the same in every epoch and in every training on this base and
 data set. Its folder is named by a key over everything that determines it, and gets its name once it is complete and
-sealed. It knows nothing of steps and losses. Called by tasks/train/part.py.
+sealed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The validation split during training: its loss, answers to some of its tickets, and early stopping.
 
-The test split is never read. It knows nothing of metrics: `tasks/assess/validation.py` scores the answers after
-training. Used by tasks/train/engine.py.
+The test split is never read. `tasks/assess/validation.py` scores the answers after training.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The training process: `python -m tasks.train.worker job.json`.
 
 Training runs in a separate process, so that it can have a deadline, be killed for its memory or crash in native code
-without ending the run. It reports in files (see `tasks/train/job.py`) and ends with its parent. It knows nothing of
-pipelines. Started by tasks/train/launch.py.
+without ending the run. It reports in files (see `tasks/train/job.py`) and ends with its parent. Started by
+tasks/train/launch.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The numbers of a curation card, counted in SQL over the Parquet files of the steps.
 
-All that is counted is a whole number or a value of some ticket, so that threads and row order change nothing. Called by
-`tasks/curate/card.py` alone.
+All that is counted is a whole number or a value of some ticket, so that threads and row order change nothing.
 """
 
 from __future__ import annotations

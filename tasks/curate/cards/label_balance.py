@@ -1,7 +1,6 @@
 """Count the labels of what is encoded for training, next to those of the splits.
 
-The card has the tickets that `max_examples` takes, the report those that were really encoded. Called by
-`tasks/curate/card.py` and `flows/views/report.py`.
+The card has the tickets that `max_examples` takes, the report those that were really encoded.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Rules over lines, in English, German, French and Spanish; docs/decisions/0009-message-parts-by-rules.md has the
 measurements. In doubt a line stays: a signature left in changes a comparison little, a sentence removed can merge two
 questions. The time is linear in the length of the text, whatever its content.
-
-It knows nothing of tickets and compares nothing. Called by `tasks/curate/similarity/compared.py` and the step `mail`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which lines of a message quote an earlier one: marked lines, and what mail programs write above a quote.
 
-A forwarded message is no quote: it is what the customer wants read. Called by `tasks/curate/mail/mail_parts.py` alone.
+A forwarded message is no quote: it is what the customer wants read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Which lines at the end of what a sender wrote are the signature: sign-off, name, contact lines, device, disclaimer.
-
-Called by `tasks/curate/mail/mail_parts.py` alone.
-"""
+"""Which lines at the end of a message are the signature: sign-off, name, contact lines, device, disclaimer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Replace ids by keyed pseudonyms: equal for equal values, so that joins still work, and meaningless without the key.
 
-HMAC-SHA256, not a plain hash: ids are so few that all of them can be tried. It knows nothing of texts.
+HMAC-SHA256, not a plain hash: ids are so few that all of them can be tried.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Redact the texts of one ticket: subject, body, reply, and every text inside the messages.
 
-Equal values get the same placeholder within the ticket, `[EMAIL_1]`; no map from placeholder to value is kept. It knows
-nothing of tables.
+Equal values get the same placeholder within the ticket, `[EMAIL_1]`; no map from placeholder to value is kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Numbers and texts between Arrow and numpy by sharing memory.
 
-pyarrow's own conversions import pandas first, which takes a third of a second. It knows nothing of the texts.
-Called by dedup and the modules of `tasks/curate/similarity/`.
+pyarrow's own conversions import pandas first, which takes a third of a second.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The text of each ticket that a dedup step compares: subject and body, without the ignored parts of a message.
 
-It knows nothing of similarity. Imported by dedup inside a function; `tasks/curate/mail/` finds the parts.
+`tasks/curate/mail/` finds the parts.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ Only the held-out side is indexed: its words and n-grams are numbered; the pool 
 n-grams it shares are kept. They give document frequencies, then scores: exact, in integers, independent of the order
 of rows and the number of threads.
 
-It knows nothing of tickets or files; texts are Arrow strings in folded form (`tasks/curate/similarity/words.py`).
-Imported by `tasks/curate/leaks.py` inside functions.
+Texts are Arrow strings in folded form (`tasks/curate/similarity/words.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Decide which texts stay: equal ones together, similar ones greedily in a declared order.
 
 It knows nothing of tickets, only of shingle sets (`tasks/curate/similarity/shingles.py`) and an order of preference.
-Called by dedup, inside a function: it imports the kernels.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Limit: a family of texts that are all alike but just below the threshold, and di
 those they share, is compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see
 `CrowdedFamilyError`.
 
-It knows nothing of tickets. Imported by dedup, decontaminate and label_check inside functions, since it imports numba.
+Imported by dedup, decontaminate and label_check inside functions, since it imports numba.
 """
 
 from __future__ import annotations

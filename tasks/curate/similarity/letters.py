@@ -2,7 +2,6 @@
 
 So the kernels and the SQL of `tasks/curate/similarity/words.py` agree in any version of DuckDB. The tables are made
 once per process, in a tenth of a second, and only if a text is not ASCII.
-Called by `tasks/curate/similarity/shingles.py`.
 """
 
 from __future__ import annotations

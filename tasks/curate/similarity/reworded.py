@@ -3,8 +3,7 @@
 Short questions of one trade share word frames, so how much two of them share says little: what counts is that hardly
 another text shares as much. Frames drop out of themselves, however common their words are.
 
-It knows nothing of tickets or files; texts are numbers of words (`tasks/curate/similarity/containment.py`). Imported by
-`tasks/curate/leaks.py` inside functions.
+Texts are numbers of words (`tasks/curate/similarity/containment.py`).
 """
 
 from __future__ import annotations

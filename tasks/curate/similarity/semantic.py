@@ -4,8 +4,6 @@ Averaged word vectors see the topic, not what is said about it: "cancel my plan"
 than two phrasings of one question (measured in tests/tasks/curate/similarity/test_semantic.py). So none is removed.
 The vectors are wordllama's, 256 numbers per token, from its wheel; nothing is downloaded. All pairs are compared, in
 blocks: the time grows with the square of the number of texts, about a minute of one core for 50,000.
-
-It knows nothing of tickets. Called by dedup, inside a function, when `semantic` is set.
 """
 
 from __future__ import annotations

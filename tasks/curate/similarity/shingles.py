@@ -3,8 +3,6 @@
 Memory per text: 8 bytes for each of its shingles, 16 for its key, 12 for the place of its set. The text itself is held
 only for the current batches (`BATCH_ROWS` rows for each thread and one more). Above `budget` bytes of hashes they go to
 a temporary file that is mapped into memory, so that the system may evict what is not in use.
-
-It knows nothing of tickets. Called by dedup, decontaminate, label_check and `tasks/curate/similarity/join.py`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Only the customer's side counts: subject and body, never the reply, so that tickets with one question and different
 answers are compared. These expressions define the words of a text; the kernels of `tasks/curate/similarity/kernels/`
-find the same words eight times as fast. It knows nothing of similarity. Called by `tasks/curate/similarity/`, dedup,
-label_check and decontaminate.
+find the same words eight times as fast.
 """
 
 from __future__ import annotations

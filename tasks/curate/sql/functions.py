@@ -1,7 +1,7 @@
 """Which functions a user's SQL may call: deterministic ones. No clock, no chance, no file, no setting.
 
 A call is checked twice: by the parser that rewrites the SQL, and in the rewritten text by DuckDB's own parser, whose
-names are the ones that run. Used by `predicate.py` and `select_sql.py`.
+names are the ones that run.
 """
 
 from __future__ import annotations

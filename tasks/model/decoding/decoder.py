@@ -1,6 +1,6 @@
 """What generation needs from a model: read prompts once, then give losses of answers and next tokens.
 
-It knows nothing of tokenizers and files, and of no decoder: `fused_decoder.py` opens the one that fits a model.
+`fused_decoder.py` opens the one that fits a model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Batched greedy decoding for Llama-shaped models: fewer, larger products and one copy of what prompts share.
 
 Computes what the model's own forward computes, from the weights of the same modules, LoRA factors included (unmerged:
-in bfloat16 a merge would round small updates away). It knows nothing of text. `open_decoder` takes it for the models
-that it knows, and `plain_decoder.py` for all others.
+in bfloat16 a merge would round small updates away). `open_decoder` takes it for the models that it knows, and
+`plain_decoder.py` for all others.
 
 Why not the stock forward: per token it copies all keys and values of every row to append one column, repeats key
 heads for the query heads, and holds the shared prefix once per row. Measured: docs/decisions/0007, 0022 and 0041.

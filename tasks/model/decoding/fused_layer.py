@@ -1,8 +1,7 @@
 """One decoder layer with its weights: many new columns at once, or one column of all rows by torch alone.
 
-Linear layers with one input are joined into one product; LoRA factors stay apart from the frozen weights. It knows
-nothing of caches and batches. Computed by tasks/model/decoding/fused_decoder.py; on a CPU in bfloat16
-kernel_layers.py does the same from the same weights.
+Linear layers with one input are joined into one product; LoRA factors stay apart from the frozen weights. Computed by
+tasks/model/decoding/fused_decoder.py; on a CPU in bfloat16 kernel_layers.py does the same from the same weights.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A Llama-shaped model as fused layers, and a batch of prompts that it has read: what all ways to compute share.
-
-It knows nothing of caches. tasks/model/decoding/fused_decoder.py has the readings by kernels and by torch alone.
-"""
+"""A Llama-shaped model as fused layers, and a batch of prompts that it has read: what all ways to compute share."""
 
 from __future__ import annotations
 

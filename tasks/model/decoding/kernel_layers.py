@@ -2,8 +2,7 @@
 
 A layer of a few rows is some forty small operations: starting each, sharing it out over threads and waiting for it
 costs more than computing it. Here they are four kernels and four products, with room for their results made once for
-all layers. Measured: docs/decisions/0041. It knows nothing of prompts. Called by
-tasks/model/decoding/fused_decoder.py; tasks/model/decoding/fused_layer.py computes the same by torch alone.
+all layers. Measured: docs/decisions/0041. tasks/model/decoding/fused_layer.py computes the same by torch alone.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Kernel: attention of new columns, from the product that makes queries, keys and values.
 
-Called by `tasks/model/decoding/kernel_layers.py`. How it is written follows from what the compiler and the processor
-make of it: inner loops run from 0 over one index, or the wide registers are given up; three query heads that share a
-key head go together, so that each key is read and widened once for them; of a single column the whole cache is read,
-filled or not, because a gap at the end of each head's part stops the processor's reading ahead, and the next part is
-asked for while this one is used.
+How it is written follows from what the compiler and the processor make of it: inner loops run from 0 over one index, or
+the wide registers are given up; three query heads that share a key head go together, so that each key is read and
+widened once for them; of a single column the whole cache is read, filled or not, because a gap at the end of each
+head's part stops the processor's reading ahead, and the next part is asked for while this one is used.
 """
 
 from __future__ import annotations

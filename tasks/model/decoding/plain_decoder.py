@@ -1,6 +1,6 @@
 """Batched greedy decoding through the model's own forward and cache, whatever its architecture.
 
-It knows nothing of text. Made by tasks/model/decoding/fused_decoder.py for models that it does not know.
+Made by tasks/model/decoding/fused_decoder.py for models that it does not know.
 """
 
 from __future__ import annotations

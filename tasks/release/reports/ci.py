@@ -1,6 +1,6 @@
 """The report for CI: a Markdown comment for a pull request, and the gate as a JUnit file with one test per finding.
 
-Neither contains ticket text. Called by `flows/views/report.py`.
+Neither contains ticket text.
 """
 
 import xml.etree.ElementTree as ET  # only for writing, never for parsing

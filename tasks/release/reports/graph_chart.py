@@ -1,7 +1,6 @@
 """The graph of a run as SVG: a column of boxes per stage, lines for the edges.
 
-It computes positions; `graph.svg.j2` writes the marks and escapes the text. It knows nothing of runs. Called by
-`tasks/release/reports/page.py`, whose style colours boxes and lines by class.
+It computes positions; `graph.svg.j2` writes the marks and escapes the text.
 
 Within a column, a line to the next step below is straight. Other lines run in lanes next to the column: on its left
 from one step to many, on its right from many to one. Lines to later columns are curves drawn under the boxes.

@@ -1,7 +1,7 @@
 """The report as one self-contained HTML file: no scripts, no external resources, suited to print and dark mode.
 
 `page.html.j2` escapes every text. This module makes its charts and finds the words in which an answer differs from the
-wanted one. Called by `flows/views/report.py`.
+wanted one.
 """
 
 import re

@@ -1,7 +1,4 @@
-"""Read a report's figures from the files of stored results: training curves, lengths of examples.
-
-Called by `flows/views/report.py`.
-"""
+"""Read a report's figures from the files of stored results: training curves, lengths of examples."""
 
 import math
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The fictional company: its customers, when they write, and the small facts that a ticket mentions.
 
-Every name is made up. It knows nothing of sentences. Used by the other modules of the help desk.
+Every name is made up.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,6 @@
 """Faults of an export: damaged rows, near copies of a text, and two faults of the routing labels.
 
-A fault of the labels changes the labels alone; texts, writers and times stay the same. Used by
-`tickets.py` and by the package's `generate_tickets`.
+A fault of the labels changes the labels alone; texts, writers and times stay the same.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Turn phrase patterns into sentences: `[a|b|]` is one of several, `{name}` is a slot; brackets nest.
 
 `Dice` draws with `random.Random.random()` alone, the one method whose sequence Python promises to keep, so that equal
-seeds give equal text on every version. It knows nothing of tickets. Used by every module of the help desk.
+seeds give equal text on every version.
 """
 
 from __future__ import annotations

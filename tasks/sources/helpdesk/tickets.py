@@ -1,7 +1,6 @@
 """The stream of tickets: clean ones in time order, and among them copies, follow-ups and tickets that need curation.
 
-Each has a reply in the house style: acknowledge the feeling, name one next step, the routing line, the signature. It
-knows nothing of JSON. Called by the package's `generate_tickets`.
+Each has a reply in the house style: acknowledge the feeling, name one next step, the routing line, the signature.
 """
 
 import heapq

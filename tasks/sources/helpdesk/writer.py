@@ -1,7 +1,6 @@
 """Write one concern as a customer would: subject and body, with tone, urgency, side remarks and the order reference.
 
-About one text in seven holds fake personal data. It knows nothing of replies, times or duplicates. Called by
-`tickets.py`.
+About one text in seven holds fake personal data.
 """
 
 import re

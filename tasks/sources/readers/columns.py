@@ -1,7 +1,4 @@
-"""Turns rows of any shape into tickets: maps columns by name, detects shapes, types values, counts unknown columns.
-
-It knows nothing of files or formats. Called by `tasks/curate/gather.py`, one `TicketMaker` per source.
-"""
+"""Turns rows of any shape into tickets: maps columns by name, detects shapes, types values, counts unknown columns."""
 
 from __future__ import annotations
 

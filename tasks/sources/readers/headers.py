@@ -1,7 +1,4 @@
-"""Column names of a tabular source: duplicates, near matches, and how names are shown.
-
-It knows nothing of rows. Called by the readers and by `tasks/sources/readers/columns.py`.
-"""
+"""Column names of a tabular source: duplicates, near matches, and how names are shown."""
 
 from __future__ import annotations
 

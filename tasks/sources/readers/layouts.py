@@ -1,7 +1,4 @@
-"""What the column names of a row determine: its ticket columns, its shape, and which names are unknown.
-
-It knows nothing of values. Called by `tasks/sources/readers/columns.py`.
-"""
+"""What the column names of a row determine: its ticket columns, its shape, and which names are unknown."""
 
 from dataclasses import dataclass
 from typing import get_args

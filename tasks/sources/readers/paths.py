@@ -1,7 +1,4 @@
-"""Declared paths into nested rows: `requester.id`, `conversations[0].body_text`, `comments[-1].body`.
-
-It knows nothing of tickets or files. Called by `tasks/sources/readers/columns.py` and the batches of rows.
-"""
+"""Declared paths into nested rows: `requester.id`, `conversations[0].body_text`, `comments[-1].body`."""
 
 import re
 from typing import Final

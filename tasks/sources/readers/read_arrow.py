@@ -1,7 +1,4 @@
-"""Arrow tables and Parquet files as batches of rows.
-
-It knows nothing of tickets. Called by the kinds of source whose rows come as Arrow tables.
-"""
+"""Arrow tables and Parquet files as batches of rows."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""CSV files as records, by the header's names: never by position, never by sniffing.
-
-It knows nothing of tickets. Called by `tasks/sources/formats.py`.
-"""
+"""CSV files as records, by the header's names: never by position, never by sniffing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""JSON files as records: JSON Lines line by line, and `.json` documents that hold a list of objects.
-
-It knows nothing of tickets. Called by `tasks/sources/formats.py`.
-"""
+"""JSON files as records: JSON Lines line by line, and `.json` documents that hold a list of objects."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

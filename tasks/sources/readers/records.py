@@ -1,7 +1,4 @@
-"""What readers return: rows with their places, and rows that could not be read, with the reason.
-
-It knows nothing of files or columns. Used by the readers and by `tasks/curate/gather.py`.
-"""
+"""What readers return: rows with their places, and rows that could not be read, with the reason."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 orjson does not report such keys. Almost all lines are cleared by counting: where each parsed key has one `":` in the
 text, no key was dropped. Only the others are parsed a second time, by the parser of the standard library, which shows
-every pair. It knows nothing of tickets. Called by `read_jsonl.py`.
+every pair.
 """
 
 import json

@@ -1,8 +1,7 @@
 """How a row of one CSV file begins, learned from its first rows: tells a row from a line of a longer text.
 
 Where a quote is lost, the lines of a text stand where rows are expected, and a line with as many commas as the header
-has passes for a row. Ids, times and the like have a form (`T-104`, `2026-06-01 10:00`) that such a line lacks. It
-knows nothing of tickets. Called by `read_csv.py`.
+has passes for a row. Ids, times and the like have a form (`T-104`, `2026-06-01 10:00`) that such a line lacks.
 """
 
 import re

@@ -1,8 +1,4 @@
-"""Rows of other kinds of training: preferences, pictures and tool calls would pass for plain questions and answers.
-
-It knows nothing of files. Called by `layouts.py`, for what the names of a row say, and by `shapes.py`, for what its
-values say.
-"""
+"""Rows of other kinds of training: preferences, pictures and tool calls would pass for plain questions and answers."""
 
 from collections.abc import Collection, Mapping
 

@@ -1,8 +1,4 @@
-"""Rows of a batch as columns, for rows read as objects or as Arrow.
-
-It knows nothing of tickets. Made by the readers, used by
-`tasks/sources/readers/columns.py`.
-"""
+"""Rows of a batch as columns, for rows read as objects or as Arrow."""
 
 from __future__ import annotations
 

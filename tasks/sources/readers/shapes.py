@@ -1,7 +1,4 @@
-"""The shapes rows come in (messages, ShareGPT, Alpaca, prompt and completion, ticket) and how each becomes a ticket.
-
-It knows nothing of files. Called by `tasks/sources/readers/columns.py`.
-"""
+"""The shapes rows come in (messages, ShareGPT, Alpaca, prompt and completion, ticket) and how each becomes a ticket."""
 
 from collections.abc import Collection, Mapping, MutableMapping
 from typing import Literal

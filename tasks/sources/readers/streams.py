@@ -1,7 +1,4 @@
-"""Source files as bytes and lines: decompressed by suffix, each line with its number and offset, in flat memory.
-
-It knows nothing of the content of lines. Called by the readers.
-"""
+"""Source files as bytes and lines: decompressed by suffix, each line with its number and offset, in flat memory."""
 
 import gzip
 import io

@@ -1,7 +1,7 @@
 """Checks a conversation before it is trained on: known roles that alternate, with text, the assistant last.
 
 Chat templates accept what is refused here (two customer turns in a row, a null content, an unknown role) and turn it
-into plausible training text. It knows nothing of tokens or files. Called by `tasks/sources/readers/shapes.py`.
+into plausible training text.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
 """Converts whole columns to the ticket column's type: usual values at once, the others one by one.
 
-For each value the result is that of `values.py`, only faster. It knows nothing of rows or files. Called by
-`tasks/sources/readers/columns.py`.
+For each value the result is that of `values.py`, only faster.
 """
 
 import pyarrow as pa

@@ -1,7 +1,4 @@
-"""Converts one value of a source to the ticket column's type: text, UTC time or number; nothing is guessed.
-
-It knows nothing of rows or files. Called by `tasks/sources/readers/typed.py`, which does the same for whole columns.
-"""
+"""Converts one value of a source to the ticket column's type: text, UTC time or number; nothing is guessed."""
 
 import math
 import re

@@ -2,7 +2,7 @@
 
 `Packing` says where each token of a batch is: rows of tokens, the shared prefix first. Linear layers see rows of real
 tokens only; attention sees blocks of examples of similar length. Tensors and a `Packing` in, tensors out: it knows
-nothing of models. Used by tasks/train/fast/decoder.py; tests compare attention with plain autograd.
+nothing of models. Tests compare attention with plain autograd.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """From a batch to the loss of each supervised token, for decoders whose layers compute exactly what `Layer` does.
 
 A layer uses `tasks/train/fast/kernels.py` on the model's own weights. It reads the modules that PEFT created, so the
-adapter is saved, loaded and served like any other. It knows nothing of optimisers and steps. Selected by
-tasks/train/forward.py.
+adapter is saved, loaded and served like any other. Selected by tasks/train/forward.py.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Each computes what the layer in transformers computes, with the same precision and order of rounding, but makes fewer
 passes over memory, keeps only what its backward needs and never computes gradients of frozen weights. They know nothing
-of models or modules: tensors in, tensors out. Used by `tasks/train/fast/decoder.py`; tests compare each with autograd.
-Shapes: N = rows, one per token.
+of models or modules: tensors in, tensors out. Tests compare each with autograd. Shapes: N = rows, one per token.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Kernels that compare sets of hashes: sketches, exact Jaccard similarity, components and walks.
 
-A text d is a set of 64-bit hashes, `hashes[starts[d]:starts[d] + sizes[d]]`, distinct and in any order. They know
-nothing of tickets. Called by `tasks/curate/similarity/join.py`, which says why rare prefixes find all partners.
+A text d is a set of 64-bit hashes, `hashes[starts[d]:starts[d] + sizes[d]]`, distinct and in any order.
 """
 
 from __future__ import annotations

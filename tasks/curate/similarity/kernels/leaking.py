@@ -1,7 +1,6 @@
 """Kernels: which held-out text a text contains most of, and which is most similar, by the numbers of their n-grams.
 
-Counts and weights are integers, so no result depends on an order. They know nothing of words or of what a threshold
-means. Called by `tasks/curate/similarity/containment.py`.
+Counts and weights are integers, so no result depends on an order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Kernels before the join: equal texts, how common each shingle is, and each text's rarest shingles.
 
 A text d is a set of 64-bit hashes, `hashes[starts[d]:starts[d] + sizes[d]]`, distinct and in any order.
-Called by `tasks/curate/similarity/join.py`, which says why rare prefixes find all partners.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Kernels: which short text a short text rewords, and whether other texts share as much with it.
 
-Weights are integers, so no result depends on an order. They know nothing of words or of what a threshold means. Called
-by `tasks/curate/similarity/reworded.py`.
+Weights are integers, so no result depends on an order.
 """
 
 from __future__ import annotations

@@ -8,9 +8,6 @@ bytes were met: `_add_block` takes its bytes in blocks of eight from its first b
 Two words, runs of words or texts count as equal when their hashes are: 64 bits for words and shingles, 128 for texts.
 Among a million tickets of a hundred words (1e8 shingles) one false shingle pair in some text is expected once in 3,700
 such sets, and it would move one Jaccard value by one shingle; two different texts meet with probability 1e-27.
-
-They know nothing of tickets or thresholds. Called by `tasks/curate/similarity/` `shingles.py`, `letters.py` and
-`containment.py`.
 """
 
 from __future__ import annotations
