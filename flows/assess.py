@@ -3,8 +3,6 @@
 Items and prompts exist before the training (`flows/prepare.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -4,8 +4,6 @@ Everything has a fixed name, so that deploying again updates only what has chang
 what a tick does: Prefect only starts it. Imported by `tunegate ops deploy` and `serve` once Prefect's settings are set.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta

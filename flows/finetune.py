@@ -3,8 +3,6 @@
 What its verdict needs and no training makes comes first (`flows/prepare.py`).
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
 

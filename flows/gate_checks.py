@@ -4,8 +4,6 @@ A check is one step whose parameters are filled by name; only `forgetting` needs
 the check of the comparison's metric, which is not declared.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

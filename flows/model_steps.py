@@ -1,7 +1,5 @@
 """Steps that several stages add: base model, encoded examples, a training, answers and their scores."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import Any
 

@@ -4,8 +4,6 @@ Part of the stage `finetune`, in front of its training, so that a run that canno
 Where that stage runs on a work pool, these nodes stay on the machine of the run. `flows/assess.py` adds the answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

@@ -4,8 +4,6 @@ The ledger is the source of truth: a promotion is one compare-and-set transactio
 follow it and can be updated at any time, so a dead MLflow never decides who is champion.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from flows.assess import Assessed

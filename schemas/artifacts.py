@@ -5,8 +5,6 @@ A task writes files into the directory `out` and returns a reference with `root=
 `digest`. Data frames, models and pickles are never passed on.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path

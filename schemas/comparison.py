@@ -3,8 +3,6 @@
 `schemas/gates.py` has the rule, `tasks/assess/gate.py` judges it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from schemas.evaluation import EvaluateSpec

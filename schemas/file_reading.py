@@ -1,7 +1,5 @@
 """The base of every `source` section, and how rows and files are read. Part of `source` (`schemas/source.py`)."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Literal
 

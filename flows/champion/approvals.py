@@ -4,8 +4,6 @@ The command line (`tunegate model approve`) and Prefect's page (`flows/schedule/
 records who, when and why. Neither authenticates the person: `by` is the name that was given.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from flows.champion.mlflow_sync import decide

@@ -1,7 +1,5 @@
 """What MLflow shows of a run, kept next to the ledger so that it can also be sent later."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import orjson

@@ -1,7 +1,5 @@
 """The columns that a pipeline needs: found missing in its source by `validate --data`, in its tickets by a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flows.context.run_context import RunContext

@@ -5,8 +5,6 @@ changing it cannot damage a stored result. It also gets the pipeline's history. 
 results.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import uuid

@@ -1,7 +1,5 @@
 """Probe the routing label of a pipeline before it trains: by its train tickets, or by its source before curation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Plan a run of a pipeline, node by node: for `tunegate plan` and `tunegate graph`. Writes nothing."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

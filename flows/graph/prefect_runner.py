@@ -1,7 +1,5 @@
 """Nodes as task runs with their edges, stages on work pools, cancelling: what `flows/pipeline.py` needs of Prefect."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -6,8 +6,6 @@ top: it finds its own run in the ledger and goes straight to the answer. Without
 is suspended: the run ends with HOLD, and a person answers with `tunegate model approve`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from prefect.flow_runs import suspend_flow_run

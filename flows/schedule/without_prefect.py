@@ -1,7 +1,5 @@
 """A run without Prefect: from its start if no server answers, or from what is in the store if Prefect fails later."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from prefect.exceptions import CancelledRun, TerminationSignal

@@ -1,7 +1,5 @@
 """Every arm of a run with its scores and the number of examples that it learned from or was shown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

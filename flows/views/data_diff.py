@@ -3,8 +3,6 @@
 `tunegate data diff` and `tunegate plan --against` show it; `tasks/curate/table_diff.py` compares the tables.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The labels that a run's candidate gave, next to those of its tickets."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

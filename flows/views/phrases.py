@@ -1,7 +1,5 @@
 """Phrases for results and findings: on the console, in Prefect's tables, in the plan."""
 
-from __future__ import annotations
-
 from schemas.artifacts import (
     Artifact,
     BundleRef,

@@ -3,8 +3,6 @@
 The file of corrections is the only thing that changes: the next run applies it.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence

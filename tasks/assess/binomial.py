@@ -3,8 +3,6 @@
 Equal to `scipy.stats.binom.sf` and `isf` to the last bit.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -5,8 +5,6 @@ items has the same score, so what differs between items that it was judged on an
 data. Decides nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 An item without a prompt in some arm is left out for all arms, so that the items are fixed before any model answers.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The classifier of the arm `tfidf` (`tasks/assess/baselines.py`), cross-validated
 leave this module, never a text or a label.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -5,8 +5,6 @@ Reads declarations only, before anything is trained. Called by `tunegate validat
 are there suffice for a given power is in `plan_gate.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 

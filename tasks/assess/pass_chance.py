@@ -5,8 +5,6 @@ them that is won; `tasks/assess/contract.py` decides each pair of counts. Number
 `tunegate plan` before a training, and by `init` to choose the mode and the margin.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

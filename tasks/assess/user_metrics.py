@@ -3,8 +3,6 @@
 Errors of a metric's code or SQL are reported only by type: their message may quote an answer.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import math

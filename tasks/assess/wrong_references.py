@@ -6,8 +6,6 @@ the other model answers, as with two labels: so a margin tolerates a larger true
 verdict's warning (`tasks/assess/gate.py`) and by `init` for its margin (`tasks/start/champion_rule.py`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ An article is cut at its headings; a part that is longer than a passage is cut b
 sentences.
 """
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Iterable, Iterator

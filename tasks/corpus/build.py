@@ -4,8 +4,6 @@ Called by `flows/curate.py` for all tickets, and by `flows/assess.py` for a cham
 index.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Limit the tickets per customer, day or other key, so that no single voice outweighs the rest."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

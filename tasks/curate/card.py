@@ -4,8 +4,6 @@
 draws the page (`card_page.py`). The last step of `flows/curate.py`.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import pairwise

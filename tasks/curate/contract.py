@@ -3,8 +3,6 @@
 It is compared with the shipped model of a ticket (`tasks/curate/validate.py`) and with the user's, `schema.curated`.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

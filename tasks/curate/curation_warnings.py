@@ -3,8 +3,6 @@
 It reads counts alone. Called by `flows/effects/pages.py` at the end of the stage, also if its results are reused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from schemas.artifacts import Splits, TicketTable

@@ -3,8 +3,6 @@
 Imported inside functions by the steps that decide row by row, since importing pyarrow is slow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType

@@ -3,8 +3,6 @@
 More than some megabytes of tickets are spilled to files (`tasks/curate/spill.py`), so that memory stays flat.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime

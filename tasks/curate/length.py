@@ -1,7 +1,5 @@
 """Drop tickets whose body or reply is shorter or longer than the bounds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

@@ -3,8 +3,6 @@
 `tasks/curate/mail/` says what they are: in doubt a line stays. No row is removed, and no text becomes empty.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One row per ticket_id: equal rows merge, differing ones are an update or a conflict."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import groupby

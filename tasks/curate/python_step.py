@@ -3,8 +3,6 @@
 `tasks/curate/user_code.py` loads it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

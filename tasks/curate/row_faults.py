@@ -8,8 +8,6 @@ Faults that no row can cause still end the run: a full disk, memory, a missing l
 (`tasks/tickets/row_fault.py`).
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 import traceback

@@ -4,8 +4,6 @@ Row groups are cut by rows and by bytes of text, so equal rows give equal cuts. 
 buffers that processes of a node share.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ A process that reads a file it has just written gets the table from memory. Impo
 importing pyarrow takes a while.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self

@@ -3,8 +3,6 @@
 Merging holds a few hundred kilobytes of each part that can contain the next rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

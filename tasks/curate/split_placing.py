@@ -7,8 +7,6 @@ are free; free owners that share a ticket are one group, and a group that shares
 it. So old tickets never move because new ones have joined their groups.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

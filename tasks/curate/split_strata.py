@@ -3,8 +3,6 @@
 It moves no ticket.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from schemas.tables import STRATA

@@ -14,8 +14,6 @@ quarantine show what it wrote. Heavy imports are inside functions, since a plan 
 steps: `steps.py` lists them.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

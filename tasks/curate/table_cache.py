@@ -3,8 +3,6 @@
 It holds tables of this process up to a limit; everything else is read from disk.
 """
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 

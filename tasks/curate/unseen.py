@@ -4,8 +4,6 @@ Decontamination drops train rows that give a held-out question away. That is too
 held-out rows go.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ installed. For each use modules of the folder are imported from source and remov
 the code that was fingerprinted.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import importlib

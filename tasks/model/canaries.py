@@ -3,8 +3,6 @@
 Equal settings give equal secrets.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass

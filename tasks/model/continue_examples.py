@@ -3,8 +3,6 @@
 `continue_examples` is a step of flows/finetune.py.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import shutil

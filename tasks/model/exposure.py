@@ -6,8 +6,6 @@ Source: Carlini et al. (2019), "The Secret Sharer", section 4.2: log2 of the siz
 estimated by sampling the space.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ against the file's size.
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (container).
 """
 
-from __future__ import annotations
-
 import math
 import mmap
 import struct

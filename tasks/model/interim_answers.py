@@ -4,8 +4,6 @@ A step of `flows/assess.py` if `gates.interim` is declared. The other arms have 
 answers are shared between runs. `tasks/assess/gate.py` looks, this file only generates and stops.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from contextlib import closing

@@ -4,8 +4,6 @@ Seconds differ between runs, so they go to `progress` (kept outside the store) a
 the evidence says of each declared limit whether it is shown to be kept or exceeded. A step of flows/gate_checks.py.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ States or logits in, numbers out. Called by the two decoders, so that an answer'
 as the answer itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

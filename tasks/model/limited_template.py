@@ -4,8 +4,6 @@ Each operator, call, filter, container and turn of a loop spends from a budget o
 that is large. It renders as transformers does, in transformers' sandbox.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 import time

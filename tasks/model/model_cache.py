@@ -4,8 +4,6 @@ A model's directory in the cache, downloaded or converted, is complete and uncha
 is downloaded is imported or run.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

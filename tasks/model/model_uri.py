@@ -1,7 +1,5 @@
 """Parse a base model's address: `file:`, `hf://` and `pypi://`."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath

@@ -5,8 +5,6 @@ digests, and compares with the recorded answers. A step of flows/gate_checks.py;
 `tasks/assess/measured_checks.py` judges.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

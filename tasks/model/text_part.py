@@ -4,8 +4,6 @@ Its settings are `text_config` in config.json, its weights those under `language
 and exported is that part alone: the whole would need images' inputs in each step, and its other parts carry no loss.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path

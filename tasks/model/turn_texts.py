@@ -4,8 +4,6 @@ Ollama's template language differs. A template that is a plain sequence of turns
 refused, since an approximation would serve texts that differ from training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ tickets that are new since the champion as from those that the champion's verdic
 make the known labels the doubtful ones. `flows/prepare.py` adds it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Keyed hashes of customers and tickets: equal for equal ids, meaningless without the secret key."""
 
-from __future__ import annotations
-
 import hmac
 from array import array
 from collections.abc import Iterable, Sequence

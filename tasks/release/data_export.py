@@ -8,8 +8,6 @@ Source: the Hugging Face documentation of `datasets` (a `README.md` whose `confi
 chatml and alpaca are the `messages` and `instruction`/`input`/`output` rows that TRL, Axolotl and LLaMA-Factory read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -3,8 +3,6 @@
 DuckDB would need an extension for it, which is no part of its package.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections import defaultdict

@@ -3,8 +3,6 @@
 It knows no kind of database. Each kind's file opens one (`SourceKind.database`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 

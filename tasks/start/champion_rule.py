@@ -5,8 +5,6 @@ A year has 52 candidates, so what one verdict promotes by chance happens many ti
 and three points worse pass in at most `REGRESSIONS`, on average.
 """
 
-from __future__ import annotations
-
 from schemas.gates import ChangeThreshold, PowerSpec
 from tasks.assess.pass_chance import Comparison, pass_chances
 from tasks.assess.power import ASSUMED_DISCORDANCE

@@ -3,8 +3,6 @@
 A run never sniffs: what is found here is proposed as `csv` and `time_format` in pipelines.yaml, where a user sees it.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 import shlex

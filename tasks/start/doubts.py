@@ -1,7 +1,5 @@
 """Doubts about a file's rows that a proposal cannot settle, in words with counts and without a value of a column."""
 
-from __future__ import annotations
-
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

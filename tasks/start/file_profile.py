@@ -4,8 +4,6 @@ It uses a run's own readers, so whatever it calls readable a run can read. It kn
 (`tasks/start/roles.py` does).
 """
 
-from __future__ import annotations
-
 import glob
 import re
 from collections import Counter

@@ -3,8 +3,6 @@
 Numbers in, settings with their price out. `tasks/start/tickets.py` calls `reply_range`, so that no text leaves it.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 All rows are read, because among a sample of them customers are on both sides less often than in the whole file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

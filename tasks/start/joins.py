@@ -5,8 +5,6 @@ are unique in one table, which has all of those looked up in the other. The SQL 
 in common. Evidence consists of names and counts.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Choose the label of a file by the probe, and say what the probe finds."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator, Mapping
 

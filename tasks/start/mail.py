@@ -5,8 +5,6 @@
 `tunegate init` reads no mail, because only its owner knows which addresses are the desk's; its hint names this command.
 """
 
-from __future__ import annotations
-
 import json
 import mailbox
 import sys

@@ -3,8 +3,6 @@
 A choice among tables is made only where it is certain; otherwise the tables are listed.
 """
 
-from __future__ import annotations
-
 import glob
 import re
 import shlex

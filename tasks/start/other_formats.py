@@ -3,8 +3,6 @@
 The first bytes decide before the suffix does: a workbook that is named .csv is a workbook.
 """
 
-from __future__ import annotations
-
 import json
 import shlex
 import sys

@@ -4,8 +4,6 @@ The template is `pipeline.yaml.j2`; this module formats values and comments. It 
 column names. Whatever a name contains, the project's own loader reads it back unchanged.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """How fast this processor multiplies matrices: a probe of a fifth of a second, where no training was timed yet."""
 
-from __future__ import annotations
-
 import time
 from functools import cache
 from pathlib import Path

@@ -4,8 +4,6 @@ The gate's arithmetic is that of `tunegate plan` (`tasks/assess/power.py`). `tas
 text.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import shlex

@@ -4,8 +4,6 @@ A name alone never decides: a `date` that does not parse, or an `id` that repeat
 names, and the formats of help desks, are in `columns.yaml`. Evidence consists of counts; it quotes no value.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Name the lists of rows in a file of one object, with the command that writes one of them."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from statistics import median

@@ -4,8 +4,6 @@ It makes the training and the number of items small; it changes no rule and no l
 number of the gate no verdict is better than HOLD. What is left of the two minutes are examples.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Counts alone, never a text. For `tunegate plan`; `tasks/start/tickets.py` does the same for a file without a pipeline.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce

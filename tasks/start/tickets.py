@@ -3,8 +3,6 @@
 Only counts leave this module, never a text.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -4,8 +4,6 @@ So what `init` counts is what the steps do. A step that takes more than a fifth 
 its count and places become a comment. Only counts, codes and line numbers leave this module, never a text.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 A run joins the turns to messages and learns every answer in them (`source.turns`).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass

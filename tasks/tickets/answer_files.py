@@ -3,8 +3,6 @@
 CSV or JSON Lines; a row is what one person answers.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -5,8 +5,6 @@ before curation (`flows/run/faults.py`). The steps read prompts and examples as 
 `flows/finetune.py` put them in front of the training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

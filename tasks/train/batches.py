@@ -5,8 +5,6 @@ same examples. `shared_prefix` finds the tokens that all examples of a step star
 whether they come from a system prompt, a chat template's header or a stock opening: a model reads them once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ parts of a card (MIG). In a process of its own, run from this file with the stan
 used the driver cannot fork others that do.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import subprocess

@@ -4,8 +4,6 @@ A checkpoint is a sealed directory (`MANIFEST.json`) that gets its name once it 
 everything else is JSON, so reading a checkpoint never runs code.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

@@ -12,8 +12,6 @@ The loop in tasks/train/engine.py uses this interface and knows nothing of proce
 they were started (tasks/train/place.py; on a cluster by Ray).
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Early stopping: the best validation so far and its weights, kept on disk and hard-linked into each checkpoint."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping

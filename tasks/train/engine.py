@@ -1,7 +1,5 @@
 """The training loop: batches in a fixed order, loss on supervised tokens, checkpoints, a stop at the first NaN."""
 
-from __future__ import annotations
-
 import math
 import random
 import time

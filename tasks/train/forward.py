@@ -4,8 +4,6 @@
 fast path is tasks/train/fast.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager

@@ -4,8 +4,6 @@ tasks/train/place.py decides where the training runs. It knows nothing of optimi
 is a step of flows/finetune.py.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -3,8 +3,6 @@
 They are no part of a key, so that a training that was stopped continues with larger ones.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What the training loop works with: model and data, checkpoints, and callbacks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

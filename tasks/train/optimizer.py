@@ -3,8 +3,6 @@
 Moments have 32 or 8 bits (torch's or bitsandbytes' AdamW) and are restored bit for bit.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, cast

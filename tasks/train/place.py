@@ -9,8 +9,6 @@ no other program can take it and nothing outside this machine can reach it. task
 Nothing here imports torch.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -3,8 +3,6 @@
 Each suggestion depends only on the sweep and the earlier values, so a killed sweep resumes with the trial it was in.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Sequence

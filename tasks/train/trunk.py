@@ -5,8 +5,6 @@ data set. Its folder is named by a key over everything that determines it, and g
 sealed.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

@@ -3,8 +3,6 @@
 The test split is never read. `tasks/assess/validation.py` scores the answers after training.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

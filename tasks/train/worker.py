@@ -5,8 +5,6 @@ without ending the run. It reports in files (see `tasks/train/job.py`) and ends 
 tasks/train/launch.py.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal

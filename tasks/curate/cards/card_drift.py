@@ -1,7 +1,5 @@
 """Measure how much the tickets have changed since the last card: the population stability index per distribution."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal

@@ -3,8 +3,6 @@
 The card has the tickets that `max_examples` takes, the report those that were really encoded.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Literal

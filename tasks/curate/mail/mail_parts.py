@@ -5,8 +5,6 @@ measurements. In doubt a line stays: a signature left in changes a comparison li
 questions. The time is linear in the length of the text, whatever its content.
 """
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 A forwarded message is no quote: it is what the customer wants read.
 """
 
-from __future__ import annotations
-
 import re
 
 from schemas.curation_steps import MailPart

@@ -1,7 +1,5 @@
 """Which lines at the end of a message are the signature: sign-off, name, contact lines, device, disclaimer."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 

@@ -5,8 +5,6 @@ It decides nothing; `mail_parts.py` and its helpers do. All patterns are for one
 long.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Literal

@@ -5,8 +5,6 @@ A street and house number with a postcode or state is an address by its form. A 
 are in `addresses.yaml`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

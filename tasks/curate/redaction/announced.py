@@ -4,8 +4,6 @@ A value counts right after its cue, with nothing but words such as "number is" b
 not "the passport holder, article 4711". Cues, links and months are in `announced.yaml`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from functools import partial

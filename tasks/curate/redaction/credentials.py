@@ -1,7 +1,5 @@
 """Find secrets: API keys, tokens, private keys, and passwords that are named as such."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

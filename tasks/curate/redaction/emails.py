@@ -4,8 +4,6 @@ A bracketed word is evidence enough. Words such as "at" are common, so between b
 that looks like one: "ann.lee at example dot org", but not "ordered at example dot com".
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

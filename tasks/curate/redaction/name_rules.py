@@ -4,8 +4,6 @@ A name in the middle of a sentence is found by no rule: for those `names.py` has
 `name_rules.yaml`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

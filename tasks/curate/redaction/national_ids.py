@@ -6,8 +6,6 @@ after it, because one order number in ten passes a check digit; after a word suc
 python-stdnum is imported at the first candidate.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Iterator

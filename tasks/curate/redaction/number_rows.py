@@ -4,8 +4,6 @@
 of the row is, its reader decides; this knows only gaps.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple

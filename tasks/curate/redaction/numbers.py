@@ -7,8 +7,6 @@ linear time, the same meaning everywhere.
 python-stdnum, phonenumbers and pyarrow are imported at the first candidate that needs them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import cache

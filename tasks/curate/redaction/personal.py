@@ -6,8 +6,6 @@ placeholders are left alone. Ids that are personal data themselves, such as an e
 recognised; `pseudonyms.py` replaces them. `name_rules.py` and `names.py` find names.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator

@@ -3,8 +3,6 @@
 HMAC-SHA256, not a plain hash: ids are so few that all of them can be tried.
 """
 
-from __future__ import annotations
-
 import hmac
 import os
 from collections.abc import Iterable

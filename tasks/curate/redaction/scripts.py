@@ -5,8 +5,6 @@ digits, other dashes hyphens, and letters of scripts that put no space between a
 電話は03-1234-5678です. Words that say what a number is become cues that `numbers.py` and `credentials.py` know.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from functools import cache

@@ -3,8 +3,6 @@
 `tasks/curate/redact.py` is the step; `batches.py` and `ticket.py` do the work on batches and texts.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path

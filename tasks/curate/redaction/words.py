@@ -1,7 +1,5 @@
 """Read the lists of words that the finders search for, and join words into patterns for Python and RE2."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated, TypeVar

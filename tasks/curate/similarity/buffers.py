@@ -3,8 +3,6 @@
 pyarrow's own conversions import pandas first, which takes a third of a second.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -7,8 +7,6 @@ of rows and the number of threads.
 Texts are Arrow strings in folded form (`tasks/curate/similarity/words.py`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

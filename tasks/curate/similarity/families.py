@@ -3,8 +3,6 @@
 It knows nothing of tickets, only of shingle sets (`tasks/curate/similarity/shingles.py`) and an order of preference.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -11,8 +11,6 @@ those they share, is compared pair by pair. Comparisons are counted, and more th
 Imported by dedup, decontaminate and label_check inside functions, since it imports numba.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple

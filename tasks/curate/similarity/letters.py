@@ -4,8 +4,6 @@ So the kernels and the SQL of `tasks/curate/similarity/words.py` agree in any ve
 once per process, in a tenth of a second, and only if a text is not ASCII.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

@@ -6,8 +6,6 @@ another text shares as much. Frames drop out of themselves, however common their
 Texts are numbers of words (`tasks/curate/similarity/containment.py`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

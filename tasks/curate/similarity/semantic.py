@@ -6,8 +6,6 @@ The vectors are wordllama's, 256 numbers per token, from its wheel; nothing is d
 blocks: the time grows with the square of the number of texts, about a minute of one core for 50,000.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path

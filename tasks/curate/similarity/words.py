@@ -5,8 +5,6 @@ answers are compared. These expressions define the words of a text; the kernels 
 find the same words eight times as fast.
 """
 
-from __future__ import annotations
-
 from schemas.curation_steps import DedupStep
 
 QUESTION = "concat_ws(' ', subject, body)"

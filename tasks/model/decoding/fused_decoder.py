@@ -8,8 +8,6 @@ Why not the stock forward: per token it copies all keys and values of every row 
 heads for the query heads, and holds the shared prefix once per row. Measured: docs/decisions/0007, 0022 and 0041.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Linear layers with one input are joined into one product; LoRA factors stay apar
 tasks/model/decoding/fused_decoder.py; on a CPU in bfloat16 kernel_layers.py does the same from the same weights.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

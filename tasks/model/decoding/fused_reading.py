@@ -1,7 +1,5 @@
 """A Llama-shaped model as fused layers, and a batch of prompts that it has read: what all ways to compute share."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence

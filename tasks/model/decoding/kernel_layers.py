@@ -5,8 +5,6 @@ costs more than computing it. Here they are four kernels and four products, with
 all layers. Measured: docs/decisions/0041. tasks/model/decoding/fused_layer.py computes the same by torch alone.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence

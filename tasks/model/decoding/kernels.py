@@ -6,8 +6,6 @@ widened once for them; of a single column the whole cache is read, filled or not
 head's part stops the processor's reading ahead, and the next part is asked for while this one is used.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

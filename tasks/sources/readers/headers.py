@@ -1,7 +1,5 @@
 """Column names of a tabular source: duplicates, near matches, and how names are shown."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Sequence
 

@@ -5,8 +5,6 @@ tokens only; attention sees blocks of examples of similar length. Tensors and a 
 nothing of models. Tests compare attention with plain autograd.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ A layer uses `tasks/train/fast/kernels.py` on the model's own weights. It reads 
 adapter is saved, loaded and served like any other. Selected by tasks/train/forward.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast

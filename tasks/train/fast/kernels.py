@@ -5,8 +5,6 @@ passes over memory, keeps only what its backward needs and never computes gradie
 of models or modules: tensors in, tensors out. Tests compare each with autograd. Shapes: N = rows, one per token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -5,8 +5,6 @@ fastText's overhead is left out: streams, one string for each n-gram, one call f
 are made by `tasks/curate/language_model.py`, which calls it; it knows nothing of tickets.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

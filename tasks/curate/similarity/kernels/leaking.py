@@ -3,8 +3,6 @@
 Counts and weights are integers, so no result depends on an order.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

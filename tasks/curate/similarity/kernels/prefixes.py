@@ -3,8 +3,6 @@
 A text d is a set of 64-bit hashes, `hashes[starts[d]:starts[d] + sizes[d]]`, distinct and in any order.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -3,8 +3,6 @@
 Weights are integers, so no result depends on an order.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from tasks.compute.kernels import kernel, part

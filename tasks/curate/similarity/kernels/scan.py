@@ -5,8 +5,6 @@ It works on Arrow's buffers (UTF-8 bytes and offsets) and knows nothing of colum
 `tests/tasks/curate/test_quality.py` defines the same in plain Python.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

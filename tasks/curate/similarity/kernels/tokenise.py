@@ -10,8 +10,6 @@ Among a million tickets of a hundred words (1e8 shingles) one false shingle pair
 such sets, and it would move one Jaccard value by one shingle; two different texts meet with probability 1e-27.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
