@@ -400,7 +400,7 @@ def play(scene: Scene, config: Path, *, pipeline: str = "", promotes: bool = Tru
     spec, settings = load_file(config).get(pipeline or scene.name), load_settings(config)
     with open_run(spec, settings, root=config.parent) as opened:
         run, made = opened.run, opened.pipeline
-        run_plainly(run, targets=(made.released.outcome if promotes else made.assessed.decision,))
+        run_plainly(run, targets=(made.outcome if promotes else made.assessed.decision,))
         decision, scores = run.result(made.assessed.decision), run.result(made.assessed.arms.scores["tuned"])
         timed = run.find(made.assessed.checks.evidence.get("latency"))
         champion = opened.context.ledger.champion(spec.registry.name)

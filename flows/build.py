@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from flows.assess import Assessed, assess
 from flows.context.as_of import end_of
 from flows.context.graph_context import GraphContext
+from flows.context.outcome import Outcome
 from flows.curate import Curated, curate
 from flows.finetune import Tuned, finetune, tuned_before
 from flows.graph.graph import Graph, Node
@@ -14,7 +15,7 @@ from flows.graph.keys import code_digests, digest_of, installed
 from flows.ledger.ledger import Ledger
 from flows.prepare import prepare
 from flows.registry.held import LEARNED, HeldCandidate
-from flows.release import Released, release, release_as_of
+from flows.release import release, release_as_of
 from schemas.artifacts import GateDecision, Splits
 from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.schedule import OPERATIONS
@@ -29,7 +30,7 @@ class Modelled:
 
     tuned: Tuned
     assessed: Assessed
-    released: Released
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ def build(spec: DataPipeline, context: GraphContext) -> PipelineGraph:
         tuned = tuned_before(graph, spec, context.held, prepared=prepared, base_model=base_model)
     assessed = assess(graph, spec, context, curated=used, prepared=prepared, tuned=tuned)
     if context.as_of is None:
-        released = release(graph, spec, curated=curated, tuned=tuned, assessed=assessed)
+        outcome = release(graph, spec, curated=curated, tuned=tuned, assessed=assessed)
     else:
-        released = release_as_of(graph, assessed=assessed)
-    return PipelineGraph(graph, curated, Modelled(tuned, assessed, released))
+        outcome = release_as_of(graph, assessed=assessed)
+    return PipelineGraph(graph, curated, Modelled(tuned, assessed, outcome))
 
 
 def unseen_by(graph: Graph, spec: PipelineSpec, held: HeldCandidate, *, today: Splits) -> Splits:

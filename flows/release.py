@@ -4,8 +4,6 @@ The ledger is the source of truth: a promotion is one compare-and-set transactio
 follow it and can be updated at any time, so a dead MLflow never decides who is champion.
 """
 
-from dataclasses import dataclass
-
 from flows.assess import Assessed
 from flows.champion.mlflow_sync import synchronise
 from flows.champion.run_record import RecordedResults, write_record
@@ -45,14 +43,7 @@ from tasks.curate.data_checks import judge_now
 from tasks.release.bundle import bundle_candidate, check_evaluated
 
 
-@dataclass(frozen=True)
-class Released:
-    """The stage's results; handles while it has not run."""
-
-    outcome: Outcome
-
-
-def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned, assessed: Assessed) -> Released:
+def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned, assessed: Assessed) -> Outcome:
     """Add the stage: one stored step, then what changes the ledger, the report and MLflow."""
     arms, decision = assessed.arms, assessed.decision
     with graph.stage("release"):
@@ -84,13 +75,13 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
             event = graph.effect(promote, version=version, decision=decision, bundle=bundle, trained=tuned.trained)
         outcome = graph.effect(report, version=version, decision=decision, event=event)
         graph.effect(register, outcome=outcome)
-    return Released(outcome)
+    return outcome
 
 
-def release_as_of(graph: Graph, *, assessed: Assessed) -> Released:
+def release_as_of(graph: Graph, *, assessed: Assessed) -> Outcome:
     """Add the stage of a run with `--as-of`: no candidate is bundled and recorded, so nothing can promote it."""
     with graph.stage("release"):
-        return Released(graph.effect(report_as_of, decision=assessed.decision))
+        return graph.effect(report_as_of, decision=assessed.decision)
 
 
 def not_promoted(decision: GateDecision) -> str | None:

@@ -10,7 +10,6 @@ import shlex
 import signal
 import sys
 from importlib import metadata
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -34,7 +33,7 @@ app = typer.Typer(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `tunegate` command: runs it and exits with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
     guard_process()
     try:
         code = app(arguments, prog_name="tunegate", standalone_mode=False)
@@ -63,10 +62,6 @@ def _completes(arguments: list[str]) -> bool:
     """Does Typer answer a shell's completion, install its script or print it?"""
     options = ("--install-completion", "--show-completion")
     return bool(os.environ.get("_TUNEGATE_COMPLETE")) or any(each in options for each in arguments)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    sys.exit(TERMINATED)
 
 
 def _report_interrupt(stop: BaseException, arguments: list[str]) -> int:

@@ -44,14 +44,9 @@ def estimate(
         spec = load_file(config).get(str(pipeline)).train
         dims, max_tokens = dims_of(spec, config.resolve().parent), spec.max_length
     fits = fit_methods(dims, spec, max_tokens=max_tokens)
-    return Result(
-        _estimate_json(fits, dims, max_tokens=max_tokens), _estimate_text(fits, dims, spec, max_tokens=max_tokens)
-    )
-
-
-def _estimate_json(fits: Sequence[Fit], dims: ModelDims, *, max_tokens: int) -> dict[str, Any]:
-    counts = {"n_parameters": dims.n_parameters, "n_active": dims.n_active}
-    return {**counts, "max_tokens": max_tokens, "methods": [_fit_json(fit) for fit in fits]}
+    counts = {"n_parameters": dims.n_parameters, "n_active": dims.n_active, "max_tokens": max_tokens}
+    data = {**counts, "methods": [_fit_json(fit) for fit in fits]}
+    return Result(data, _estimate_text(fits, dims, spec, max_tokens=max_tokens))
 
 
 def _estimate_text(fits: Sequence[Fit], dims: ModelDims, spec: TrainSpec, *, max_tokens: int) -> Iterator[Any]:

@@ -54,7 +54,8 @@ def review(
             kept = found.keep(read_review(read, rater=name), where=str(read))
             return _kept(found, kept, shown, as_json=as_json)
         rows, counts = found.rows(limit=limit)
-        _hint_at_suspects(found)
+        if not any(isinstance(step, LabelCheckStep) for step in found.spec.curate.steps):
+            note("`- uses: label_check` in `curate.steps` would find likely label errors")
         if write is not None:
             form = {".csv": "csv", ".jsonl": "jsonl"}.get(write.suffix)
             if form not in ("csv", "jsonl"):
@@ -68,11 +69,6 @@ def review(
             listed = [{name: value for name, value in vars(row).items() if name != "text"} for row in rows]
             return render(Result({**shown, "kinds": counts, "rows": listed}), as_json=True)
         return _kept(found, list(_ask(found, rows, name)), shown, as_json=False)
-
-
-def _hint_at_suspects(found: Review) -> None:
-    if not any(isinstance(step, LabelCheckStep) for step in found.spec.curate.steps):
-        note("`- uses: label_check` in `curate.steps` would find likely label errors")
 
 
 def _kept(found: Review, made: Sequence[Correction], shown: dict[str, object], *, as_json: bool) -> int:

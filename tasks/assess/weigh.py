@@ -184,7 +184,7 @@ def settled(outcome: contract.RuleOutcome, alpha: float) -> tuple[bool, bool]:
 def shortage_of(values: Floats, traits: MetricTraits, clusters: Clusters) -> str | None:
     """Why a mean cannot be bounded, or None."""
     n, name = len(values), traits.name
-    if clusters is not None and (n_clusters := _count(clusters)) < MIN_CLUSTERS:
+    if clusters is not None and (n_clusters := len(set(clusters.tolist()))) < MIN_CLUSTERS:
         return f"the items come from {n_clusters} customers or groups, and bounding {name} needs {MIN_CLUSTERS}"
     if not traits.continuous:
         return None
@@ -217,7 +217,3 @@ def spread_of(values: Floats, clusters: Clusters) -> float:
 def binary_sd(share: float) -> float:
     """Standard deviation of a 0/1 value with this mean."""
     return float(max(0.0, share * (1 - share)) ** 0.5)
-
-
-def _count(clusters: NDArray[np.int64]) -> int:
-    return len(set(clusters.tolist()))

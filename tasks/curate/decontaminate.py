@@ -97,6 +97,7 @@ def _decontaminate(splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits
             where=WHERE,
             hint="deduplicate before the split, or raise near_threshold, long_threshold and short_threshold",
         )
+    codes = Counter(row["code"] for row in removed)
     clean = splits.model_copy(
         update={
             "root": out,
@@ -109,7 +110,7 @@ def _decontaminate(splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits
             "n_train": counts["train"],
             "n_validation": counts["validation"],
             "notes": notes
-            | {f"dropped_{code}": n for code, n in _count_codes(removed).items()}
+            | {f"dropped_{code}": codes[code] for code in (*LEAK_CODES, "leak_time")}
             | {
                 "leaked_test_rows": len({leak.kept_id for leak in report.leaks}),
                 "unprotected_test_rows": report.n_unprotected,
@@ -164,11 +165,6 @@ def _hold_the_rest(files: Sequence[Path], compared: Compared, leaking: Set[str])
             if not wanted.equals(pa.chunked_array([read])):
                 return False
     return start == len(rows)
-
-
-def _count_codes(removed: Sequence[dict[str, Any]]) -> dict[str, int]:
-    counts = Counter(row["code"] for row in removed)
-    return {code: counts[code] for code in (*LEAK_CODES, "leak_time")}
 
 
 def _check_sides(splits: Splits) -> dict[str, int]:

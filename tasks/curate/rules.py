@@ -18,7 +18,6 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError
 from schemas.named_tables import NamedTables
-from schemas.tables import Relations
 from tasks.curate.drop import Judged, Kept, drop_rows, kept_by_people
 from tasks.curate.named_tables import Read, columns_of, read_tables, register_tables
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
@@ -40,7 +39,9 @@ FAILS = "TG0124"
 @curation_step(
     RuleStep,
     joined="rules",
-    check=lambda step, _root, where, tables: _check_rule(step, where, tables),
+    check=lambda step, _root, where, tables: check_predicate(
+        step.keep, where=f"{where}.rule.{step.name}", tables=tables
+    ),
     sql=lambda step, _root: step.keep,
     rules=lambda step: (step.name,),
     advise=lambda step, _root: _advise_on_rule(step),
@@ -163,10 +164,6 @@ def _first_failed(
                     hint="use try_cast and coalesce for values that may be missing or malformed",
                 ) from None
         raise failure
-
-
-def _check_rule(step: RuleStep, where: str, tables: Relations) -> None:
-    check_predicate(step.keep, where=f"{where}.rule.{step.name}", tables=tables)
 
 
 def _advise_on_rule(step: RuleStep) -> list[str]:

@@ -12,7 +12,7 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import SqlStep
 from schemas.errors import ConfigError
 from schemas.named_tables import NamedTables
-from schemas.tables import TICKETS, Relations
+from schemas.tables import TICKETS
 from tasks.curate.drop import write_step
 from tasks.curate.named_tables import columns_of, read_tables, register_tables
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
@@ -31,9 +31,11 @@ FAILS = "TG0124"
 @curation_step(
     SqlStep,
     arguments=lambda step, root: {"select": _read_select(step, root)},
-    check=lambda step, root, where, tables: _check_sql(step, root, where, tables),
+    check=lambda step, root, where, tables: check_select(
+        _read_select(step, root), where=f"{where}.sql.{step.name}: {step.file}", tables=tables
+    ),
     sql=lambda step, root: _read_select(step, root),
-    advise=lambda step, root: _advise_on_sql(step, root),
+    advise=lambda step, root: advise_on_select(_read_select(step, root)),
 )
 @as_step("sql", libraries=("duckdb", "pyarrow", "sqlglot"), context=("root",))
 def select_tickets(
@@ -140,11 +142,3 @@ def _check_ids(connection: duckdb.DuckDBPyConnection, where: str) -> None:
 
 def _read_select(step: SqlStep, root: Path) -> str:
     return read_text(step.file, root, where=f"curate.sql.{step.name}")
-
-
-def _check_sql(step: SqlStep, root: Path, where: str, tables: Relations) -> None:
-    check_select(_read_select(step, root), where=f"{where}.sql.{step.name}: {step.file}", tables=tables)
-
-
-def _advise_on_sql(step: SqlStep, root: Path) -> list[str]:
-    return advise_on_select(_read_select(step, root))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import ModelRef, TrainedRef
@@ -14,6 +14,7 @@ from schemas.evaluation import DecodingSpec
 from tasks.model.chat_codec import ChatCodec
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import nn
 
     from tasks.model.decoding.decoder import Decoder, Ids, Reading
@@ -38,6 +39,14 @@ class Answer:
     """Including the end token, if there is one."""
     finished: bool
     loss: float
+
+
+def answer_columns() -> list[pa.Field]:
+    """The columns of an `Answer` in Parquet."""
+    import pyarrow as pa
+
+    types = (pa.string(), pa.string(), pa.int64(), pa.bool_(), pa.float64())
+    return [pa.field(each.name, kind, nullable=False) for each, kind in zip(fields(Answer), types, strict=True)]
 
 
 class Engine:

@@ -3,7 +3,6 @@
 `continue_examples` is a step of flows/finetune.py.
 """
 
-import hashlib
 import math
 import shutil
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from schemas.errors import DataError, GateError
 from schemas.training import ReplaySpec
 from tasks.step import as_step
 from tasks.storage.files import write_json
+from tasks.tickets.draw import hash_rank
 
 LEARNED = "learned.parquet"
 """Ids of all tickets that the trained weights have seen, over the whole chain of trainings."""
@@ -64,7 +64,7 @@ def continue_examples(
     older = [name for name in names if name in seen]
     if (most := _most_new(len(older), replay)) is not None:
         new = _newest(splits.train, new, most)
-    replayed = sorted(older, key=lambda name: _hash(replay.seed, name))[: _n_replayed(len(new), replay)]
+    replayed = sorted(older, key=lambda name: hash_rank(name, seed=replay.seed))[: _n_replayed(len(new), replay)]
     chosen = {*new, *replayed}
     _write_subset(pool.root / "train", chosen, out / "train")
     shutil.copytree(pool.root / "validation", out / "validation")
@@ -114,10 +114,6 @@ def _most_new(n_older: int, replay: ReplaySpec) -> int | None:
 
 def _n_replayed(n_new: int, replay: ReplaySpec) -> int:
     return math.ceil(replay.share * n_new / (1 - replay.share) - 1e-9)
-
-
-def _hash(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
 def _names(folder: Path) -> list[str]:

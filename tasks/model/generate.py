@@ -21,7 +21,7 @@ from schemas.artifacts import ModelRef, Predictions, PromptSet, TrainedRef
 from schemas.errors import DataError
 from schemas.evaluation import DecodingSpec
 from schemas.training import Format
-from tasks.model.answer_engine import Answer, Engine, Item
+from tasks.model.answer_engine import Answer, Engine, Item, answer_columns
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.progress import Progress, silent
@@ -355,17 +355,9 @@ def write_answers(answers: Sequence[Answer], out: Path) -> Predictions:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(
-        [
-            pa.field("item_id", pa.string(), nullable=False),
-            pa.field("text", pa.string(), nullable=False),
-            pa.field("n_new_tokens", pa.int64(), nullable=False),
-            pa.field("finished", pa.bool_(), nullable=False),
-            pa.field("loss", pa.float64(), nullable=False),
-        ]
-    )
     rows = sorted((asdict(answer) for answer in answers), key=lambda row: str(row["item_id"]))
-    pq.write_table(pa.Table.from_pylist(rows, schema), out / "predictions.parquet", compression="zstd")
+    table = pa.Table.from_pylist(rows, pa.schema(answer_columns()))
+    pq.write_table(table, out / "predictions.parquet", compression="zstd")
     return Predictions(root=out, n_items=len(answers), n_new_tokens=sum(answer.n_new_tokens for answer in answers))
 
 

@@ -29,7 +29,7 @@ def tickets_of(path: Path, ours: str) -> Iterator[dict[str, str | None]]:
     with closing(mailbox.mbox(path, _parsed, create=False)) as box:
         for each in box:
             mail = cast(EmailMessage, each)
-            if _is_of(mail, ours):
+            if ours.casefold() in _header(mail, "From").casefold():
                 answers.setdefault(_header(mail, "In-Reply-To"), mail)
             else:
                 mails.setdefault(_header(mail, "Message-ID"), mail)
@@ -47,10 +47,6 @@ def tickets_of(path: Path, ours: str) -> Iterator[dict[str, str | None]]:
 
 def _parsed(file: Any) -> mailbox.mboxMessage:
     return cast(mailbox.mboxMessage, message_from_binary_file(file, policy=policy.default))
-
-
-def _is_of(mail: EmailMessage, ours: str) -> bool:
-    return ours.casefold() in _header(mail, "From").casefold()
 
 
 def _header(mail: EmailMessage, name: str) -> str:

@@ -326,7 +326,9 @@ def _propose(
     def parts(fraction: float) -> SplitShares:
         if placing is None:
             return _nothing_dropped(fraction)
-        return estimate_parts(placing, _split(fraction, by_time="created_at" in columns))
+        by_time = "created_at" in columns
+        split = SplitSpec(test_fraction=fraction, validation_fraction=_VALIDATION, by_time=by_time)
+        return estimate_parts(placing, split)
 
     sizes = choose_sizes(
         n_tickets,
@@ -532,10 +534,6 @@ def _why_unusable(profile: Profile, roles: Roles, tickets: Tickets) -> str:
 
 def _too_little(profile: Profile, message: str, hint: str) -> ConfigError:
     return ConfigError(message, code="TG0167", where=str(profile.path), hint=hint)
-
-
-def _split(fraction: float, *, by_time: bool = True) -> SplitSpec:
-    return SplitSpec(test_fraction=fraction, validation_fraction=_VALIDATION, by_time=by_time)
 
 
 def _nothing_dropped(fraction: float) -> SplitShares:

@@ -153,3 +153,12 @@ def verify(directory: Path) -> str:
                 hint="remove the damaged directory; the next run recreates it",
             )
     return sha256_json(entries)
+
+
+def is_whole(directory: Path) -> bool:
+    """Whether the directory was sealed and every file is as it was then."""
+    try:
+        verify(directory)
+    except StorageError:
+        return False
+    return True

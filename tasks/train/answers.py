@@ -17,7 +17,7 @@ import orjson
 from schemas.artifacts import ModelRef
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
-from tasks.model.answer_engine import Engine, Item, stop_ids
+from tasks.model.answer_engine import Engine, Item, answer_columns, stop_ids
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.plain_decoder import PlainDecoder
@@ -66,16 +66,7 @@ def collect_answers(folder: Path, steps: Sequence[int], out: Path) -> None:
     import pyarrow.parquet as pq
 
     rows = [{"step": step} | row for step in steps for row in orjson.loads(_file(folder, step).read_bytes())]
-    schema = pa.schema(
-        [
-            pa.field("step", pa.int32(), nullable=False),
-            pa.field("item_id", pa.string(), nullable=False),
-            pa.field("text", pa.string(), nullable=False),
-            pa.field("n_new_tokens", pa.int64(), nullable=False),
-            pa.field("finished", pa.bool_(), nullable=False),
-            pa.field("loss", pa.float64(), nullable=False),
-        ]
-    )
+    schema = pa.schema([pa.field("step", pa.int32(), nullable=False), *answer_columns()])
     rows.sort(key=lambda row: (row["step"], row["item_id"]))
     pq.write_table(pa.Table.from_pylist(rows, schema), out / FILE, compression="zstd")
 

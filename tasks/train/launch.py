@@ -19,12 +19,12 @@ import orjson
 
 from schemas import errors
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
-from schemas.errors import OutOfMemoryError, ProcessLostError, StorageError, TrainingError, TunegateError
+from schemas.errors import OutOfMemoryError, ProcessLostError, TrainingError, TunegateError
 from schemas.training import TrainSpec
 from tasks.compute.children import THIS_PROCESS, Children, start_group
 from tasks.progress import Progress, silent
 from tasks.step import BY_RUNNER, as_step
-from tasks.storage.files import MANIFEST, verify, write_json
+from tasks.storage.files import MANIFEST, is_whole, write_json
 from tasks.train.job import (
     CHECKPOINTS,
     ERROR,
@@ -118,7 +118,7 @@ def train_model(
         start=start,
         trunks=trunks.resolve() if trunks is not None and caches_trunk(spec) else None,
     )
-    if not _is_complete(scratch / FINAL):
+    if not is_whole(scratch / FINAL):  # else an attempt that was killed after training left its result
         _train(job, _Watch(limits, place, children, progress))
     return _collect(job, out)
 
@@ -367,15 +367,6 @@ def _reported(job: TrainJob) -> TunegateError | None:
         return kind(error["message"], code=error["code"], where=error["where"], hint=error["hint"])  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError, AttributeError):
         return None
-
-
-def _is_complete(final: Path) -> bool:
-    """Whether an attempt that was killed after training left a sealed result."""
-    try:
-        verify(final)
-    except StorageError:
-        return False
-    return True
 
 
 def _collect(job: TrainJob, out: Path) -> TrainedRef:

@@ -457,7 +457,7 @@ def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> For
         changed = spec.model_copy(update=changes)
         parts = predict_parts(work, changed, device=device, number=number)
         if parts is not None and (needed := required_bytes(parts, changed, device, here=here)) <= available:
-            remedy = ", ".join(f"train.{name}: {_yaml(value)}" for name, value in changes.items())
+            remedy = ", ".join(f"train.{name}: {str(value).lower()}" for name, value in changes.items())
             return Forecast(device, predicted, available, f"{remedy} ({needed / GIB:.2f} GiB)")
     return Forecast(device, predicted, available)
 
@@ -627,10 +627,6 @@ def smaller_batches(spec: TrainSpec) -> Iterator[dict[str, int]]:
         if spec.batch_size % size == 0:
             accumulation = spec.gradient_accumulation_steps * (spec.batch_size // size)
             yield {"batch_size": size, "gradient_accumulation_steps": accumulation}
-
-
-def _yaml(value: int | bool | str) -> str:
-    return str(value).lower()
 
 
 @dataclass(frozen=True)

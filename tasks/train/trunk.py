@@ -18,9 +18,9 @@ import orjson
 import torch
 from torch import Tensor, nn
 
-from schemas.errors import StorageError, TrainingError
+from schemas.errors import TrainingError
 from tasks.storage.failpoint import reach
-from tasks.storage.files import seal, sha256_json, verify, write_json
+from tasks.storage.files import is_whole, seal, sha256_json, write_json
 from tasks.train.batches import Batch, Examples, LayerOutput, shared_prefix, steps_per_epoch
 from tasks.train.fast.decoder import FastDecoder, is_fast
 from tasks.train.job import ProgressLog, TrainJob
@@ -97,7 +97,7 @@ def open_trunk(job: TrainJob, model: nn.Module, *, log: ProgressLog) -> Trunk | 
     folder.mkdir(parents=True, exist_ok=True)
     root = folder / _key(job, model, n_layers)
     with _locked(folder / f".{root.name}.lock"):
-        filled = not _is_complete(root)
+        filled = not is_whole(root)
         if filled:
             if not _has_room(job, model, folder, log):
                 return None
@@ -131,24 +131,12 @@ def _key(job: TrainJob, model: nn.Module, n_layers: int) -> str:
             "base": job.model.digest,
             "dataset": job.dataset.digest,
             "n_layers": n_layers,
-            "dtype": str(_dtype(model)),
+            "dtype": str(FastDecoder.embedding_of(model).dtype),
             "quantization": four_bits.model_dump(mode="json") if (four_bits := job.spec.four_bits()) else None,
             "threads": job.threads,
             "torch": torch.__version__,
         }
     )
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return FastDecoder.embedding_of(model).dtype
-
-
-def _is_complete(root: Path) -> bool:
-    try:
-        verify(root)
-    except StorageError:
-        return False
-    return True
 
 
 def _has_room(job: TrainJob, model: nn.Module, folder: Path, log: ProgressLog) -> bool:

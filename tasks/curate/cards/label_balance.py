@@ -42,7 +42,7 @@ def count_balance(splits: Splits, ids: list[str], *, label: str | None, is_limit
     if label is None:
         return None
     paths = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    counts = {part: _labels(path, label) for part, path in paths.items()}
+    counts = {part: Counter(pq.read_table(path, columns=[label])[label].to_pylist()) for part, path in paths.items()}
     if not any(value is not None for part in counts.values() for value in part):
         return None
     chosen, oldest, counts["used"] = _used(splits.train, label, frozenset(ids), is_limited=is_limited)
@@ -70,10 +70,6 @@ def count_balance(splits: Splits, ids: list[str], *, label: str | None, is_limit
         n_rare=sum(value is not None and 0 < n < FEW for value, n in counts["used"].items()),
         n_unseen_tickets=sum(counts["validation"][value] + counts["test"][value] for value in unseen),
     )
-
-
-def _labels(path: Path, label: str) -> Counter[str | None]:
-    return Counter(pq.read_table(path, columns=[label]).column(label).to_pylist())
 
 
 def _used(

@@ -35,15 +35,11 @@ class MailWords(Spec):
     reply_above: str
 
 
-def _read() -> MailWords:
-    return MailWords.model_validate(YAML(typ="safe", pure=True).load(Path(__file__).with_name("mail_words.yaml")))
-
-
 def _listed(words: str) -> tuple[str, ...]:
     return tuple(words.split(", "))
 
 
-_WORDS = _read()
+_WORDS = MailWords.model_validate(YAML(typ="safe", pure=True).load(Path(__file__).with_name("mail_words.yaml")))
 GREETING_OPENERS = _listed(_WORDS.greeting_openers)
 ADDRESSED = frozenset(_listed(_WORDS.addressed))
 """Lower-case words of a greeting that are not names."""
@@ -82,7 +78,6 @@ TITLES = frozenset(_listed(_WORDS.titles))
 
 HEADERS = {name: kind for kind, names in _WORDS.headers.items() for name in _listed(names)}
 """Name of a header line -> its kind."""
-FROM_NAMES = tuple(name for name, kind in HEADERS.items() if kind == "from")
 REPLY_ABOVE_WORDS = _listed(_WORDS.reply_above)
 VERBS = _listed(_WORDS.verbs)
 ATTRIBUTION_START = re.compile(

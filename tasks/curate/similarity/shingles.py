@@ -51,15 +51,11 @@ class ShingleSets:
         return ShingleSets(self.hashes, self.starts[texts], self.sizes[texts], self.keys[texts])
 
 
-def _itself(batch: Any) -> Any:
-    return batch
-
-
 def shingle_sets(
     batches: Iterable[B],
     *,
     n_words: int,
-    text_of: Callable[[B], pa.Array] = _itself,
+    text_of: Callable[[B], pa.Array] = lambda batch: batch,
     budget: int | None = None,
     spill: Path | None = None,
 ) -> ShingleSets:
