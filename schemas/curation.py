@@ -45,7 +45,7 @@ class TableSpec(Spec):
 
 
 class DecontaminateSpec(Spec):
-    """Remove train rows that leak held-out rows."""
+    """Remove train rows that leak test or validation rows, and validation rows that leak test rows."""
 
     near_threshold: float = Field(default=0.7, gt=0, le=1)
     """Word-shingle Jaccard with a held-out question from which a train row is a leak."""

@@ -84,22 +84,27 @@ class LeakReport:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """What was compared, and the result."""
+class Questions:
+    """Some rows of a file of tickets, to be compared. Ticket text: personal."""
 
-    report: LeakReport
-    ids: pa.ChunkedArray
-    """Of the pool, in the order of its files."""
-    questions: pa.ChunkedArray
-    """Of the pool, as read. Ticket text: personal."""
+    ids: pa.Array
+    questions: pa.Array
+    """Subject and body, as read."""
+    folded: pa.Array
+    """The same in folded form."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def without(self, names: pa.Array) -> Questions:
+        """The rows that do not have these ids."""
+        kept = pc.invert(pc.is_in(self.ids, value_set=names))
+        return Questions(*(column.filter(kept) for column in (self.ids, self.questions, self.folded)))
 
 
 @dataclass(frozen=True)
 class _Batch:
-    ids: pa.Array
-    questions: pa.Array
-    texts: pa.Array
-    """The questions in folded form."""
+    rows: Questions
     equal: dict[int, int]
     grams: dict[Shape, NumberLists]
     """The held-out n-grams in each text, by their shape."""
@@ -112,13 +117,28 @@ class _Batch:
 def find_leaks(
     *, pool: Sequence[Path], held_out: Path, spec: DecontaminateSpec, codes: Sequence[LeakCode] = LEAK_CODES
 ) -> LeakReport:
-    """Return the report of `compare_with_held_out`."""
-    return compare_with_held_out(pool=pool, held_out=held_out, spec=spec, codes=codes).report
+    """Read the files, and return the leaks as `compare_questions`.
+
+    Args:
+        pool: Parquet files with ticket columns whose rows may leak.
+        held_out: Parquet file with the rows that must stay unseen.
+        spec: Thresholds.
+        codes: The rules to apply.
+
+    Raises:
+        DataError: too many nearly repeated questions to compare.
+    """
+    rows = [batch for path in pool for batch in fold_questions(path)]
+    return compare_questions(pool=rows, held_out=fold_questions(held_out), spec=spec, codes=codes)
 
 
-def compare_with_held_out(
-    *, pool: Sequence[Path], held_out: Path, spec: DecontaminateSpec, codes: Sequence[LeakCode] = LEAK_CODES
-) -> Compared:
+def compare_questions(
+    *,
+    pool: Sequence[Questions],
+    held_out: Sequence[Questions],
+    spec: DecontaminateSpec,
+    codes: Sequence[LeakCode] = LEAK_CODES,
+) -> LeakReport:
     """Compare every pool question with every held-out question; questions are subject and body, as in dedup.
 
     A row is listed under the first of these rules that applies, with the best matching held-out ticket:
@@ -143,18 +163,13 @@ def compare_with_held_out(
     Source: rarity-weighted overlap as in allenai/decon. "Any shared 13-gram" (GPT-3) finds no edits and drops half of
     a help desk's tickets for their boilerplate.
 
-    Args:
-        pool: Parquet files with ticket columns whose rows may leak.
-        held_out: Parquet file with the rows that must stay unseen.
-        codes: The rules to apply.
-
     Raises:
         DataError: too many nearly repeated questions to compare.
     """
     from tasks.curate.similarity.containment import EqualTexts, GramIndex, Vocabulary
     from tasks.curate.similarity.reworded import comparable_texts, short_texts
 
-    held_ids, held_texts = _held_out(held_out)
+    held_ids, held_texts = _by_id(held_out)
     vocabulary = Vocabulary(held_texts)
     equal = EqualTexts(vocabulary.held_out)
     short = short_texts(vocabulary.held_out)
@@ -163,36 +178,40 @@ def compare_with_held_out(
         for n_words, gap in _shapes(spec, codes)
     }
 
-    def compare(batch: tuple[pa.Array, pa.Array]) -> _Batch:
-        texts = _folded(batch[1])
-        words = vocabulary.number(texts)
+    def compare(rows: Questions) -> _Batch:
+        words = vocabulary.number(rows.folded)
         comparable = comparable_texts(words, short)
         grams = {shape: index.find(comparable if shape[1] else words) for shape, index in indices.items()}
-        return _Batch(*batch, texts, equal.find(words), grams, words.sizes, comparable)
+        return _Batch(rows, equal.find(words), grams, words.sizes, comparable)
 
-    batches = _in_threads(compare, read_questions(pool))
-    n_pool = sum(len(batch.ids) for batch in batches)
+    batches = _in_threads(compare, pool)
     found, n_unprotected = _apply_rules(batches, indices, vocabulary.held_out, spec=spec, codes=codes)
     leaks = [
         Leak(
-            ticket_id=batch.ids[row].as_py(),
+            ticket_id=batch.rows.ids[row].as_py(),
             code=code,
             kept_id=held_ids[other].as_py(),
             score=score,
-            shared_run=longest_shared_run(batch.texts[row].as_py(), held_texts[other].as_py()),
+            shared_run=longest_shared_run(batch.rows.folded[row].as_py(), held_texts[other].as_py()),
         )
         for batch, rows in zip(batches, found, strict=True)
         for row, (code, other, score) in rows.items()
     ]
     ordered = tuple(sorted(leaks, key=lambda leak: (leak.ticket_id, leak.kept_id)))
-    report = LeakReport(ordered, n_pool=n_pool, n_held_out=len(held_ids), n_unprotected=n_unprotected)
-    return Compared(report, *_columns((batch.ids, batch.questions) for batch in batches))
+    return LeakReport(ordered, n_pool=sum(map(len, pool)), n_held_out=len(held_ids), n_unprotected=n_unprotected)
 
 
-def read_questions(paths: Sequence[Path]) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Yield ids and questions of ticket files, in order and in batches, as in `Compared`."""
-    for path in paths:
-        yield from _questions(path)
+def fold_questions(path: Path) -> list[Questions]:
+    """The questions of a ticket file, in order and in batches."""
+    return _in_threads(lambda batch: Questions(*batch, _folded(batch[1])), read_questions(path))
+
+
+def read_questions(path: Path) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Yield ids and questions of a ticket file, in order and in batches."""
+    for group in read_batches(path, ("ticket_id", "subject", "body")):
+        for batch in group.to_batches(max_chunksize=BATCH_ROWS):
+            ids, *texts = batch.columns
+            yield ids, pc.binary_join_element_wise(*texts, " ", null_handling="skip")
 
 
 def longest_shared_run(one: str, other: str) -> str:
@@ -220,7 +239,7 @@ def _apply_rules(
     from tasks.curate.similarity.containment import Lengths, RarePrefix, weigh
     from tasks.curate.similarity.reworded import find_reworded, short_texts
 
-    n_pool = sum(len(batch.ids) for batch in batches)
+    n_pool = sum(len(batch.rows) for batch in batches)
     found: list[Found] = [
         {row: ("leak_exact", other, 1.0) for row, other in batch.equal.items()} if "leak_exact" in codes else {}
         for batch in batches
@@ -261,7 +280,7 @@ def _apply_rules(
         protected |= reworded.protected
         first = 0
         for batch, rows in zip(batches, found, strict=True):
-            place = slice(first, first + len(batch.ids))
+            place = slice(first, first + len(batch.rows))
             best, scores = reworded.best[place], reworded.scores[place]
             first = place.stop
             for row in np.flatnonzero(best >= 0).tolist():
@@ -275,9 +294,9 @@ def _near(batch: _Batch, prefix: RarePrefix) -> Found:
 
     rows = batch.grams[_SHINGLE]
     possible, _ = prefix.best(rows, rows.sizes, where=WHERE)
-    sizes = np.full(len(batch.texts), -1, np.int64)
+    sizes = np.full(len(batch.rows), -1, np.int64)
     for row in np.flatnonzero(possible >= 0).tolist():
-        words = words_in(batch.texts[row].as_py())
+        words = words_in(batch.rows.folded[row].as_py())
         sizes[row] = len({tuple(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1)})
     best, common = prefix.best(rows, sizes, where=WHERE)
     leaks: Found = {}
@@ -298,31 +317,18 @@ def _shapes(spec: DecontaminateSpec, codes: Sequence[LeakCode]) -> list[Shape]:
     return sorted({shape for code in codes for shape in needed[code]})
 
 
-def _questions(path: Path) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Ids and questions in batches."""
-    for group in read_batches(path, ("ticket_id", "subject", "body")):
-        for batch in group.to_batches(max_chunksize=BATCH_ROWS):
-            ids, *texts = batch.columns
-            yield ids, pc.binary_join_element_wise(*texts, " ", null_handling="skip")
-
-
 def _folded(questions: pa.Array) -> pa.Array:
     from tasks.curate.similarity.letters import fold_batch
 
     return fold_batch(questions).cast(pa.string())
 
 
-def _held_out(path: Path) -> tuple[pa.Array, pa.Array]:
-    """Return ids and folded questions in the order of ids, so that of equal scores the smallest id wins."""
-    ids, questions = (column.combine_chunks() for column in _columns(_questions(path)))
+def _by_id(batches: Sequence[Questions]) -> tuple[pa.Array, pa.Array]:
+    """Ids and folded questions in the order of ids, so that of equal scores the smallest id wins."""
+    ids = pa.chunked_array([batch.ids for batch in batches], pa.string()).combine_chunks()
+    texts = pa.chunked_array([batch.folded for batch in batches], pa.string()).combine_chunks()
     order = pc.sort_indices(ids)
-    return ids.take(order), _folded(questions.take(order))
-
-
-def _columns(batches: Iterable[tuple[pa.Array, pa.Array]]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    listed = list(batches)
-    ids, texts = (pa.chunked_array([batch[place] for batch in listed], pa.string()) for place in (0, 1))
-    return ids, texts
+    return ids.take(order), texts.take(order)
 
 
 def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from schemas.artifacts import RowCounts, Splits
 from schemas.curation import DecontaminateSpec
-from tasks.curate.leaks import compare_with_held_out
+from tasks.curate.leaks import find_leaks
 from tasks.curate.rows import write_removed
 from tasks.step import as_step
 
@@ -28,7 +28,7 @@ def leave_out_learned(out: Path, *, learned: Splits, today: Splits, spec: Decont
 
     A test row that was held out then, with the same words, has been compared; it stays. Of the others those are dropped
     that are in train or validation themselves, share a value of a column that the split kept apart, or are leaked by
-    any rule of `compare_with_held_out`; each is in `removed.parquet` with its reason.
+    any rule of `find_leaks`; each is in `removed.parquet` with its reason.
 
     Args:
         learned: The tickets that the candidate learned from, without leaks of the tickets held out then.
@@ -56,7 +56,7 @@ def leave_out_learned(out: Path, *, learned: Splits, today: Splits, spec: Decont
         if not rest.num_rows:
             break
         pq.write_table(rest, out / "compared.parquet")
-        report = compare_with_held_out(pool=pool, held_out=out / "compared.parquet", spec=spec).report
+        report = find_leaks(pool=pool, held_out=out / "compared.parquet", spec=spec)
         (out / "compared.parquet").unlink()
         if not report.leaks:
             break

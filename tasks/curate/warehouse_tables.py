@@ -239,7 +239,7 @@ VIEWS: dict[str, View] = {
     ),
     "merged": View("Rows merged into a kept duplicate", "SELECT * FROM removed WHERE outcome = 'merged'", _REMOVED),
     "leaks": View(
-        "Train and validation rows that leaked a held-out row",
+        "Train and validation rows that leaked a test row, and train rows that leaked a validation row",
         "SELECT * FROM removed WHERE step = 'decontaminate'",
         _REMOVED,
     ),
