@@ -75,6 +75,9 @@ class CsvForm(Spec):
     """Between fields; null is a comma, and a tab in .tsv files."""
     encoding: Encoding = "utf-8"
     """Of the bytes. Excel in western Europe writes windows-1252, of which latin-1 is nearly a part."""
+    escape: Literal["backslash"] | None = None
+    r"""`backslash` reads the escapes of MySQL's exports and PostgreSQL's COPY: `\N` is null, `\n` a line break, `\"` a
+    quote; null reads a backslash as itself."""
 
 
 class CsvSpec(CsvForm):

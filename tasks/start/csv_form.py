@@ -1,4 +1,4 @@
-"""Find the form of a CSV file: delimiter, encoding, decimals and the format of its times.
+"""Find the form of a CSV file: delimiter, encoding, escapes, decimals and the format of its times.
 
 A run never sniffs: what is found here is proposed as `csv` and `time_format` in pipelines.yaml, where a user sees it.
 """
@@ -15,6 +15,7 @@ from typing import Literal
 
 from schemas.errors import DataError
 from schemas.file_reading import CsvSpec, Encoding
+from tasks.sources.readers.escapes import has_escapes, hide
 from tasks.sources.readers.read_csv import SEPARATORS
 from tasks.sources.readers.streams import COMPRESSED, open_binary
 from tasks.sources.readers.values import excel_time, to_time
@@ -53,7 +54,7 @@ TIME_FORMATS = (
 
 
 def find_csv_form(path: Path) -> CsvSpec:
-    """The delimiter and encoding of the file; the usual ones if they fit.
+    """The delimiter, encoding and escapes of the file; the usual ones if they fit.
 
     Raises:
         DataError: TG0202, the compressed file is damaged; TG0204, the header does not fit the rows.
@@ -61,6 +62,10 @@ def find_csv_form(path: Path) -> CsvSpec:
     encoding = _encoding(path)
     usual = "\t" if ".tsv" in path.suffixes else ","
     lines = _first_lines(path, encoding)
+    escape: Literal["backslash"] | None = None
+    if has_escapes("".join(lines)):
+        escape = "backslash"
+        lines = [line + "\n" for line in hide("".join(lines)).split("\n")]
     tables = {mark: _numbered_rows(lines, mark) for mark in SEPARATORS}
     columns = {mark: _n_columns(rows) for mark, rows in tables.items()}
     # A header that fits under any separator is one, also where commas in the texts look like columns.
@@ -68,9 +73,9 @@ def find_csv_form(path: Path) -> CsvSpec:
         for mark, rows in tables.items():
             _refuse_misfit(path, rows, mark)
     if columns[usual] > 1 or max(columns.values()) < 2:
-        return CsvSpec(encoding=encoding)
+        return CsvSpec(encoding=encoding, escape=escape)
     found = max((mark for mark in SEPARATORS if mark != usual), key=lambda mark: columns[mark])
-    return CsvSpec.model_validate({"delimiter": found, "encoding": encoding})
+    return CsvSpec.model_validate({"delimiter": found, "encoding": encoding, "escape": escape})
 
 
 def _encoding(path: Path) -> Encoding:

@@ -91,6 +91,15 @@ def refuse_other_formats(path: Path) -> None:
             if head[offset:].startswith(mark):
                 hint = hint_of(name)
                 raise DataError(f"{name!r} is {what}, which is not read", code="TG0202", where=str(path), hint=hint)
+    plain = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    if plain.suffix.lower() == ".sql":
+        raise ConfigError(
+            f"{name!r} is SQL statements, which are not read",
+            code="TG0130",
+            where=str(path),
+            hint="export the rows: mysql --batch -e 'SELECT ...' > tickets.tsv, or in psql \\copy (SELECT ...) TO "
+            "'tickets.csv' CSV HEADER",
+        )
     if path.suffix.lower() in _MAIL:
         hint = "put the mails into an mbox, or export them as CSV, with a row for each question and its answer"
         if path.suffix.lower() == ".mbox":

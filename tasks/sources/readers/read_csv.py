@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from schemas.errors import DataError
 from schemas.file_reading import CsvForm
+from tasks.sources.readers.escapes import hide, is_open, may_be_escaped, reveal
 from tasks.sources.readers.headers import check_header, shown
 from tasks.sources.readers.records import MAX_ROW_BYTES, Fault, Record, fault_of
 from tasks.sources.readers.row_form import RowForm, learn_form
@@ -25,6 +26,7 @@ _TRUSTED_RUN = {True: 50, False: 3}
 the file has none (False)."""
 _MAX_HELD, _MAX_HELD_CHARACTERS = 200, 1 << 20
 _BROKEN = ("TG0243", "TG0244")
+_DECLARE = "Where a backslash escapes, as in exports of MySQL, declare `csv: {escape: backslash}`."
 _MAY_BE_CUT = Fault("TG0244", "The row may be cut off: the line after it does not begin like a row.")
 _MAY_BE_TEXT = Fault("TG0244", "The row may be part of the text of a broken row above it.")
 
@@ -49,7 +51,8 @@ def read_csv(path: Path, form: CsvForm = USUAL) -> Iterator[Record]:
     cannot swallow the rest of the file. Rows below it are quarantined until one certainly begins a row: lines of a text
     that has lost its quote can pass for rows. `.tsv` files are separated by tabs; there a quote inside a field is text.
     A first line such as `sep=;`, which Excel reads, is no row. Neither is the header of two or more columns
-    where it is repeated, as between files that were joined.
+    where it is repeated, as between files that were joined. Backslash escapes are read where the form declares them;
+    elsewhere a row with a field `\\N` is faulty.
 
     Raises:
         DataError: TG0202, UTF-16, UTF-32 or damaged compression; TG0204, no usable header.
@@ -60,15 +63,15 @@ def read_csv(path: Path, form: CsvForm = USUAL) -> Iterator[Record]:
         if first is None:
             return
         separator = _separator(path, form)
-        source = _Lines(chain([first], blocks), form.encoding)
+        source = _Lines(chain([first], blocks), form)
         rows = _rows(source, separator)
         above = _row_above(rows, separator)
         if above is None:
             return
         header = _header(above, form.encoding, separator, f"{path}:{above.line}")
         names = [above.content] if len(header) > 1 else []
-        learnt = _learn(_Lines(iter([first]), form.encoding), header, above.line, separator)
-        learnt = replace(learnt, encoding=form.encoding)
+        learnt = _learn(_Lines(iter([first]), form), header, above.line, separator)
+        learnt = replace(learnt, encoding=form.encoding, has_escapes=form.escape is not None)
         below = (_typed(row, header, learnt) for row in rows if row.content not in names)
         yield from _Trust(learnt, source).records(below)
 
@@ -81,7 +84,7 @@ def read_header(path: Path, form: CsvForm = USUAL) -> list[str]:
     """
     separator = _separator(path, form)
     with open_binary(path) as stream, _wide_fields():
-        above = _row_above(_rows(_Lines(read_blocks(stream, where=str(path)), form.encoding), separator), separator)
+        above = _row_above(_rows(_Lines(read_blocks(stream, where=str(path)), form), separator), separator)
     if above is None:
         raise DataError("the file is empty, without a header", code="TG0204", where=str(path))
     return [name for name in _header(above, form.encoding, separator, f"{path}:{above.line}") if name]
@@ -110,13 +113,19 @@ def _learn(lines: _Lines, header: list[str], header_line: int, separator: str) -
 
 def _typed(row: _Row, header: list[str], form: RowForm) -> _Typed:
     """The row, with a fault if its fields cannot be used, and its values by name."""
+    content: dict[str, object] | Fault
     if isinstance(row.content, Fault):
-        return row, {}
-    try:
-        content = _values(header, row.content, row.text, form)
-    except Exception as error:
-        content = fault_of(error)
-    return (row._replace(content=content), {}) if isinstance(content, Fault) else (row, content)
+        content = row.content
+    else:
+        try:
+            content = _values(header, row.content, row.text, form)
+        except Exception as error:
+            content = fault_of(error)
+    if not isinstance(content, Fault):
+        return row, content
+    if content.code == "TG0244" and not form.has_escapes and may_be_escaped(row.text):
+        content = replace(content, reason=f"{content.reason} {_DECLARE}")
+    return row._replace(content=content), {}
 
 
 def _values(header: list[str], fields: list[str], text: str, form: RowForm) -> dict[str, object] | Fault:
@@ -124,10 +133,14 @@ def _values(header: list[str], fields: list[str], text: str, form: RowForm) -> d
         return Fault("TG0244", f"The row has {len(fields)} fields, the header has {len(header)}.")
     if not text.isascii() and (broken := _not_text(header, fields, form.encoding)):
         return broken
+    if not form.has_escapes and "\\" in text and "\\N" in fields:
+        name = header[fields.index("\\N")]
+        return Fault("TG0244", f"Field {shown(name) if name else '(unnamed)'} is \\N, a null.", name or None)
     has_quote = '"' in text and '"' in "".join(fields)
     if has_quote and form.separator != "\t" and (broken := _stray_quote(header, fields, text, form)):
         return broken
-    return {name: value or None for name, value in zip(header, fields, strict=True) if name}
+    values = map(reveal, fields) if form.has_escapes else fields
+    return {name: value or None for name, value in zip(header, values, strict=True) if name}
 
 
 def _stray_quote(header: list[str], fields: list[str], text: str, form: RowForm) -> Fault | None:
@@ -245,8 +258,8 @@ class _TooLongError(Exception):
 class _Lines:
     """Feeds lines to csv.reader, knows those of the current row and takes some back after a fault."""
 
-    def __init__(self, blocks: Iterator[LineBlock], encoding: str) -> None:
-        self._blocks, self._encoding = blocks, encoding
+    def __init__(self, blocks: Iterator[LineBlock], form: CsvForm) -> None:
+        self._blocks, self._encoding, self.has_escapes = blocks, form.encoding, form.escape is not None
         self._lines: list[bytes | None] = []
         self._offsets: list[int] = []
         self._number = 1  # of the first of these lines
@@ -259,6 +272,22 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
+        text = self._line()
+        if self.has_escapes:
+            text = hide(self._closed(text))
+        self._texts.append(text)
+        return text
+
+    def _closed(self, text: str) -> str:
+        """The line with those that follow it, as long as the line break between them is escaped."""
+        while is_open(text):
+            try:
+                text += self._line()
+            except StopIteration:
+                break
+        return text
+
+    def _line(self) -> str:
         if self._next == len(self._lines):
             self._load()
         data = self._lines[self._next]
@@ -269,7 +298,6 @@ class _Lines:
         text = data.decode(self._encoding, "surrogateescape")
         if self._ended or self._next < len(self._lines):
             text += "\n"
-        self._texts.append(text)
         return text
 
     def begin_row(self) -> None:
@@ -305,7 +333,11 @@ class _Lines:
 
 def _rows(source: _Lines, separator: str) -> Iterator[_Row]:
     """Every row that is not blank."""
-    reader = csv.reader(source, delimiter=separator, strict=True)
+    # Programs that escape and separate by tabs quote nothing: there a text may begin with a quote.
+    is_quoted = not (source.has_escapes and separator == "\t")
+    reader = csv.reader(
+        source, delimiter=separator, strict=True, quoting=csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE
+    )
     while True:
         source.begin_row()
         content: list[str] | Fault
@@ -355,7 +387,7 @@ def _header(row: _Row, encoding: str, separator: str, where: str) -> list[str]:
             where=where,
             hint="save the file as UTF-8, or name its encoding: `csv: {encoding: windows-1252}`",
         )
-    names = [name.strip() for name in content]
+    names = [(reveal(name) or "").strip() for name in content]
     for other, word in SEPARATORS.items():
         if len(names) == 1 and other in names[0]:
             raise DataError(

@@ -30,6 +30,7 @@ class RowForm:
         is_quoted: Rows begin with a quote.
         has_quotes: Some fields are quoted, so a quote inside an unquoted field is an error.
         encoding: Of the file.
+        has_escapes: Fields have marks of escapes (`escapes.py`).
     """
 
     separator: str
@@ -37,6 +38,7 @@ class RowForm:
     is_quoted: bool = False
     has_quotes: bool = False
     encoding: str = "utf-8"
+    has_escapes: bool = False
 
     @property
     def is_known(self) -> bool:

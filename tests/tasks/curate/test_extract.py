@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from schemas.artifacts import TicketTable
 from schemas.errors import ConfigError, DataError, SecurityError, StorageError
+from schemas.file_reading import CsvForm, CsvSpec
 from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource
 from tasks.curate.rows import read_rows
 from tasks.sources.files import find_files
@@ -29,6 +30,7 @@ from tasks.sources.hub import load_from_hub
 from tasks.sources.readers.read_csv import read_csv
 from tasks.sources.readers.records import Fault
 from tasks.sources.registry import fingerprint_source
+from tasks.start.csv_form import find_csv_form
 from tests.support.synced import extract
 
 Rows = list[dict[str, Any]]
@@ -779,3 +781,59 @@ def test_a_source_without_times_is_refused_as_of_a_day(tmp_path: Path) -> None:
         extract(files("t.csv"), tmp_path, as_of="2026-05-31")
     assert "no row has created_at" in refused.value.message
     assert "created_at: THEIR_NAME" in (refused.value.hint or "")
+
+
+# Escapes of MySQL and COPY
+
+ODD_TEXTS = (
+    'He said "hi", then left', '"Quoted" at the start', "a\tb\\c\\", "two\nlines, \\N and \\n", None, "C:\\new\\",
+    "\u00e9; 'x'", "ends\\\n", "a mail\r\nof two lines\r\n", "bell\0here", "\\\\N", ",;|",
+)  # fmt: skip
+
+
+def into_outfile(value: str | None, special: str) -> str:
+    """The value as `SELECT ... INTO OUTFILE` writes it."""
+    if value is None:
+        return "\\N"
+    return "".join("\\0" if letter == "\0" else f"\\{letter}" if letter in special else letter for letter in value)
+
+
+def in_batch(value: str | None) -> str:
+    """The value as COPY writes it, and `mysql --batch`, which has another null."""
+    letters = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "\0": "\\0"}
+    return "\\N" if value is None else "".join(letters.get(letter, letter) for letter in value)
+
+
+@pytest.mark.parametrize("form", ["outfile.tsv", "batch.tsv", "quoted.csv"])
+def test_escapes_of_mysql_are_read_where_they_are_declared(tmp_path: Path, form: str) -> None:
+    path, separator = tmp_path / form, "," if form.endswith("csv") else "\t"
+    lines = [separator.join(("ticket_id", "reply", "body"))]
+    for number, text in enumerate(ODD_TEXTS):
+        if form == "quoted.csv":
+            shown = "\\N" if text is None else '"' + into_outfile(text, '\\",\n') + '"'
+        else:
+            shown = in_batch(text) if form == "batch.tsv" else into_outfile(text, "\\\t\n")
+        lines.append(separator.join((f"t{number}", shown, "x")))
+    path.write_bytes(("\n".join(lines) + "\n").encode())
+    read = [record.content for record in read_csv(path, CsvForm(escape="backslash"))]
+    assert read == [{"ticket_id": f"t{n}", "reply": text, "body": "x"} for n, text in enumerate(ODD_TEXTS)]
+    assert find_csv_form(path) == CsvSpec(escape="backslash")
+
+
+def test_undeclared_escapes_are_quarantined_with_the_way_to_declare_them(tmp_path: Path) -> None:
+    text = 'ticket_id,body,reply\n"1","a","b"\n"2","He said \\"hi\\" to","y"\n"3","c",\\N\n"4","C:\\n","N"\n'
+    (tmp_path / "t.csv").write_text(text)
+    table = extract(files("t.csv"), tmp_path)
+    assert table.rows.n_in == 4
+    reasons = {row["source_line"]: row["reason"] for row in removed(table)}
+    assert all("`csv: {escape: backslash}`" in reasons[line] for line in (3, 4))
+    table = extract(files("t.csv", csv={"escape": "backslash"}), tmp_path)
+    assert [(row["body"], row["reply"]) for row in tickets(table)] == [
+        ("a", "b"), ('He said "hi" to', "y"), ("c", None), ("C:\n", "N")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ['1,"a ""b"" c",C:\\dir\\', '2,"{""a"": ""x\\""y\\""""}",z', "3,plain,back\\slash"])
+def test_a_backslash_alone_proposes_no_escapes(tmp_path: Path, line: str) -> None:
+    (tmp_path / "t.csv").write_text(f"ticket_id,body,reply\n{line}\n0,a,b\n")
+    assert find_csv_form(tmp_path / "t.csv") == CsvSpec()

@@ -49,6 +49,7 @@ WORKBOOK = archive("[Content_Types].xml", "xl/sharedStrings.xml")
         ("t 1.csv", ROWS.encode("utf-16"), "UTF-16", "iconv -f UTF-16 -t UTF-8 't 1.csv' > 'utf8-t 1.csv'"),
         ("t.csv", ROWS.encode("utf-32"), "UTF-32", "iconv -f UTF-32 -t UTF-8 t.csv > utf8-t.csv"),
         ("in.eml", b"From: a@example.org\n", "mail", "put the mails into an mbox"),
+        ("dump.sql", b"INSERT INTO t VALUES (1);", "SQL statements", "mysql --batch"),
         ("t.txt", ROWS.encode(), "no suffix that is read", "rename it to end in .csv, .tsv, .jsonl, .json or .parquet"),
         ("t.txt.gz", gzip.compress(ROWS.encode(), mtime=0), "no suffix that is read", "then .gz or .zst"),
     ],
