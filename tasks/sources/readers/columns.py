@@ -241,7 +241,12 @@ class TicketMaker:
             return {}
         name = self._mapping.declared.get(column, column)
         path = self._mapping.paths.get(column)
-        ids = _as_list(rows.reach(name, path) if path else rows.values(name), len(rows))
+        try:
+            ids = _as_list(rows.reach(name, path) if path else rows.values(name), len(rows))
+        except Exception as error:
+            if not is_row_fault(error):
+                raise
+            return dict.fromkeys(faults)
         return {index: None if ids[index] is MISSING else _text_or_none(column, ids[index]) for index in faults}
 
 
@@ -259,4 +264,4 @@ def _text_or_none(column: str, value: object) -> str | None:
 def _as_list(values: Values | None, n_rows: int) -> list[object]:
     if values is None:
         return [None] * n_rows
-    return list(values) if isinstance(values, list) else list(values.to_pylist())
+    return list(values) if isinstance(values, list) else list(values.to_pylist(maps_as_pydicts="strict"))

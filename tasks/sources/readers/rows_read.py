@@ -136,5 +136,6 @@ class ArrowRows:
 
     def _list(self, name: str) -> list[object]:
         if name not in self._lists:
-            self._lists[name] = self._batch.column(self._names.index(name)).to_pylist()
+            # A map is an object; one that has a key twice raises, and its row is quarantined.
+            self._lists[name] = self._batch.column(self._names.index(name)).to_pylist(maps_as_pydicts="strict")
         return self._lists[name]

@@ -837,3 +837,47 @@ def test_undeclared_escapes_are_quarantined_with_the_way_to_declare_them(tmp_pat
 def test_a_backslash_alone_proposes_no_escapes(tmp_path: Path, line: str) -> None:
     (tmp_path / "t.csv").write_text(f"ticket_id,body,reply\n{line}\n0,a,b\n")
     assert find_csv_form(tmp_path / "t.csv") == CsvSpec()
+
+
+# Maps
+
+
+def test_paths_reach_into_maps_of_parquet_and_duckdb(tmp_path: Path) -> None:
+    texts = pa.map_(pa.string(), pa.string())
+    rows = pa.table(
+        {
+            "ticket_id": ["1", "2", "3", "4"],
+            "body": ["a", "b", "c", "d"],
+            "attributes": pa.array([[("plan", "pro"), ("x", "y")], [], None, [("plan", "free")]], texts),
+            "notes": pa.array([[[("text", "r1")], [("text", "r2")]], [], None, [[("other", "z")]]], pa.list_(texts)),
+        }
+    )
+    pq.write_table(rows, tmp_path / "t.parquet")
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.execute(f"create table t as from '{tmp_path}/t.parquet'")
+    columns = {"category": "attributes.plan", "reply": "notes[-1].text"}
+    for source in (
+        files("t.parquet", columns=columns),
+        DuckDBSource(kind="duckdb", database="w.duckdb", table="t", columns=columns),
+    ):
+        found = [(row["category"], row["reply"]) for row in tickets(extract(source, tmp_path))]
+        assert found == [("pro", "r2"), (None, None), (None, None), ("free", None)]
+    with pytest.raises(DataError, match=r"TG0204.*attributes\.plam"):
+        extract(files("t.parquet", columns={"category": "attributes.plam"}), tmp_path)
+
+
+@pytest.mark.parametrize("columns", [{"category": "m.p"}, {"category": "m.p", "ticket_id": "m.id"}])
+def test_a_map_with_a_key_twice_quarantines_its_row_alone(tmp_path: Path, columns: dict[str, str]) -> None:
+    pairs = [[("id", "1"), ("p", "x"), ("p", "y")], [("id", "2"), ("p", "z")]]
+    maps = pa.array(pairs, pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"body": ["a", "b"], "m": maps}), tmp_path / "t.parquet")
+    table = extract(files("t.parquet", columns=columns), tmp_path)
+    assert [(row["source_line"], row["category"]) for row in tickets(table)] == [(2, "z")]
+    assert [row["source_line"] for row in removed(table)] == [1]
+
+
+def test_a_whole_map_is_no_text(tmp_path: Path) -> None:
+    maps = pa.array([[("plan", "pro")], None], pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"ticket_id": ["1", "2"], "body": ["a", "b"], "m": maps}), tmp_path / "t.parquet")
+    table = extract(files("t.parquet", columns={"category": "m"}), tmp_path)
+    assert [(row["source_line"], row["code"]) for row in removed(table)] == [(1, "TG0247")]
