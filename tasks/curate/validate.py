@@ -89,7 +89,8 @@ def validate_tickets(
     `schema.model`, all rows. If normalisation changes the order of ticket_ids, valid rows are first sorted in temporary
     files.
 
-    Notes: rows per code; `normalised_texts` (fields); `updated_before_created` (rows, kept); `warn_quarantined` = 1
+    Notes: rows per code; `normalised_texts` (fields); `nul_texts` (those of them that had a NUL);
+    `updated_before_created` (rows, kept); `warn_quarantined` = 1
     when the quarantined fraction of the rows read is over `warn_above`.
 
     Args:
@@ -224,6 +225,9 @@ def _normalised(chunk: pa.Table, notes: Counter[str]) -> pa.Table:
         clean, n_changed = clean_texts(column, messages=name == "messages")
         if n_changed:
             notes["normalised_texts"] += n_changed
+            nul = r"\u0000" if name == "messages" else "\0"
+            if n_nul := pc.sum(pc.match_substring(column, nul)).as_py():
+                notes["nul_texts"] += n_nul
             # Null is allowed until the model has validated: a ticket_id of only NULs is null now.
             field = chunk.schema.field(name).with_nullable(True)
             chunk = chunk.set_column(chunk.schema.get_field_index(name), field, clean)

@@ -11,12 +11,15 @@ import duckdb
 import pytest
 
 from schemas.artifacts import CheckResults, RowCounts, Splits, TicketTable, WarehouseRef
+from schemas.curation import TableSpec
 from schemas.curation_steps import RedactStep
 from schemas.data_checks import CheckResult
 from schemas.errors import ConfigError, SecurityError, StorageError
+from schemas.source import DuckDBSource, FilesSource
 from schemas.tables import TICKETS
-from tasks.curate.publish import PARQUET, publish_warehouse, write_history
+from tasks.curate.publish import PARQUET, publish_partial, publish_warehouse, write_history
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
+from tasks.curate.validate import validate_tickets
 from tasks.curate.warehouse_query import (
     MAX_TEXT,
     funnel_of,
@@ -30,6 +33,7 @@ from tasks.curate.warehouse_query import (
 from tasks.curate.warehouse_tables import TABLES, VIEWS
 from tasks.privacy.databases import _WITHOUT, forget_raw, has_raw_texts
 from tasks.storage.warehouse import connect
+from tests.support.synced import extract
 
 CHECK = CheckResult(
     name="few", uses="volume", checked_table="curated", severity="warn", status="failed", observed=1.0, n_rows=1,
@@ -271,6 +275,51 @@ def test_the_ten_questions_of_the_docs_are_answered(
     assert len(rows) == n_rows
     shown = tuple(str(each) if isinstance(each, date) else each for each in rows[0].values())
     assert shown == first
+    with duckdb.connect(str(questioned), read_only=True) as elsewhere:
+        elsewhere.execute("SET TimeZone = 'Asia/Kolkata'")
+        assert elsewhere.execute(queries[number - 1]).fetchall() == [tuple(row.values()) for row in rows]
+
+
+def test_times_are_utc_for_sessions_in_any_time_zone(tmp_path: Path, new_folder: Any) -> None:
+    (tmp_path / "t.csv").write_text(
+        "ticket_id,body,created_at\na,x,2026-06-01T00:30:00+02:00\nb,x,2026-05-31 22:30:00\n"
+    )
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.execute("SET TimeZone = 'Asia/Tokyo'")
+        connection.execute("CREATE TABLE t AS SELECT 'c' AS ticket_id, 'x' AS body, "
+                           "TIMESTAMPTZ '2026-06-01 00:30:00+02:00' AS created_at")  # fmt: skip
+    query = """
+        SELECT created_at::VARCHAR, date_trunc('day', created_at)::VARCHAR, created_at < '2026-06-01',
+               created_at = TIMESTAMPTZ '2026-05-31 22:30:00+00' AT TIME ZONE 'UTC', typeof(created_at)
+        FROM raw_tickets GROUP BY ALL"""
+    sources: tuple[Any, ...] = (
+        FilesSource(kind="files", paths=("t.csv",)), DuckDBSource(kind="duckdb", database="w.duckdb", table="t")
+    )  # fmt: skip
+    for source in sources:
+        read = extract(source, tmp_path)
+        database = publish_partial(new_folder(), steps=[("extract", read)], is_redacted=False)
+        for zone in ("UTC", "America/New_York", "Asia/Kolkata"):
+            with duckdb.connect(str(database), read_only=True) as session:
+                session.execute(f"SET TimeZone = '{zone}'")
+                assert session.execute(query).fetchall() == [
+                    ("2026-05-31 22:30:00", "2026-05-31 00:00:00", True, True, "TIMESTAMP")
+                ]
+
+
+def test_texts_with_a_nul_are_noted_and_can_be_listed(tmp_path: Path, new_folder: Any) -> None:
+    texts = ("no\0space", "plain", "end\0", "tab\t\r\n")
+    rows = [{"ticket_id": f"t{n}", "body": text, "reply": text} for n, text in enumerate(texts)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = extract(FilesSource(kind="files", paths=("t.jsonl",)), tmp_path)
+    valid = validate_tickets(tickets=read, table=TableSpec(), out=new_folder())
+    assert [row["body"] for row in read_rows(valid.tickets).to_pylist()][:3] == ["no space", "plain", "end"]
+    assert valid.notes["nul_texts"] == 4
+    assert valid.notes["normalised_texts"] == 6
+    database = publish_partial(new_folder(), steps=[("extract", read)], is_redacted=False)
+    listed = select_rows(
+        database, "SELECT ticket_id FROM raw_tickets WHERE contains(body, chr(0)) ORDER BY ALL", limit=9
+    )
+    assert listed == [{"ticket_id": "t0"}, {"ticket_id": "t2"}]
 
 
 def test_every_table_that_names_tickets_is_cleaned_when_a_customer_is_forgotten() -> None:

@@ -103,7 +103,9 @@ def check(given_rows: list[Row], *, n_rows: int, on_conflict: Conflict, is_read_
     if result is not None:
         codes = Counter(row["code"] for row in removed)
         assert result.rows == counts
-        assert result.notes == {**codes, **({"normalised_texts": n_changed} if n_changed else {})}
+        n_nul = sum("\0" in (row.get(name) or "") for row in given_rows for name in ("ticket_id", "body"))
+        texts = {"normalised_texts": n_changed, "nul_texts": n_nul}
+        assert result.notes == {**codes, **{name: n for name, n in texts.items() if n}}
     return counts
 
 
