@@ -25,6 +25,7 @@ from flows.workspace.disk import named_disk_errors
 from schemas.artifacts import Artifact, ArtifactGroup
 from schemas.errors import ServiceError, StorageError, TunegateError
 from tasks.compute.children import THIS_PROCESS
+from tasks.model.import_once import import_for_step
 from tasks.progress import Progress
 from tasks.storage.files import verify
 
@@ -609,6 +610,7 @@ def make_with_retries(run: Run, node: Node, *, retries: int = RETRIES, delay_s: 
 def make_safely(run: Run, node: Node) -> NodeOutcome:
     """Make the node; errors name the step and contain no ticket text."""
     with safe_errors(node.name), named_disk_errors(run.store.root):
+        import_for_step(node.info.libraries)
         return run.make(node)
 
 

@@ -21,7 +21,7 @@ ORIGINS = "origins.parquet"
 """Of each example: its ticket id, and whether it is `new` or `replayed`."""
 
 
-@as_step("encode", libraries=("datasets", "pyarrow"))
+@as_step("encode", libraries=("datasets", "pyarrow", "transformers"))
 def continue_examples(
     out: Path, *, pool: DatasetRef, learned: DatasetRef, splits: Splits, replay: ReplaySpec
 ) -> DatasetRef:

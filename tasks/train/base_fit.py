@@ -293,7 +293,7 @@ def check_prompts(
     return Artifact(root=out)
 
 
-@as_step("validation_fits", libraries=("datasets",))
+@as_step("validation_fits", libraries=("datasets", "transformers"))
 def check_validation(
     out: Path, *, dataset: DatasetRef, model: ModelRef, validation_items: int, max_new_tokens: int
 ) -> Artifact:
