@@ -352,13 +352,23 @@ def join_pairs(n: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
 
 
 def write_answer(path: Path, name: str, values: np.ndarray | list[bool]) -> None:
-    """Write one row per ticket: `cluster`, `keep` (stays), or `flag` (has a partner)."""
+    """Write one row per ticket: `cluster`, `keep` (stays), or `flag` (has a partner).
+
+    From buffers: `pyarrow.array` imports pandas, a quarter of a second, in those environments that have it.
+    """
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    column = pa.array(values)
-    pq.write_table(pa.table({"id": pa.array(np.arange(len(column))), name: column}), path)
+    def column(values: np.ndarray) -> pa.Array:
+        return pa.Array.from_buffers(pa.type_for_alias(values.dtype.name), len(values), [None, pa.py_buffer(values)])
+
+    whole = np.asarray(values)
+    is_bool = whole.dtype == np.bool_
+    answers = column(np.ascontiguousarray(whole.view(np.uint8) if is_bool else whole))
+    ids = column(np.arange(len(whole)))
+    pq.write_table(pa.table({"id": ids, name: pc.cast(answers, pa.bool_()) if is_bool else answers}), path)
 
 
 LIBRARIES = {

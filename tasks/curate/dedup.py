@@ -193,7 +193,8 @@ def _name_family(connection: duckdb.DuckDBPyConnection, members: list[int], step
 
 def _list_meanings(connection: duckdb.DuckDBPyConnection, step: DedupStep, spec: SemanticSpec, out: Path) -> int:
     kept = connection.sql(
-        f"SELECT ticket_id, {compared_text(step)} AS compared FROM tickets JOIN decisions USING (file_row_number) "
+        f"SELECT ticket_id, {compared_text(step.compare)} AS compared "
+        f"FROM tickets JOIN decisions USING (file_row_number) "
         f"WHERE kept IS NULL ORDER BY ticket_id, source, source_line"
     ).to_arrow_table()
     found = similar_meanings(kept["compared"].to_pylist(), threshold=spec.threshold, max_pairs=spec.max_pairs)

@@ -22,7 +22,7 @@ from benchmarks.dedup import (
     share_of,
 )
 from benchmarks.dedup_corpus import SIZES, Size, Ticket, by_brute_force, by_sql, corpus_file, write_tickets
-from benchmarks.engines.dedup import LIBRARIES
+from benchmarks.engines.dedup import LIBRARIES, write_answer
 from benchmarks.measure import PEERS, MissingError, find_python, pinned
 
 TRUTH = np.array([0, 0, 0, 3, 3, 5])
@@ -193,3 +193,10 @@ def _three_word_runs(text: str) -> set[str]:
     """Lower-cased letters and digits in threes, independent of the corpus's own code."""
     words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
     return {" ".join(words[start : start + 3]) for start in range(len(words) - 2)}
+
+
+@pytest.mark.parametrize("values", [np.array([0, 0, 2]), np.array([True, False, True]), [True, False, False]])
+def test_an_answer_has_one_row_per_ticket(tmp_path: Path, values: np.ndarray | list[bool]) -> None:
+    write_answer(tmp_path / "answer.parquet", "found", values)
+    answer = pq.read_table(tmp_path / "answer.parquet")
+    assert answer.to_pydict() == {"id": [0, 1, 2], "found": list(values)}

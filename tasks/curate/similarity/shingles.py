@@ -25,8 +25,8 @@ from tasks.curate.similarity.kernels.tokenise import shingle_texts
 from tasks.curate.similarity.letters import ascii_classes, character_classes, fold_batch
 
 B = TypeVar("B")
-BATCH_ROWS = 16_384
-"""Texts per batch and thread."""
+BATCH_ROWS = 4096
+"""Texts per batch and thread: so few that the memory of one batch is used again for the next."""
 _SHARE_OF_MEMORY = 4  # hashes may take a quarter of what is free
 
 

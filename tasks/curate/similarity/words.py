@@ -5,7 +5,7 @@ answers are compared. These expressions define the words of a text; the kernels 
 find the same words eight times as fast.
 """
 
-from schemas.curation_steps import DedupStep
+from typing import Literal
 
 QUESTION = "concat_ws(' ', subject, body)"
 """The customer's text of a ticket row; '' if there is none."""
@@ -17,9 +17,9 @@ WORD = r"[\p{L}\p{N}\p{M}]"
 _BETWEEN_WORDS = r"[^\p{L}\p{N}\p{M}]+"
 
 
-def compared_text(step: DedupStep) -> str:
+def compared_text(compare: Literal["question", "question_and_answer"]) -> str:
     """Return the SQL expression of what a dedup step compares of a ticket row; '' if there is nothing."""
-    return f"concat_ws(' ', {QUESTION}, reply)" if step.compare == "question_and_answer" else QUESTION
+    return f"concat_ws(' ', {QUESTION}, reply)" if compare == "question_and_answer" else QUESTION
 
 
 def folded(text: str) -> str:

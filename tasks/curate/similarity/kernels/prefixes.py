@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tasks.compute.kernels import kernel, part
+from tasks.compute.kernels import kernel, part, prefetch
 
 _U = np.uint64
+_AHEAD = 32
+"""How many hashes before its use a cell is loaded: the cells of many texts do not fit into the processor's cache."""
 _SLACK = 1e-9  # products such as 0.7 * 10 may exceed the integer they stand for by a rounding error
 
 
@@ -57,8 +59,10 @@ def group_equal(keys: Any, order: Any, firsts: Any, table: Any) -> int:
 @kernel()
 def count_cells(hashes: Any, starts: Any, sizes: Any, shift: Any, cells: Any) -> int:
     """Add up how many hashes fall into each cell (`hash >> shift`), up to 255."""
+    last = hashes.shape[0] - 1
     for d in range(starts.shape[0]):
         for place in range(starts[d], starts[d] + sizes[d]):
+            prefetch(cells, hashes[min(place + _AHEAD, last)] >> shift)
             cell = hashes[place] >> shift
             if cells[cell] < np.uint8(255):
                 cells[cell] += np.uint8(1)
@@ -111,6 +115,7 @@ def choose_prefixes(
         ties: As many hashes as the largest text has, for the kernel's use.
     """
     w = 0
+    last = hashes.shape[0] - 1
     for d in range(low, high):
         size, start = np.int64(sizes[d]), starts[d]
         n_prefix[d], n_index[d], n_alone[d] = 0, 0, 0
@@ -118,6 +123,7 @@ def choose_prefixes(
             continue
         alone = np.int64(0)
         for place in range(start, start + size):
+            prefetch(cells, hashes[min(place + _AHEAD, last)] >> shift)
             alone += np.int64(cells[hashes[place] >> shift] == 1)
         need = size - np.int64(np.ceil(threshold * size - _SLACK)) + 1 - alone
         if need <= 0:

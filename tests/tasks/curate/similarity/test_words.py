@@ -1,5 +1,10 @@
 """The normal form that decides what an equal question is, and the words that shingles are made of."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tasks.curate.similarity.words import normal_form, word_runs, words_of
@@ -38,3 +43,10 @@ def test_runs_are_distinct_and_absent_where_words_are_few() -> None:
     assert sorted(evaluate(word_runs(f"({words})", 2), "a b a b")) == ["a b", "b a"]  # type: ignore[call-overload]
     assert evaluate(word_runs(f"({words})", 3), "a b") == []
     assert evaluate(words, "") == []
+
+
+def test_the_join_starts_without_pandas_and_pydantic() -> None:
+    code = "import sys, tasks.curate.similarity.families; print({'pandas', 'pydantic'} & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
