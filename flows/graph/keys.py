@@ -25,7 +25,7 @@ from enum import Enum
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -156,35 +156,23 @@ def _data_digest(path: Path, _state: Stamp) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _parse(name: str, file: Path, _state: Stamp) -> _Module:
-    tree = ast.parse(file.read_bytes())
     tokens: list[str] = []
-    _normalise(tree, tokens)
-    digest = hashlib.sha256("".join(tokens).encode("utf-8", "surrogatepass")).hexdigest()[:32]
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    names = {found for found in _imported(tree, package) if found.partition(".")[0] in PACKAGES}
-    return _Module(digest, frozenset(names))
+    names: set[str] = set()
+    _normalise(ast.parse(file.read_bytes()), tokens, names, package)
+    digest = hashlib.sha256("".join(tokens).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return _Module(digest, frozenset(found for found in names if found.partition(".")[0] in PACKAGES))
 
 
-def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, *([base] if base else [])])
-            # Each name may be a submodule; `_files_of` checks whether it is one.
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            named = MODULE_NAME.match(node.value)
-            if named and node.value[named.end() :].partition(":")[0] == "":
-                yield named.group()
+def _normalise(node: ast.AST, tokens: list[str], names: set[str], package: str) -> None:
+    """Append the tree without positions, bare strings and absent fields: the same text on every Python version.
 
-
-def _normalise(node: ast.AST, tokens: list[str]) -> None:
-    """Append the tree without positions, bare strings and absent fields: the same text on every Python version."""
-    tokens += (type(node).__name__, "(")
+    The dotted names that it may import are added to `names` on the way: a second walk would take as long.
+    """
+    kind = type(node)
+    tokens.append(f"{kind.__name__}(")
+    if kind is ast.Import or kind is ast.ImportFrom or kind is ast.Constant:
+        names.update(_named(node, package))
     for name in node._fields:
         value = getattr(node, name, None)
         if value is None or value == [] or name == "kind":
@@ -195,17 +183,38 @@ def _normalise(node: ast.AST, tokens: list[str]) -> None:
             for item in value:
                 if not isinstance(item, ast.AST):
                     tokens.append(repr(item))
-                elif not _is_bare_string(item):
-                    _normalise(item, tokens)
+                elif _is_bare_string(item):
+                    names.update(_named(item.value, package))
+                else:
+                    _normalise(item, tokens, names, package)
             tokens.append("]")
-        elif isinstance(value, ast.AST):
-            _normalise(value, tokens)
-        else:
+        elif not isinstance(value, ast.AST):
             tokens.append(repr(value))
+        elif value._fields:
+            _normalise(value, tokens, names, package)
+        else:  # half of all nodes: an operator, or whether a name is read or written
+            tokens.append(f"{type(value).__name__}()")
     tokens.append(")")
 
 
-def _is_bare_string(node: ast.AST) -> bool:
+def _named(node: ast.AST, package: str) -> Iterator[str]:
+    """Yield the dotted names that an import or a string may import."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*above, *([base] if base else [])])
+        # Each name may be a submodule; `_files_of` checks whether it is one.
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        named = MODULE_NAME.match(node.value)
+        if named and node.value[named.end() :].partition(":")[0] == "":
+            yield named.group()
+
+
+def _is_bare_string(node: ast.AST) -> TypeGuard[ast.Expr]:
     """Return whether it is a docstring or an attribute's description: a statement without effect."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
