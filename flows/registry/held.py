@@ -42,6 +42,8 @@ class HeldCandidate:
     """Items of the looks that are left, rising."""
     answered: Mapping[str, tuple[PromptSet, Predictions]] = field(default_factory=dict)
     """Arm -> what it was asked and answered at the last look: no prompt is answered twice."""
+    is_champion: bool = False
+    """A run that judged it again was interrupted between its promotion and its end."""
 
 
 def find_held(spec: PipelineSpec, run: RunRow, ledger: Ledger, store: Store, state: RegistryState) -> HeldCandidate:
@@ -68,7 +70,8 @@ def find_held(spec: PipelineSpec, run: RunRow, ledger: Ledger, store: Store, sta
         raise _unfit(run, "recorded no candidate", hint=f"`tunegate show {run.run_id}` shows how far it got")
     _check_candidate(spec, run, row, ledger)
     champion = None if state.champion is None else state.champion.version
-    if champion != decision.champion_version:
+    is_champion = champion == row.ref.version and row.verdict == "PROMOTE"
+    if champion != decision.champion_version and not is_champion:
         was, now = (f"v{each}" if each else "none" for each in (decision.champion_version, champion))
         raise GateError(
             f"the champion is {now}, and run {run.run_id} compared its candidate with {was}: its looks are at that "
@@ -85,6 +88,7 @@ def find_held(spec: PipelineSpec, run: RunRow, ledger: Ledger, store: Store, sta
         run_id=run.run_id, ref=row.ref, dataset=dataset, learned=learned,
         before=ledger.items_of(last), n_before=len(state.held_out()[last]), sizes=sizes,
         answered=_answered(spec, row.ref, _keys_of_look(run, last, row, ledger), store, state),
+        is_champion=is_champion,
     )  # fmt: skip
 
 

@@ -32,6 +32,9 @@ def look_instead(opened: OpenRun) -> tuple[Decision, str] | None:
     context, held = opened.context, _waiting(opened.context)
     if held is None or not isinstance(context.spec, PipelineSpec):
         return None
+    if held.is_champion:
+        reason = f"the candidate of run {held.run_id} became champion in a run that was interrupted, which is ended"
+        return Decision(run=False, code="look", reason=f"{reason} (schedule.resume_hold)"), held.run_id
     graph_context = replace(opened.graph_context, held=held)
     pipeline, _, _ = build_run(context.spec, graph_context, context.ledger)
     run = guarded_run(pipeline.graph, context.spec, context.store, context.settings, observer=Observer(), live=context)
@@ -47,7 +50,7 @@ def look_instead(opened: OpenRun) -> tuple[Decision, str] | None:
 def too_few_for_look(opened: OpenRun) -> str:
     """Say how many held-out items a resumed run has and needs; empty if there are enough."""
     held = opened.context.held
-    if held is None:
+    if held is None or held.is_champion:
         return ""
     n_items, needed = _planned(opened.run.result(opened.pipeline.assessed.items)), held.sizes[0]
     if n_items >= needed:

@@ -125,7 +125,7 @@ def _recover_promotion(run: RunContext) -> Outcome | None:
     """Return the outcome of an unfinished run on the same inputs whose candidate is champion; None without one.
 
     Its verdict is kept: judged again, its candidate would be compared with itself, and HOLD would be recorded for a
-    promotion that was earned.
+    promotion that was earned. That is so for a resumed run on other tickets, too, which judge nothing.
     """
     champion = run.registry_state.champion
     if champion is None:
@@ -133,12 +133,15 @@ def _recover_promotion(run: RunContext) -> Outcome | None:
     last = next((row for row in run.ledger.runs(pipeline=run.spec.name) if row.run_id == champion.run_id), None)
     if last is None or last.status not in UNFINISHED:
         return None
-    if (last.input_digest, last.labels_digest) != (run.input_digest, run.labels_digest):
+    is_same = (last.input_digest, last.labels_digest) == (run.input_digest, run.labels_digest)
+    if not is_same and (run.held is None or not run.held.is_champion):
         return None
     late = synchronise(run.ledger, run.settings)
     if late is not None:
         run.listeners.noted(f"MLflow sync pending: {late.message}; `tunegate ops reconcile` later")
     reason = f"run {last.run_id} was interrupted after its promotion; its verdict holds"
+    if not is_same:
+        return outcome_of(run.ledger, run.run_id, "SKIP", reason, version=champion.version, holds="PROMOTE")
     return outcome_of(run.ledger, run.run_id, "PROMOTE", reason, version=champion.version)
 
 

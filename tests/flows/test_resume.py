@@ -1,6 +1,8 @@
 """A candidate that got HOLD is judged again, at declared looks, when held-out tickets have arrived."""
 
 import json
+import os
+import signal
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -204,7 +206,7 @@ def test_a_hold_becomes_promote_at_a_later_look(
     assert f"`tunegate study reproduce {run_id}`" in reproduced.stderr
 
 
-def test_a_verdict_that_was_recorded_and_not_acted_on_is_reached_again(
+def test_a_resumed_run_that_ends_between_its_verdict_and_its_end_is_repeated(
     empty_workplace: Workplace, tickets: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(empty_workplace, looks={"at": LOOKS[:2], "spend": "equal"})
@@ -227,9 +229,33 @@ def test_a_verdict_that_was_recorded_and_not_acted_on_is_reached_again(
     spec = load_file(empty_workplace.folder / "pipelines.yaml").get("small")
     state = registry_state_of(spec, ledger)
     assert newest_held(spec, ledger, store, state) is None  # a tick trains rather than fail each time
+
+    child = os.fork()
+    if not child:
+        empty_workplace.run("gate", "resume", first["run_id"], TUNEGATE_FAILPOINT="ledger.promote.committed")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    (event,) = desk.ledger.history("small")
+    assert (event.action, event.to_version) == ("promote", first["version"])
+    assert desk.ledger.runs()[0].status == "RUNNING"
+    state = registry_state_of(spec, ledger)
+    ended = newest_held(spec, ledger, store, state)  # a tick ends it before it trains
+    assert ended is not None
+    assert ended.is_champion
+    n_looks = len(desk.ledger.looks())
+
+    # With other tickets nothing is judged either, and they stay new.
+    desk.export("week2.jsonl", tickets[110:120])
+    other = empty_workplace.json("gate", "resume", first["run_id"])
+    assert (other["verdict"], other["holds"], other["exit_code"]) == ("SKIP", "PROMOTE", 0), other["reason"]
+    assert desk.ledger.mark_of(other["run_id"]) is None
+    (empty_workplace.folder / "weeks" / "week2.jsonl").unlink()
     again = empty_workplace.json("gate", "resume", first["run_id"])
     assert (again["verdict"], again["champion"]) == ("PROMOTE", first["version"]), again["reason"]
-    assert len(desk.ledger.looks()) == 2 + 1  # of these two are one look: the same items by the same rules
+    assert desk.ledger.mark_of(again["run_id"]) is not None
+    assert desk.ledger.history("small") == (event,)
+    assert len(desk.ledger.looks()) == n_looks
+    assert len(desk.ledger.candidates("small")) == 1
     continued = candidate.ref.trained.model_copy(update={"started_from": "d" * 64})
     row = replace(candidate, verdict="HOLD", ref=candidate.ref.model_copy(update={"trained": continued}))
     monkeypatch.setattr(Ledger, "candidates", lambda *_, **__: (row,))
