@@ -63,7 +63,10 @@ class UsedBudget(Frozen):
     spent: tuple[float, ...] = ()
     """Error probability that each of them spent; empty if it was what these gates would have given it."""
     nested: tuple[int, ...] = ()
-    """Items of each of these sets, if each contains the one before and this verdict's contains them all; else empty."""
+    """Items of each of these sets, if each contains the one before, unchanged, and this verdict's contains them all;
+    else empty."""
+    changed: int = Field(default=0, ge=0)
+    """Items of these sets that have another question or reference answer now, if they would be nested without."""
     verdicts: int = Field(default=0, ge=0)
     """Other candidates for the registered model that were judged on the same items before."""
     n_seen: int = Field(default=0, ge=0)
@@ -113,6 +116,8 @@ class EvidenceUse(Frozen):
     """Items whose text people had seen before."""
     edited: int = 0
     """Earlier looks on the same items by other rules."""
+    changed: int = 0
+    """Items of earlier looks that have another question or reference answer now."""
     is_spent: bool = False
     """Earlier looks spent the whole error probability."""
 
@@ -131,6 +136,11 @@ class EvidenceUse(Frozen):
         corrected = ""
         if self.n_corrected:
             corrected = f"; {counted(self.n_corrected, 'held-out item was', 'held-out items were')} corrected"
+        if self.changed:
+            corrected += (
+                f"; {counted(self.changed, 'item has', 'items have')} changed since an earlier look, so that this one "
+                "counts on no evidence that the two share"
+            )
         return (
             f"these items have judged {judged}{budget}; this candidate has had {looks} of at most {self.looks_max}; "
             f"bounds are one-sided, at {100 * self.confidence:.6g} %{seen}{corrected}"

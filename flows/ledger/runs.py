@@ -143,6 +143,11 @@ class Runs(LedgerBase):
         """Return step -> key of its result, of the run's steps that have one."""
         return {step.step: step.key for step in self.steps(run_id) if step.key}
 
+    def keys_with(self, step: str, digest: str) -> tuple[str, ...]:
+        """Return the keys under which a step had a result of this digest, the newest first."""
+        query = "SELECT key FROM steps WHERE step = ? AND digest = ? AND key <> '' GROUP BY key ORDER BY max(id) DESC"
+        return tuple(row["key"] for row in self._rows(query, step, digest))
+
     def made_in(self, key: str) -> float | None:
         """Return the seconds that the result of this key took when last made; None if no run of this ledger made it."""
         row = self._first("SELECT seconds FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", key)

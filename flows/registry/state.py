@@ -6,7 +6,9 @@ Read when a run begins; `flows/assess.py` passes it on as typed parameters, so t
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -41,6 +43,8 @@ _NO_RECIPE = {
     "cache_trunk", "allow_download",
 }  # fmt: skip
 """Keys of `train`."""
+_NO_CURATION = {"keep_raw_days", "corrections"}
+"""Keys of `curate`. What corrections have changed is data: where they are kept makes no other model."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,9 @@ class RegistryState:
     held_out: Callable[[], Mapping[str, frozenset[str]]] = dict
     """Returns digest of a held-out set -> hashes of its items: sets that share items use up each other's evidence.
     Called late, since this run's own set is recorded meanwhile."""
+    changed_items: Callable[[str, Artifact], int | None] = lambda _digest, _items: None
+    """Returns how many items of an earlier held-out set have another question or reference answer in this one; None if
+    the earlier set is no longer in the store."""
     seen: SeenItems = NOTHING_SEEN
     """Held-out items whose text people saw before the first run of these inputs; set once they are known."""
     worn: JudgedItems = NOTHING_JUDGED
@@ -95,13 +102,16 @@ class RegistryState:
         chain = [sets.get(held_out, frozenset()) for held_out in (*(each[0].held_out for each in looks), items.digest)]
         # The levels of a growing set count on one comparison: what other rules say of it is another sum over the items.
         rules = {_rules(self.terms), *(_rules(each[0].terms) for each in looks)}
-        nested = len(rules) == 1 and all(chain) and all(one < other for one, other in pairwise(chain))
+        growing = len(rules) == 1 and all(chain) and all(one < other for one, other in pairwise(chain))
+        changed = [self.changed_items(each[0].held_out, items) for each in looks] if growing else []
+        nested = growing and all(each == 0 for each in changed)
         terms = [[verdict.terms for verdict in each if verdict.terms is not None] for each in looks]
         return UsedBudget(
             looks=len(looks),
             edited=sum(each[0].held_out == items.digest for each in looks),
             spent=spent_by(terms, tuple(map(len, chain))) if all(terms) else (),
             nested=tuple(len(each) for each in chain[:-1]) if nested else (),
+            changed=max((each or 0 for each in changed), default=0),
             # The mean over these items of how many other candidates each has judged, rounded up.
             verdicts=math.ceil(sum(shares.values()) - 1e-9),
             n_seen=self._n_seen(items),
@@ -151,11 +161,12 @@ def registry_state_of(spec: DataPipeline, ledger: Ledger, *, before: str | None 
         champion, state = ledger.champion(name), state_of(spec, ledger.root)
     else:
         champion, state = _champion_before(ledger, name, before), None
+    store = Store(ledger.root, recorded=ledger.digests_of)
     anchor = _anchor(spec, ledger, before) if before is None or champion is not None else None
     registry_state = RegistryState(
         champion=champion, anchor=anchor, start=starting_point(spec, ledger, champion),
         judged=ledger.looks(before=before), terms=terms_of(spec), held_out=ledger.held_out_items,
-        past=past_of(champion, ledger, Store(ledger.root, recorded=ledger.digests_of), before=before),
+        changed_items=partial(_changed_items, ledger, store), past=past_of(champion, ledger, store, before=before),
     )  # fmt: skip
     if spec.feedback is None:
         return registry_state
@@ -276,7 +287,7 @@ def recipe_of(spec: PipelineSpec) -> str:
     Another seed, or a machine that trains in another way, is the same recipe.
     """
     train = spec.train.model_dump(mode="json", exclude_defaults=True, exclude=_NO_RECIPE)
-    return digest_of([train, spec.curate.model_dump(mode="json", exclude_defaults=True, exclude={"keep_raw_days"})])
+    return digest_of([train, spec.curate.model_dump(mode="json", exclude_defaults=True, exclude=_NO_CURATION)])
 
 
 def record_held_out(ledger: Ledger, items: EvalSet) -> None:
@@ -287,6 +298,23 @@ def record_held_out(ledger: Ledger, items: EvalSet) -> None:
 def _ids_of(items: Artifact) -> list[str]:
     ids: list[str] = pq.read_table(items.root / "items.parquet", columns=["item_id"]).column(0).to_pylist()
     return ids
+
+
+def _changed_items(ledger: Ledger, store: Store, digest: str, items: Artifact) -> int | None:
+    """Count the items of an earlier set that have other content now; None if it is no longer in the store."""
+    found = (store.whole("items", key, EvalSet) for key in ledger.keys_with("items", digest))
+    earlier = next((each for each in found if each is not None), None)
+    if earlier is None:
+        return None
+    now = _contents_of(items)
+    return sum(name in now and now[name] != content for name, content in _contents_of(earlier).items())
+
+
+def _contents_of(items: Artifact) -> dict[str, list[Any]]:
+    columns = ["item_id", "answer", "subject", "body", "messages"]
+    table = pq.read_table(items.root / "items.parquet")
+    rows = zip(*(table[name].to_pylist() for name in columns if name in table.column_names), strict=True)
+    return {name: content for name, *content in rows}
 
 
 def _train_ids(splits: Splits) -> list[str]:

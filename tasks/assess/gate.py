@@ -181,6 +181,7 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
         n_corrected=context.n_corrected,
         n_seen=context.used_budget.n_seen,
         edited=context.used_budget.edited,
+        changed=context.used_budget.changed,
         is_spent=is_spent(gates, context.used_budget),
     )
     unordered: tuple[Finding, ...] = (

@@ -97,7 +97,7 @@ class Desk:
                 "looks": self.looks,
             }
             for name, section in self.sections.items():
-                small[name] = section
+                small[name] = {**small.get(name, {}), **section}
 
         self.workplace.declare(change)
 
@@ -179,6 +179,14 @@ def test_a_hold_becomes_promote_at_a_later_look(
     assert "TG0159" in empty_workplace.run("gate", "resume", run_id).stderr
     examples.with_name("away").rename(examples)
 
+    # References that people correct meanwhile are no part of the evidence of then.
+    one = min(before)
+    value = next(row["category"] for row in tickets if row["ticket_id"] == one)
+    other = next(row["category"] for row in tickets if row["category"] != value)
+    line = {"ticket_id": one, "do": "set", "field": "category", "old": value, "new": other, "by": "ada"}
+    (empty_workplace.folder / "fixes.jsonl").write_text(json.dumps(line | {"at": "2026-12-01T00:00:00+00:00"}) + "\n")
+    desk.sections["curate"] = {"corrections": "fixes.jsonl"}
+
     # A tick judges it again before it trains the next, though enough tickets for that have arrived, too.
     desk.sections["schedule"] = {"cron": "@hourly", "resume_hold": True, "retrain": {"min_new": 40}}
     desk.declare()
@@ -187,6 +195,9 @@ def test_a_hold_becomes_promote_at_a_later_look(
     assert (third["verdict"], third["exit_code"]) == ("PROMOTE", 0), third["reason"]
     assert (third["version"], third["champion"]) == (first["version"], first["version"])
     assert now < desk.items(third["run_id"])
+    explained = " ".join(empty_workplace.run("gate", "explain", third["run_id"], "--items", "0").stdout.split())
+    assert "1 held-out item was corrected; 1 item has changed since an earlier look" in explained
+    assert "at 98.3333 %" in explained  # with nothing in common; nested it would be 97 %
     tick = desk.ledger.ticks("small")[-1]
     assert (tick.decision.code, desk.ledger.run(tick.run_id).status) == ("look", "SKIPPED")
     assert len(desk.ledger.candidates("small")) == 1

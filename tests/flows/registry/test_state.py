@@ -1,5 +1,6 @@
 """What the gate reads from the ledger: the anchor, and how much evidence earlier verdicts have used."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ def test_looks_at_a_growing_set_are_known_as_such(tmp_path: Path) -> None:
     judge(ledger, "2", "larger", "a")
     for name, chosen in (("small", ids[:6]), ("larger", ids[:12]), ("all", ids), ("other", ids[3:20])):
         ledger.record_held_out(name, chosen)
-    registry_state = registry_state_of(spec(), ledger)
+    gone = registry_state_of(spec(), ledger)
+    registry_state = replace(gone, changed_items=lambda *_: 0)
     found = {
         name: registry_state.used_budget(artifact(name), artifact("a"))
         for name in ("all", "other", "larger", "unknown")
@@ -112,6 +114,12 @@ def test_looks_at_a_growing_set_are_known_as_such(tmp_path: Path) -> None:
     assert {name: (each.looks, each.nested) for name, each in found.items()} == {
         "all": (2, (6, 12)), "other": (2, ()), "larger": (1, (6,)), "unknown": (2, ()),
     }  # fmt: skip
+
+    # What they share is not the evidence of then if references were corrected, or is not known to be.
+    corrected = replace(gone, changed_items=lambda digest, _: int(digest == "small"))
+    for state, changed in ((gone, 0), (corrected, 1)):
+        used = state.used_budget(artifact("all"), artifact("a"))
+        assert (used.looks, used.nested, used.changed) == (2, (), changed)
 
 
 def test_other_rules_on_the_same_items_are_a_look_after_a_refusal(tmp_path: Path) -> None:
@@ -285,6 +293,7 @@ def test_two_trainings_of_one_recipe_share_a_fault_whatever_their_seed() -> None
     same = recipe(train={"base_model": "m"})
     assert recipe(train={"base_model": "m", "seed": 9, "threads": 2, "save_every": 5}) == same
     assert recipe(train={"base_model": "m", "epochs": 2}) != same
+    assert recipe(train={"base_model": "m"}, curate={"corrections": "fixes.jsonl"}) == same
     assert recipe(train={"base_model": "m"}, curate={"steps": [{"uses": "dedup"}]}) != same
 
 
@@ -336,7 +345,9 @@ def test_looks_by_edited_rules_are_not_those_of_one_growing_comparison(tmp_path:
     for name, n in (("small", 6), ("larger", 12)):
         ledger.record_held_out(name, [f"t{number}" for number in range(n)])
     found = {
-        by: registry_state_of(each, ledger).used_budget(artifact("larger"), artifact("a"))
+        by: replace(registry_state_of(each, ledger), changed_items=lambda *_: 0).used_budget(
+            artifact("larger"), artifact("a")
+        )
         for by, each in (("same", three), ("edited", edited))
     }
     assert (found["same"].nested, found["edited"].nested) == ((6,), ())
