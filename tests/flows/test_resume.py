@@ -226,6 +226,15 @@ def test_a_resumed_run_that_ends_between_its_verdict_and_its_end_is_repeated(
     first = empty_workplace.json("run", "small")
     assert first["verdict"] == "HOLD", first["reason"]
     desk.export("week3.jsonl", tickets[190:290])
+    desk.sections["place"] = {"assess": "gpu"}
+    desk.declare()
+    n_runs = len(desk.ledger.runs())
+    placed = empty_workplace.run("gate", "resume", first["run_id"])
+    assert (placed.returncode, len(desk.ledger.runs())) == (2, n_runs)
+    assert "TG0139" in placed.stderr
+    assert "remove `place`" in placed.stderr
+    del desk.sections["place"]
+    desk.declare()
 
     def end(place: str) -> None:
         if place == "ledger.candidate":
