@@ -28,7 +28,7 @@ from benchmarks.measure import table
 from schemas.gates import GateRule, GatesSpec, LooksSpec
 from schemas.verdicts import Terms, UsedBudget
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, change_outcome
-from tasks.assess.looks import Levels, levels_of, spent_by
+from tasks.assess.looks import Levels, is_spent, levels_of, spent_by
 
 LOOKS = (248, 496, 744)
 """Held-out items of each look: what arrives in three times as many weeks as the first took."""
@@ -36,6 +36,8 @@ Spend = Literal["equal", "obrien_fleming"]
 SPENDS: tuple[Spend, ...] = ("equal", "obrien_fleming")
 ANSWERS = (500, 1000)
 """Answers of a run that a user has time for."""
+SETTINGS = 6
+"""Settings of a gate that a user tries on one candidate."""
 
 
 def looks(*, quick: bool) -> dict[str, object]:
@@ -57,7 +59,36 @@ def looks(*, quick: bool) -> dict[str, object]:
         "resume_plus3_by_look_obrien_fleming": [round(share, 4) for share in late],
         "resume_plus3_one_look": round(without_stops(LOOKS[0], DISCORDANCE, EFFECT).promoted, 4),
         "resume_or_interim": {str(n): weighed(n) for n in ANSWERS},
+        "edited_equal_pass": round(max(edited(n, spend=spend) for n in (1, 3, SETTINGS) for spend in SPENDS), 4),
+        "edited_equal_pass_before": round(edited(1, is_counted=False), 4),
     }
+
+
+def edited(n_looks: int, *, spend: Spend = "equal", is_counted: bool = True, n: int = 500) -> float:
+    """Chance that an equal candidate passes one of so many settings of a gate, each tried after a HOLD.
+
+    Each setting judges by evidence that shares nothing with the others, which is the worst case.
+
+    Args:
+        n_looks: Those that the gates declare, `gates.looks.max`.
+        is_counted: Whether what is tried spends; else each has the whole error probability.
+    """
+    rule = GateRule(metric="exact", value_threshold=0.5)
+    gates = GatesSpec(rules=(rule,), confidence=1 - ALPHA, looks=LooksSpec(max=n_looks, spend=spend))
+    terms, none_passes = Terms(rules="", alpha=gates.alpha, looks=n_looks, spend=spend), 1.0
+    for tried in range(SETTINGS):
+        used = UsedBudget(looks=tried, edited=tried, spent=spent_by([[terms]] * tried)) if is_counted else UsedBudget()
+        if is_spent(gates, used):
+            break
+        level = levels_of(gates, used, n_items=n).met if is_counted else ALPHA
+
+        def decide(
+            n: int, gained: NDArray[np.float64], lost: NDArray[np.float64], level: float = level
+        ) -> NDArray[np.int64]:
+            return np.where(change_outcome(gained, lost, n, margin=0.0, alpha=level).met, PROMOTE, HOLD)
+
+        none_passes *= 1 - exact_law((n,), DISCORDANCE, 0.0, decide).promoted
+    return 1 - none_passes
 
 
 def resumed(

@@ -43,7 +43,7 @@ AT_MOST: Mapping[str, float] = {
     "latency_equal_block": 0.05, "latency_limit_pass": 0.065, "latency_limit_block": 0.065,
     "defaults_frozen_weeks": 0, "defaults_reuse_pass": 0.05,
     "defaults_regressions_year": 0.20, "defaults_printed_off": 0.03, "defaults_final_loss": 0.01,
-    "defaults_below_best": 0.015, "resume_equal_pass": 0.05,
+    "defaults_below_best": 0.015, "resume_equal_pass": 0.05, "edited_equal_pass": 0.05,
 }  # fmt: skip
 AT_LEAST: Mapping[str, float] = {
     "p_plus3": 0.8,
@@ -90,6 +90,8 @@ ABOUT: Mapping[str, str] = {
     "although it does not, of two each",
     "resume_equal_pass": "declared looks at a growing set: equal model promoted by the last, worst of several designs, "
     "both spending functions, 5 to 20 % differing, and of which look is the first; exact",
+    "edited_equal_pass": "six settings of `improve` tried on one candidate: equal model promoted by one, worst of 1, 3 "
+    "and 6 declared looks and both spending functions; exact",
     "resume_plus3": "looks at 248, 496 and 744 items, equal spending: promoted by the last if 3 points better, exact",
     "defaults_frozen_weeks": "gate of `init`: weeks of two years with HOLD for the budget while 50 items are unused",
     "defaults_reuse_pass": "gate of `init`: promoted at the margin, two years on items that are used again",

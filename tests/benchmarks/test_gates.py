@@ -14,7 +14,7 @@ from benchmarks.gates.defaults import PLUS3, found, printed, reuse
 from benchmarks.gates.draws import differences
 from benchmarks.gates.guards import EVEN6, EVEN20, UNEVEN, power_lost, ruined
 from benchmarks.gates.league import scored_slices
-from benchmarks.gates.looks import LOOKS, looks_table, resumed, weighed
+from benchmarks.gates.looks import LOOKS, edited, looks_table, resumed, weighed
 from benchmarks.gates.promises import (
     AT_LEAST,
     AT_MOST,
@@ -270,6 +270,12 @@ def test_a_hold_that_is_judged_again_keeps_its_bars() -> None:
     assert ways["interim"]["answers_minus3"] < 0.5 * ways["one look"]["answers_minus3"]
     assert ways["three looks"]["plus3"] > 0.95 > ways["one look"]["plus3"] > ways["interim"]["plus3"]
     assert len(looks_table({"resume_or_interim": {"500": ways}}).splitlines()) == 5
+
+
+def test_an_equal_candidate_passes_no_more_often_by_settings_that_are_tried_one_after_another() -> None:
+    assert edited(1, is_counted=False) > 0.2
+    for n_looks in (1, 3):
+        assert 0.02 < edited(n_looks) <= AT_MOST["edited_equal_pass"]
 
 
 @pytest.mark.parametrize("spend", ["equal", "obrien_fleming"])
