@@ -12,13 +12,16 @@ from flows.cli.command import command
 from flows.cli.data import failure_of, last_curation
 from flows.cli.options import CONFIG, Config, Json, Limit, Pipeline, login
 from flows.cli.output import Result, note, out, render, write_file
-from flows.views.review import Review
+from flows.ledger.open import open_ledger, open_store
+from flows.views.review import Review, loss_source
+from flows.workspace.settings import load_settings
 from schemas.corrections import Correction
 from schemas.counted import counted
 from schemas.curation_steps import LabelCheckStep
 from schemas.errors import ConfigError, TunegateError
 from schemas.load import load_file
-from tasks.curate.review_rows import ReviewAnswer, ReviewRow, read_review, write_review
+from schemas.pipeline import DataPipeline
+from tasks.curate.review_rows import ExampleLosses, ReviewAnswer, ReviewRow, read_review, write_review
 
 _KEYS = {"c": "change", "r": "right", "d": "drop", "s": "skip", "q": "quit"}
 
@@ -35,13 +38,18 @@ def review(
     ] = None,
     rater: Annotated[str | None, typer.Option(help="Who labels; your login if not given.", show_default=False)] = None,
     limit: Limit = 300,
+    by_loss: Annotated[
+        bool,
+        typer.Option("--by-loss", help="Also list train examples by the loss of the last candidate, computed now."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file that --write names.")] = False,
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:
     """Correct the tickets most worth a look, most useful first.
 
-    Label suspects, contradictions and quarantined rows that a correction can let in take turns. Decisions are kept in
+    Label suspects, contradictions and quarantined rows that a correction can let in take turns, and with --by-loss
+    the train examples with the highest loss under the last candidate. Decisions are kept in
     the file that `curate.corrections` names; the next run applies them. With --json, only list the rows.
     """
     if write is not None and read is not None:
@@ -53,7 +61,8 @@ def review(
         if read is not None:
             kept = found.keep(read_review(read, rater=name), where=str(read))
             return _kept(found, kept, shown, as_json=as_json)
-        rows, counts = found.rows(limit=limit)
+        losses = _losses(found.spec, config) if by_loss else None
+        rows, counts = found.rows(limit=limit, losses=losses)
         if not any(isinstance(step, LabelCheckStep) for step in found.spec.curate.steps):
             note("`- uses: label_check` in `curate.steps` would find likely label errors")
         if write is not None:
@@ -69,6 +78,19 @@ def review(
             listed = [{name: value for name, value in vars(row).items() if name != "text"} for row in rows]
             return render(Result({**shown, "kinds": counts, "rows": listed}), as_json=True)
         return _kept(found, list(_ask(found, rows, name)), shown, as_json=False)
+
+
+def _losses(spec: DataPipeline, config: Path) -> ExampleLosses:
+    """Compute the losses; first say how much work that is."""
+    settings = load_settings(config)
+    ledger = open_ledger(settings)
+    source = loss_source(spec, ledger, open_store(settings))
+    n_examples, n_tokens = source.dataset.n_train, source.dataset.n_tokens
+    note(
+        f"the model of run {source.candidate.run_id} reads its {counted(n_examples, 'train example')} "
+        f"({n_tokens:,} tokens): about a third of an epoch of its training"
+    )
+    return source.measure()
 
 
 def _kept(found: Review, made: Sequence[Correction], shown: dict[str, object], *, as_json: bool) -> int:

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tasks.curate.steps  # noqa: F401  registers the kinds of steps
+from flows.graph.store import Store
+from flows.ledger.ledger import Ledger
 from flows.workspace.clock import now
+from schemas.artifacts import ChampionRef, DatasetRef
 from schemas.corrections import CORRECTED_FIELDS, Correction
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.names import closest
-from schemas.pipeline import DataPipeline
+from schemas.pipeline import DataPipeline, PipelineSpec
+from schemas.template import template_columns
 from tasks.curate.corrections import (
     contradictions,
     corrections_file,
@@ -28,6 +32,7 @@ from tasks.curate.corrections import (
 from tasks.curate.redaction.pseudonyms import Pseudonyms, load_pseudonyms, pseudonyms_step
 from tasks.curate.review_rows import (
     HINT,
+    ExampleLosses,
     ReviewAnswer,
     ReviewRow,
     find_review_rows,
@@ -39,7 +44,9 @@ from tasks.curate.review_rows import (
 )
 from tasks.curate.step import rules_of
 from tasks.curate.warehouse_query import query_rows
+from tasks.model.example_losses import example_losses
 from tasks.privacy.databases import has_raw_texts
+from tasks.progress import Progress, silent
 from tasks.storage.files import inside, write_atomic
 from tasks.tickets.answer_files import CODE
 
@@ -73,7 +80,7 @@ class Review:
             return ()
         return read_corrections(corrections_file(path, self.root))
 
-    def rows(self, *, limit: int) -> tuple[list[ReviewRow], dict[str, int]]:
+    def rows(self, *, limit: int, losses: ExampleLosses | None = None) -> tuple[list[ReviewRow], dict[str, int]]:
         """Return what is left to look at, most useful first, and how many rows there are of each kind."""
         stale = {
             (row["ticket_id"], row["field"])
@@ -92,7 +99,7 @@ class Review:
 
         return find_review_rows(
             self.database, redactions=self.redactions, table=self.spec.table, pseudonyms=self.pseudonyms,
-            is_done=is_done, limit=limit,
+            is_done=is_done, limit=limit, losses=losses,
         )  # fmt: skip
 
     def keep(self, answers: Iterable[ReviewAnswer], *, where: str) -> list[Correction]:
@@ -127,6 +134,48 @@ class Review:
         olds = old_values(self.database, unsaid, self.redactions)
         checker = _Checker(self, where, known, olds, knows_replies=has_raw_texts(self.database))
         return [checker.correction(each) for each in answers]
+
+
+@dataclass(frozen=True)
+class LossSource:
+    """The newest candidate of a pipeline, and the examples that it learned."""
+
+    spec: PipelineSpec
+    candidate: ChampionRef
+    dataset: DatasetRef
+
+    def measure(self, *, progress: Progress = silent) -> ExampleLosses:
+        """Compute the loss of each train example; raises as `tasks.model.example_losses.example_losses`."""
+        made_of = template_columns(self.candidate.prompt.answer)
+        nats = example_losses(
+            self.dataset, model=self.candidate.model, trained=self.candidate.trained, dtype=self.spec.train.dtype,
+            progress=progress,
+        )  # fmt: skip
+        field = made_of[0] if len(made_of) == 1 and made_of[0] in CORRECTED_FIELDS else ""
+        return ExampleLosses(nats, field, self.candidate.run_id)
+
+
+def loss_source(spec: DataPipeline, ledger: Ledger, store: Store) -> LossSource:
+    """Return what losses are computed from.
+
+    Raises:
+        ConfigError: TG0159, nothing was trained, or it is no longer in the store.
+    """
+    if not isinstance(spec, PipelineSpec):
+        raise _no_losses(spec, "trains nothing, so no example has a loss")
+    row = next(iter(ledger.candidates(spec.registry.name)), None)
+    if row is None:
+        raise _no_losses(spec, "has no candidate yet, so no example has a loss")
+    keys = ledger.keys_of(row.ref.run_id)
+    dataset = store.whole("encode", keys.get("chosen_dataset") or keys.get("encode"), DatasetRef)
+    if dataset is None or not all(part.root.is_dir() for part in (row.ref.model, row.ref.trained)):
+        raise _no_losses(spec, f"no longer has the weights or the examples of run {row.ref.run_id} in the store")
+    return LossSource(spec, row.ref, dataset)
+
+
+def _no_losses(spec: DataPipeline, why: str) -> ConfigError:
+    hint = f"without --by-loss, or after `tunegate run {spec.name}`"
+    return ConfigError(f"{spec.name} {why}", code="TG0159", where="--by-loss", hint=hint)
 
 
 @contextmanager

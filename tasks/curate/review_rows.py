@@ -1,7 +1,7 @@
 """Find the rows of a curation that are most worth a person's look, and write them to be answered elsewhere.
 
-Label suspects, contradictions and quarantined rows that a correction can let in take turns, each kind with its surest
-first. Only redacted text leaves.
+Label suspects, contradictions, quarantined rows that a correction can let in, and train examples of high loss take
+turns, each kind with its surest first. Only redacted text leaves.
 
 A row of the file is one ticket and field: its value, the value that is proposed, why it is listed, its text; `decision`
 (change, right or drop), `new` (the right value, if it is not the proposed one) and `why` are to be filled in.
@@ -10,6 +10,7 @@ A row of the file is one ticket and field: its value, the value that is proposed
 from __future__ import annotations
 
 import difflib
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -56,6 +57,7 @@ _QUARANTINED = (
     "AND (list_contains($fields::VARCHAR[], field) OR NOT starts_with(code, 'TG')) "
     "ORDER BY step, code, source, source_line"
 )
+_CURATED = "SELECT ticket_id FROM curated WHERE split = 'train' AND list_contains($ids::VARCHAR[], ticket_id)"
 _PLACES = (
     "SELECT ticket_id, source, source_line, split FROM curated WHERE list_contains($ids::VARCHAR[], ticket_id) "
     "UNION ALL SELECT ticket_id, source, source_line, NULL FROM removed "
@@ -65,6 +67,18 @@ _RAW = (
     "SELECT raw.* FROM raw_tickets raw JOIN (SELECT unnest($sources::VARCHAR[]) AS source, "
     "unnest($lines::BIGINT[]) AS source_line) USING (source, source_line)"
 )
+
+
+@dataclass(frozen=True)
+class ExampleLosses:
+    """Loss of train examples under a model that was trained on them."""
+
+    nats: Mapping[str, float]
+    """ticket_id -> mean nats per token of the answer."""
+    field: str
+    """Column that the answer is made of; empty if that is none, or several."""
+    run_id: str
+    """The run that trained the model."""
 
 
 RowKey = tuple[str, str | None, int | None]
@@ -117,7 +131,7 @@ class ReviewAnswer:
 
 def find_review_rows(
     database: Path, *, redactions: Sequence[RedactStep], table: TableSpec, pseudonyms: Pseudonyms | None,
-    is_done: Callable[[str, str, str], bool], limit: int,
+    is_done: Callable[[str, str, str], bool], limit: int, losses: ExampleLosses | None = None,
 ) -> tuple[list[ReviewRow], dict[str, int]]:  # fmt: skip
     """Return the rows, most useful first, and how many there are of each kind.
 
@@ -128,12 +142,15 @@ def find_review_rows(
         pseudonyms: What `redact` makes of ticket_ids; None if it leaves them.
         is_done: Whether a ticket, field and rule have been decided.
         limit: Rows at most.
+        losses: So many of the train examples with the highest loss are listed; None for none.
     """
     kinds = {
         "label suspects": query_rows(database, _SUSPECTS),
         "contradictions": query_rows(database, _CONFLICTS),
         "quarantined": query_rows(database, _QUARANTINED, fields=list(CORRECTED_FIELDS)),
     }
+    if losses is not None:
+        kinds["highest loss"] = _of_highest_loss(database, losses, is_done, limit)
     for row in kinds["quarantined"]:
         # What `validate` refused has never been redacted.
         row["shown_id"] = _shown_id(row["ticket_id"], pseudonyms) if row["rule"] is None else row["ticket_id"]
@@ -151,6 +168,24 @@ def find_review_rows(
     chosen = chosen[:limit]
     sources = _Sources(database, [_row_key(row) for row in chosen], redactions)
     return [_row(each, sources, table) for each in chosen], {name: len(rows) for name, rows in left.items()}
+
+
+def _of_highest_loss(
+    database: Path, losses: ExampleLosses, is_done: Callable[[str, str, str], bool], limit: int
+) -> list[dict[str, Any]]:
+    """The `limit` train tickets with the highest loss among those that are left."""
+    known = {row["ticket_id"] for row in query_rows(database, _CURATED, ids=list(losses.nats))}
+    names = sorted(known, key=lambda name: (-losses.nats[name], name))
+    median = statistics.median(losses.nats.values()) if losses.nats else 0.0
+    return [
+        {
+            "ticket_id": name, "field": losses.field, "rule": None, "value": None, "proposed": None,
+            "reason": f"the model of run {losses.run_id}, which learned it, has a loss of {losses.nats[name]:.2f} nats "
+            f"per token of its answer; the median of the train examples is {median:.2f}",
+        }
+        for name in names
+        if not is_done(name, losses.field, "")
+    ][:limit]  # fmt: skip
 
 
 def _row_key(found: Mapping[str, Any]) -> RowKey:
