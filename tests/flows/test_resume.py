@@ -27,8 +27,7 @@ Row = dict[str, Any]
 LOOKS = [20, 40, 60]
 
 
-@pytest.fixture(scope="module")
-def tickets() -> list[Row]:
+def make_tickets() -> list[Row]:
     """Tickets of as many customers, so that the split's customers do not hold them together."""
     source = GeneratedSource(kind="generated", n_tickets=700, n_customers=600, seed=5)
     found = []
@@ -40,6 +39,11 @@ def tickets() -> list[Row]:
         if isinstance(row, dict) and row.get("reply") and row.get("category") and row.get("created_at"):
             found.append(row | {"customer_id": f"c{len(found)}", "thread_id": None})
     return found
+
+
+@pytest.fixture(scope="module")
+def tickets() -> list[Row]:
+    return make_tickets()
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from flows import deployments
 from flows.graph.prefect_runner import SILENT
 from flows.ledger.ledger import Ledger
 from flows.workspace.lock import lock_file
+from tests.flows.test_resume import LOOKS, Desk, make_tickets
 from tests.support.pool_worker import PoolWorker, flow_processes, working
 from tests.support.prefect_server import OwnServer, PrefectServer
 from tests.support.processes import is_running, wait_for
@@ -30,10 +31,16 @@ ENDS = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
 
 class Deployment:
-    """`small` with a long training, deployed to its own work pool."""
+    """`small` with a long training, or as it is declared, deployed to its own work pool."""
 
     def __init__(
-        self, workplace: ForkedWorkplace, server: PrefectServer, *, max_steps: int = 60, **schedule: str
+        self,
+        workplace: ForkedWorkplace,
+        server: PrefectServer,
+        *,
+        max_steps: int = 60,
+        is_declared: bool = False,
+        **schedule: str,
     ) -> None:
         self.workplace, self.ask = workplace, server.ask
         self.pool = f"pool-{workplace.folder.name.lower().replace('_', '-')[-40:]}"
@@ -43,7 +50,8 @@ class Deployment:
             document["pipelines"]["small"]["schedule"] = {"cron": "0 3 1 1 *", **schedule}
             document["pipelines"]["small"]["train"] |= {"max_steps": max_steps, "epochs": max_steps}
 
-        workplace.declare(declare)
+        if not is_declared:
+            workplace.declare(declare)
         done = workplace.run("ops", "deploy", "--pool", self.pool)
         assert done.returncode == 0, done.stderr
         self.id = self.ask("/deployments/name/tunegate/small")["id"]
@@ -271,3 +279,29 @@ def trainings_below(folder: Path) -> list[str]:
         with suppress(OSError):
             found.append(place.read_bytes().replace(b"\0", b" ").decode())
     return [line for line in found if "tasks.train.worker" in line and str(folder) in line]
+
+
+def test_a_tick_judges_a_held_candidate_again_in_its_own_flow_run(
+    empty_workplace: ForkedWorkplace, prefect_server: PrefectServer
+) -> None:
+    schedule = {"cron": "0 3 1 1 *", "resume_hold": True, "retrain": {"min_new": 40}}
+    desk, tickets = Desk(empty_workplace, schedule=schedule), make_tickets()
+    desk.declare()
+    desk.export("week1.jsonl", tickets[:110])
+    deployed = Deployment(empty_workplace, prefect_server, is_declared=True)
+    with deployed.worker() as worker:
+        trained = deployed.start()
+        assert deployed.end_of(trained) == ("COMPLETED", "HOLD"), worker.log.read_text()
+        desk.export("week2.jsonl", tickets[110:190])
+        tick = deployed.start()
+        assert deployed.end_of(tick) == ("COMPLETED", "HOLD"), worker.log.read_text()
+    resumed, skipped, first = desk.ledger.runs(pipeline="small")
+    assert [(run.status, run.verdict) for run in (resumed, skipped, first)] == [
+        ("DONE", "HOLD"), ("SKIPPED", None), ("DONE", "HOLD"),
+    ]  # fmt: skip
+    assert desk.ledger.ticks("small")[-1].decision.code == "look"
+    assert [len(desk.items(run.run_id)) for run in (first, resumed)] == LOOKS[:2]
+    (candidate,) = desk.ledger.candidates("small")
+    assert desk.ledger.judging_runs("small", candidate.ref.version) == (first.run_id, resumed.run_id)
+    assert {run.prefect_run_id for run in (skipped, resumed)} == {tick}
+    assert deployed.stages_of(tick) == dict.fromkeys(("curate", "finetune", "assess", "release"), "COMPLETED")
