@@ -378,6 +378,61 @@ class ChampionRef(Frozen):
     promoted_at: str
     """UTC, ISO 8601."""
 
+    @property
+    def judged(self) -> Artifact:
+        """What was judged: equal digests are one candidate."""
+        return self.trained
+
+    @property
+    def files(self) -> Artifact:
+        """What the history has the digest of."""
+        return self.bundle
+
+
+class CheckedModel(Artifact):
+    """What results of a file are of, as `model.json`: equal models are one candidate, however often it is judged."""
+
+    of: str
+    """`--version-of`, or the file's sha256."""
+
+
+class CheckedResults(Artifact):
+    """The per-item results of a file, as `rows.jsonl`: item, repeat, values, and hashes of all texts."""
+
+    name: str
+    """The file's name."""
+    sha256: str
+    """Of the file."""
+    tool: str
+    model_name: str | None = None
+    """The model, if the file names it."""
+    n_items: int
+    measured: dict[str, str]
+    """Metric -> `column`, or the digest of how answers were scored: only values of the same way are compared."""
+
+
+class CheckedRef(Frozen):
+    """A version of a name whose results were made elsewhere (`tunegate gate check NAME`), as the ledger records it."""
+
+    name: str
+    version: str
+    run_id: str
+    model: CheckedModel
+    results: CheckedResults
+    verdict_digest: str
+    promoted_at: str
+    """UTC, ISO 8601."""
+
+    @property
+    def judged(self) -> Artifact:
+        """What was judged: equal digests are one candidate."""
+        return self.model
+
+    @property
+    def files(self) -> Artifact:
+        """What the history has the digest of."""
+        return self.results
+
 
 BATCH_SIZES = (2, 4, 8, 16, 32, 64)
 """Batches that the latency check can time; `batch_8_s` is the mean seconds until a batch of eight is answered."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from flows.champion.mlflow_sync import decide
 from flows.ledger.ledger import Ledger
-from flows.ledger.rows import EventRow
+from flows.ledger.rows import CandidateRow, EventRow
 from flows.workspace.settings import Settings
 from schemas.errors import TunegateError
-from tasks.release.bundle import check_evaluated
+from tasks.release.bundle import check_digest, check_evaluated
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,21 @@ def answer(
 
     def approve() -> EventRow:
         for event in ledger.history(name):
-            row = ledger.candidate(name, event.to_version)
-            if row is not None and (event.action, event.run_id) == ("wait", run_id):
-                check_evaluated(row.ref.bundle, row.ref.trained)
+            if (event.action, event.run_id) == ("wait", run_id):
+                check_files(ledger, name, event.to_version)
         return ledger.approve(run_id, actor=given.by, reason=given.reason, expected=given.expected)
 
     return decide(ledger, settings, name, approve)
+
+
+def check_files(ledger: Ledger, name: str, version: str) -> None:
+    """Check the files of a version that shall become champion; whether there is one is the ledger's to say.
+
+    Raises:
+        StorageError: TG0549, they are not those that were evaluated; TG0510, they do not match their own manifests.
+    """
+    row = ledger.version(name, version)
+    if isinstance(row, CandidateRow):
+        check_evaluated(row.ref.bundle, row.ref.trained)
+    elif row is not None:
+        check_digest(row.ref.files)

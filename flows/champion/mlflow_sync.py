@@ -106,6 +106,8 @@ def decide(
     Raises:
         StorageError: TG0581, MLflow's model does not follow this ledger; nothing was decided.
     """
+    if ledger.is_checked(name):  # MLflow registers models
+        return move(), None
     run_id = _last_run(name, ledger)
     if run_id is not None:
         try:
@@ -183,7 +185,7 @@ def _models(ledger: Ledger, settings: Settings, *, every_name: bool) -> dict[tup
 
     for each in ledger.pending_projections():
         add(each.payload["name"], partial(_record_of, each, ledger, settings))
-    for name in ledger.names() if every_name else ():
+    for name in _registered(ledger) if every_name else ():
         add(name, partial(_load_record, _last_run(name, ledger) or "", ledger, settings))
     return models
 
@@ -225,7 +227,7 @@ def _send_pending(
 def _repair(result: SyncResult, silent: set[str], ledger: Ledger, settings: Settings, check_lock: Check) -> SyncResult:
     repaired: list[str] = []
     late = result.late
-    for name in ledger.names():
+    for name in _registered(ledger):
         try:
             check_lock()
             record = _load_record(_last_run(name, ledger) or "", ledger, settings)
@@ -235,6 +237,11 @@ def _repair(result: SyncResult, silent: set[str], ledger: Ledger, settings: Sett
         except TunegateError as error:
             late = late or error
     return replace(result, repaired=tuple(repaired), late=late)
+
+
+def _registered(ledger: Ledger) -> list[str]:
+    """Return the names that MLflow has: not those of results from files."""
+    return [name for name in ledger.names() if not ledger.is_checked(name)]
 
 
 def _send(projection: Projection, record: RunRecord, ledger: Ledger, settings: Settings, uri: str) -> None:

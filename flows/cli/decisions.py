@@ -10,10 +10,10 @@ from uuid import UUID
 
 import typer
 
-from flows.champion.approvals import ApprovalAnswer, answer
+from flows.champion.approvals import ApprovalAnswer, answer, check_files
 from flows.champion.mlflow_sync import decide
 from flows.cli.command import command
-from flows.cli.history import event_json, registry_of
+from flows.cli.history import event_json, register_of, registry_of
 from flows.cli.options import CONFIG, By, Config, Expect, Pipeline, Reason, RunArgument, login
 from flows.cli.output import Result, note, warn
 from flows.ledger.ledger import Ledger
@@ -23,8 +23,6 @@ from flows.workspace.servers import client_environment, running
 from flows.workspace.settings import Settings, load_settings
 from schemas.counted import counted
 from schemas.errors import GateError, TunegateError
-from schemas.load import load_file
-from tasks.release.bundle import check_evaluated
 from tasks.storage.files import verify
 
 
@@ -51,10 +49,8 @@ def promote(
             hint="--force --reason '...' does and is kept in the history, as is --accept-uncompared after the verdict "
             "UNCOMPARED; `tunegate model approve RUN` lets in what waits",
         )
-    current = ledger.champion(name)
-    row = ledger.candidate(name, version) if version.isdecimal() else None
-    if row is not None:
-        check_evaluated(row.ref.bundle, row.ref.trained)
+    current = ledger.current(name)
+    check_files(ledger, name, version)
     expected = expect or (current.version if current else None)
     event, late = decide(
         ledger, settings, name,
@@ -104,7 +100,7 @@ def rollback(
     """Make an earlier champion champion again; a cooldown begins."""
     settings, ledger, name = registry_of(pipeline, config)
     _check_bundle(ledger, name, to)
-    declared = load_file(config).get(pipeline).registry
+    declared = register_of(pipeline, config, ledger)
     back, late = decide(
         ledger, settings, name,
         lambda: ledger.rollback(
@@ -114,7 +110,7 @@ def rollback(
     )  # fmt: skip
     event = next(event for event in reversed(ledger.history(name)) if event.action in MOVES)
     rest = f"; promotions need a person until {event.until}" if event.until else ""
-    if declared.cooldown_items:
+    if declared.cooldown_items and not ledger.is_checked(name):
         rest += (
             f"; a candidate that was trained in the same way as v{event.from_version} needs one, or "
             f"{counted(declared.cooldown_items, 'held-out item')} that did not judge v{event.from_version}"
@@ -141,9 +137,9 @@ def _check_bundle(ledger: Ledger, name: str, to: str | None) -> None:
     """
     entered = {event.to_version for event in ledger.history(name) if event.action in ENTRIES}
     target = to if to is not None else ledger.previous(name)
-    row = ledger.candidate(name, target) if target is not None and target in entered else None
+    row = ledger.version(name, target) if target is not None and target in entered else None
     if row is not None:
-        verify(row.ref.bundle.root)
+        verify(row.ref.files.root)
 
 
 def resume_in_prefect(flow_run: str | None, settings: Settings, *, approve: bool, by: str, reason: str) -> None:

@@ -10,22 +10,39 @@ import typer
 
 from flows.cli.command import command
 from flows.cli.findings import findings_text
-from flows.cli.options import CONFIG, Config
+from flows.cli.options import CONFIG, Config, Wait, login
 from flows.cli.output import Result, TextLine, TextTable, cell, note
-from flows.context.outcome import EXIT_CODES
+from flows.context.outcome import EXIT_CODES, Outcome
+from flows.ledger.promotions import Waits
+from flows.registry.state import waits_of
+from flows.run.checked_run import CheckRequest, check_with_ledger
 from flows.views.gate_check import CheckedFiles, check_files, declared_terms, remarks, report_of
 from flows.views.report_files import write_report
+from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError
-
-ResultsPath = Annotated[
-    str, typer.Option(metavar="FILE", show_default=False, help="Per-item results; PATH@LABEL of promptfoo.")
-]
+from schemas.load import load_file
 
 
 @command(example="tunegate gate check --champion champion.jsonl --candidate candidate.jsonl")
 def check(
-    champion: ResultsPath,
-    candidate: ResultsPath,
+    candidate: Annotated[
+        str, typer.Option(metavar="FILE", show_default=False, help="Per-item results; PATH@LABEL of promptfoo.")
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", show_default=False, help="Judge against this name's champion, and record the verdict."
+        ),
+    ] = None,
+    champion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="Results of the champion; with NAME those that are kept."
+        ),
+    ] = None,
+    version_of: Annotated[
+        str, typer.Option(metavar="REF", show_default=False, help="With NAME: the model or commit that was evaluated.")
+    ] = "",
     anchor: Annotated[
         str | None, typer.Option(metavar="FILE", show_default=False, help="Results of the best champion so far.")
     ] = None,
@@ -55,6 +72,7 @@ def check(
         list[str] | None,
         typer.Option(metavar="CHECK", show_default=False, help="Leave out a declared check; repeatable."),
     ] = None,
+    wait: Wait = 0.0,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", show_default=False, help="Write report.html, .md, .json, junit.xml."),
@@ -62,30 +80,47 @@ def check(
 ) -> Result:
     """Judge a candidate's results against the champion's, from files.
 
+    With NAME the ledger counts looks and candidates, keeps the champion's results, and moves the champion: `tunegate
+    model history NAME`, `promote`, `approve`, `rollback` and `gate explain RUN` work as for pipelines.
+
     Reads JSON Lines, CSV and Parquet, and what lm-eval, Inspect, DeepEval, promptfoo and MLflow write. Exits as a run
     does: 0 PROMOTE, 5 BLOCK, 8 HOLD, 9 ERROR, 10 UNCOMPARED.
     """
     if out is not None and out.exists():
         raise ConfigError("it exists", code="TG0189", where=str(out), hint="name a folder that does not exist")
-    checked = check_files(
-        candidate=candidate,
-        champion=champion,
-        anchor=anchor,
-        baselines=dict(_named(each) for each in baseline or ()),
-        terms=declared_terms(rules=rules, pipeline=pipeline, config=config, without=without or ()),
-        metric=metric,
-        lower_is_better=lower_is_better or (),
-        id_column=id_,
-    )
+    terms = declared_terms(rules=rules, pipeline=pipeline, config=config, without=without or ())
+    baselines = dict(_named(each) for each in baseline or ())
+    if name is not None:
+        request = CheckRequest(
+            name=name, candidate=candidate, champion=champion, anchor=anchor, baselines=baselines, terms=terms,
+            metric=metric, lower_is_better=lower_is_better or (), id_column=id_, version_of=version_of,
+            waits=waits_of(load_file(config).get(pipeline)) if pipeline is not None else Waits(),
+            actor=login(), wait_s=wait,
+        )  # fmt: skip
+        checked = check_with_ledger(request, load_settings(config))
+        if isinstance(checked, Outcome):
+            return _skipped(checked)
+    elif champion is None or version_of:
+        missing = "--champion FILE" if champion is None else "NAME, which --version-of needs"
+        raise ConfigError(
+            f"no {missing}", code="TG0139", where="gate check", hint="NAME keeps the champion's results in a ledger"
+        )
+    else:
+        checked = check_files(
+            candidate=candidate, champion=champion, anchor=anchor, baselines=baselines, terms=terms, metric=metric,
+            lower_is_better=lower_is_better or (), id_column=id_,
+        )  # fmt: skip
     if out is not None:
         written = write_report(report_of(checked, command=shlex.join(["tunegate", *sys.argv[1:]])), "", out)
         note(f"written: {', '.join(str(path) for path in written.values())}")
-    decision = checked.decision
+    decision, outcome = checked.decision, checked.outcome
+    verdict = decision.verdict if outcome is None else outcome.verdict
     data = {
         "version": 1,
-        "verdict": decision.verdict,
-        "reason": decision.reason,
-        "exit_code": EXIT_CODES[decision.verdict],
+        "verdict": verdict,
+        "reason": decision.reason if outcome is None else outcome.reason,
+        "exit_code": EXIT_CODES[verdict],
+        "recorded": _recorded(outcome),
         "gate": checked.terms.gates.model_dump(mode="json", exclude_defaults=True),
         "origin": checked.terms.origin,
         "files": {
@@ -101,10 +136,29 @@ def check(
             for arm, file in checked.files.items()
         },
         "n_items": decision.n_items,
+        "use": None if decision.use is None else decision.use.model_dump(mode="json"),
         "findings": [each.model_dump(mode="json") for each in decision.findings],
         "notes": list(remarks(checked)),
     }
-    return Result(data, _text(checked), exit_code=EXIT_CODES[decision.verdict])
+    return Result(data, _text(checked), exit_code=EXIT_CODES[verdict])
+
+
+def _recorded(outcome: Outcome | None) -> dict[str, Any] | None:
+    """What the ledger has of the check."""
+    if outcome is None:
+        return None
+    fields = {"name": outcome.pipeline, "run_id": outcome.run_id, "candidate": outcome.version}
+    return {**fields, "champion": outcome.champion, "waits": outcome.waits}
+
+
+def _skipped(outcome: Outcome) -> Result:
+    """The candidate is champion already, and nothing was judged."""
+    data = {
+        "version": 1, "verdict": outcome.verdict, "reason": outcome.reason, "exit_code": outcome.exit_code,
+        "recorded": _recorded(outcome), "gate": {}, "origin": "", "files": {}, "n_items": 0, "use": None,
+        "findings": [], "notes": [],
+    }  # fmt: skip
+    return Result(data, [f"{outcome.run_id}  SKIP  {outcome.reason}"], exit_code=outcome.exit_code)
 
 
 def _text(checked: CheckedFiles) -> Iterator[Any]:
@@ -126,7 +180,15 @@ def _text(checked: CheckedFiles) -> Iterator[Any]:
     for each in remarks(checked):
         yield TextLine(f"note: {each}", wraps=True)
     yield ""
-    yield from findings_text("", checked.decision)
+    outcome = checked.outcome
+    yield from findings_text("" if outcome is None else outcome.run_id, checked.decision)
+    if outcome is not None:
+        yield ""
+        if outcome.verdict != checked.decision.verdict:
+            yield TextLine(f"{outcome.verdict}  {outcome.reason}", wraps=True)
+        judged = "" if outcome.version is None else f"the candidate is version {outcome.version}; "
+        champion = "there is no champion" if outcome.champion is None else f"champion is version {outcome.champion}"
+        yield TextLine(f"{outcome.pipeline}: {judged}{champion}; run {outcome.run_id}", wraps=True)
 
 
 def _arm(arm: str) -> str:

@@ -17,8 +17,10 @@ from flows.ledger.rows import EventRow
 from flows.ledger.ticks import Mark, TickRow
 from flows.views.champion_files import missing_files
 from flows.workspace.settings import Settings, load_settings
+from schemas.artifacts import CheckedRef
 from schemas.counted import counted
 from schemas.load import load_file
+from schemas.pipeline import RegisterSpec
 
 CHAMPION_COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "actor", "reason")
 HISTORY_COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "actor", "run_id", "bundle", "reason")
@@ -28,7 +30,7 @@ HISTORY_COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "act
 def champion(pipeline: Pipeline, config: Config = CONFIG) -> Result:
     """Show the champion and how it came to be."""
     _, ledger, name = registry_of(pipeline, config)
-    current = ledger.champion(name)
+    current = ledger.current(name)
     events = [asdict(event) for event in ledger.history(name)]
     marks = {mark.version: mark.summary for mark in ledger.marked(name)}
 
@@ -36,10 +38,12 @@ def champion(pipeline: Pipeline, config: Config = CONFIG) -> Result:
         if current is None:
             yield f"{name} has no champion"
             return
-        yield (
-            f"{name} v{current.version} since {current.promoted_at}: {current.trained.method}, "
-            f"{current.trained.n_trainable:,} trained parameters, run {current.run_id}\n{current.bundle.root}\n"
-        )
+        if isinstance(current, CheckedRef):
+            kind = f"{counted(current.results.n_items, 'result')} of {current.results.name}, of {current.model.of}"
+        else:
+            kind = f"{current.trained.method}, {current.trained.n_trainable:,} trained parameters"
+        yield f"{name} v{current.version} since {current.promoted_at}: {kind}, run {current.run_id}"
+        yield f"{current.files.root}\n"
         if current.version in marks:
             yield f"{marks[current.version]}; a retrain is ordered\n"
         yield TextTable(events, CHAMPION_COLUMNS)
@@ -90,7 +94,7 @@ def history(
         data["events"] = [event_json(event) for event in events]
         data["candidates"] = [
             {"version": row.ref.version, "verdict": row.verdict, "run_id": row.ref.run_id, "reason": row.reason}
-            for row in ledger.candidates(name)
+            for row in ledger.versions(name)
         ]
         data["marked"] = [asdict(mark) for mark in marked]
         data["ticks"] = [tick_json(row) for row in ticks]
@@ -98,9 +102,20 @@ def history(
 
 
 def registry_of(pipeline: str, config: Path) -> tuple[Settings, Ledger, str]:
-    """The settings, the ledger, and the name under which the pipeline registers its models."""
+    """The settings, the ledger, and the name under which the pipeline registers its models.
+
+    A name of results from files (`tunegate gate check NAME`) is itself, and needs no pipelines.yaml.
+    """
     settings = load_settings(config)
-    return settings, open_ledger(settings), load_file(config).get(pipeline).registry.name
+    ledger = open_ledger(settings)
+    return settings, ledger, register_of(pipeline, config, ledger).name
+
+
+def register_of(pipeline: str, config: Path, ledger: Ledger) -> RegisterSpec:
+    """How the pipeline registers its models; for a name of results from files, the defaults."""
+    if ledger.is_checked(pipeline):
+        return RegisterSpec(name=pipeline)
+    return load_file(config).get(pipeline).registry
 
 
 def event_json(event: EventRow) -> dict[str, Any]:

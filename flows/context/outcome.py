@@ -45,7 +45,7 @@ def outcome_of(
 ) -> Outcome:
     """Make the outcome of a run of the ledger, with the current champion."""
     run = ledger.run(run_id)
-    champion = ledger.champion(run.model_name)
+    champion = ledger.current(run.model_name)
     return Outcome(
         run_id=run_id,
         pipeline=run.pipeline,

@@ -11,15 +11,17 @@ import orjson
 from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database, Row
 from flows.ledger.history import best_of, checked_history, previous_of, waiting_in
-from flows.ledger.rows import MOVES, CandidateRow, EventRow, Projection
+from flows.ledger.rows import MOVES, CandidateRow, EventRow, Projection, VersionRef, VersionRow
 from flows.workspace.clock import now
-from schemas.artifacts import ChampionRef
-from schemas.errors import StorageError
+from schemas.artifacts import Artifact, ChampionRef, CheckedRef
+from schemas.errors import ConfigError, StorageError
 from schemas.verdicts import Verdict
 from tasks.storage.failpoint import reach
 
 MAX_DIGITS = 9
 """Of a version; a longer number is not a version."""
+_PARTS = {"model", "trained", "bundle", "results"}
+"""Artifacts of a version."""
 _IS_MOVE = "action IN ('promote', 'force', 'approve', 'rollback')"
 
 
@@ -27,7 +29,7 @@ class Champions(LedgerBase):
     """Candidates, champions, their history, and the changes that MLflow does not have yet."""
 
     def record_candidate(
-        self, candidate: ChampionRef, *, verdict: Verdict, reason: str, evidence: Mapping[str, str] | None = None
+        self, candidate: VersionRef, *, verdict: Verdict, reason: str, evidence: Mapping[str, str] | None = None
     ) -> str:
         """Record a candidate with its verdict and return its version, a number counted per name.
 
@@ -38,14 +40,20 @@ class Champions(LedgerBase):
         Args:
             evidence: Name -> digest of what the verdict is about: gates, held-out set, scores, answers, decision;
                 `better_than`, the version that the candidate is shown to be better than; and `recipe`, how it was made.
+
+        Raises:
+            ConfigError: TG0159, the name has versions of the other kind: trained here, or results from files.
         """
-        digests = {
-            "model": candidate.model.digest, "trained": candidate.trained.digest, "bundle": candidate.bundle.digest,
-            **(evidence or {}),
-        }  # fmt: skip
+        own = {"model": candidate.model.digest}
+        if isinstance(candidate, ChampionRef):
+            own |= {"trained": candidate.trained.digest, "bundle": candidate.bundle.digest}
+        else:
+            own |= {"results": candidate.results.digest, "sha256": candidate.results.sha256}
+        digests = own | dict(evidence or {})
         evidence_json = orjson.dumps(digests, option=orjson.OPT_SORT_KEYS).decode() if evidence else ""
-        key, name = candidate.bundle.digest, candidate.name
+        key, name = _key_of(candidate), candidate.name
         with self.write() as db:
+            self._refuse_other_kind(db, candidate)
             row = db.execute("SELECT * FROM candidates WHERE name = ? AND key = ?", (name, key)).fetchone()
             if row is None:
                 query = "SELECT coalesce(max(version), 0) + 1 FROM candidates WHERE name = ?"
@@ -68,7 +76,15 @@ class Champions(LedgerBase):
                 db.execute(
                     "INSERT INTO verdicts (name, version, run_id, verdict, trained, gates, at)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (name, version, candidate.run_id, verdict, digests["trained"], digests.get("gates", ""), now()),
+                    (
+                        name,
+                        version,
+                        candidate.run_id,
+                        verdict,
+                        candidate.judged.digest,
+                        digests.get("gates", ""),
+                        now(),
+                    ),
                 )
             was_champion = f"SELECT 1 FROM champion_events WHERE name = ? AND to_version = ? AND {_IS_MOVE}"
             if db.execute(was_champion, (name, str(version))).fetchone() is None:
@@ -76,24 +92,48 @@ class Champions(LedgerBase):
                     "UPDATE candidates SET ref_json = ?, run_id = ? WHERE name = ? AND version = ?",
                     (self._to_json(candidate, version), candidate.run_id, name, version),
                 )
-            if is_new:
+            if is_new and isinstance(candidate, ChampionRef):  # MLflow registers models
                 project(db, "candidate", {"name": name, "version": str(version), "run_id": candidate.run_id})
         reach("ledger.candidate")
         return str(version)
 
-    def candidate(self, name: str, version: str) -> CandidateRow | None:
+    def version(self, name: str, version: str) -> VersionRow | None:
         with self.read() as db:
             return self._row(db, name, version)
 
-    def candidates(self, name: str) -> tuple[CandidateRow, ...]:
-        """Return all candidates of the name, newest first."""
+    def versions(self, name: str) -> tuple[VersionRow, ...]:
+        """Return all versions of the name, newest first."""
         rows = self._rows("SELECT * FROM candidates WHERE name = ? ORDER BY version DESC", name)
-        return tuple(self._candidate_row(row) for row in rows)
+        return tuple(self._version_row(row) for row in rows)
 
-    def champion(self, name: str) -> ChampionRef | None:
-        """Return the champion; None before the first promotion."""
+    def candidate(self, name: str, version: str) -> CandidateRow | None:
+        """Return the version if it was trained here."""
+        row = self.version(name, version)
+        return row if isinstance(row, CandidateRow) else None
+
+    def candidates(self, name: str) -> tuple[CandidateRow, ...]:
+        """Return all versions of the name that were trained here, newest first."""
+        return tuple(row for row in self.versions(name) if isinstance(row, CandidateRow))
+
+    def is_checked(self, name: str) -> bool:
+        """Return whether the versions of the name are results from files."""
+        return any(isinstance(row.ref, CheckedRef) for row in self.versions(name))
+
+    def current(self, name: str) -> VersionRef | None:
+        """Return the champion, of whatever kind; None before the first promotion."""
         with self.read() as db:
             return self._champion(db, name) if champion_version(db, name) is not None else None
+
+    def champion(self, name: str) -> ChampionRef | None:
+        """Return the champion, which was trained here; None before the first promotion.
+
+        Raises:
+            ConfigError: TG0159, the versions of the name are results from files.
+        """
+        current = self.current(name)
+        if isinstance(current, CheckedRef):
+            raise _other_kind(name, has="results from files", hint="give the pipeline another `register.name`")
+        return current
 
     def champion_before(self, name: str, moment: str) -> ChampionRef | None:
         """Return who was champion just before a moment (UTC, ISO 8601); None if the ledger knows no one then."""
@@ -101,12 +141,12 @@ class Champions(LedgerBase):
             moves = [event for event in checked_history(db) if event.name == name and event.action in MOVES]
             last = next((event for event in reversed(moves) if event.at < moment), None)
             row = None if last is None else self._row(db, name, last.to_version)
-        if last is None or row is None:
+        if last is None or not isinstance(row, CandidateRow):
             return None
         return row.ref.model_copy(update={"promoted_at": last.at, "verdict_digest": last.verdict_digest})
 
-    def champions(self) -> tuple[ChampionRef, ...]:
-        """Return the champion of every name that has one, by name."""
+    def champions(self) -> tuple[VersionRef, ...]:
+        """Return the champion of every name that has one, of whatever kind, by name."""
         with self.read() as db:
             names = [row["name"] for row in db.execute("SELECT name FROM champions ORDER BY name").fetchall()]
             return tuple(self._champion(db, name) for name in names)
@@ -177,7 +217,15 @@ class Champions(LedgerBase):
                 (mlflow_version, name, int(version)),
             )
 
-    def _champion(self, db: Database, name: str) -> ChampionRef:
+    def _refuse_other_kind(self, db: Database, candidate: VersionRef) -> None:
+        row = db.execute("SELECT * FROM candidates WHERE name = ? LIMIT 1", (candidate.name,)).fetchone()
+        if row is None or isinstance(self._from_json(row["ref_json"]), type(candidate)):
+            return
+        if isinstance(candidate, ChampionRef):
+            raise _other_kind(candidate.name, has="results from files", hint="give the pipeline another register.name")
+        raise _other_kind(candidate.name, has="models that were trained here", hint="give the results another name")
+
+    def _champion(self, db: Database, name: str) -> VersionRef:
         row = db.execute(
             "SELECT candidates.ref_json, champion_events.at, champion_events.verdict_digest"
             " FROM champions JOIN champion_events USING (seq)"
@@ -195,39 +243,48 @@ class Champions(LedgerBase):
             )
         return self._from_json(row["ref_json"], promoted_at=row["at"], verdict_digest=row["verdict_digest"])
 
-    def _row(self, db: Database, name: str, version: str) -> CandidateRow | None:
+    def _row(self, db: Database, name: str, version: str) -> VersionRow | None:
         if not version.isdecimal() or len(version) > MAX_DIGITS:
             return None
         query = "SELECT * FROM candidates WHERE name = ? AND version = ?"
         row = db.execute(query, (name, int(version))).fetchone()
-        return self._candidate_row(row) if row else None
+        return self._version_row(row) if row else None
 
-    def _candidate_row(self, row: Row) -> CandidateRow:
+    def _version_row(self, row: Row) -> VersionRow:
         ref = self._from_json(row["ref_json"])
-        return CandidateRow(
-            ref, row["key"], row["verdict"], row["reason"], row["mlflow_version"], row["recorded_at"], row["evidence"]
-        )
+        fields = (row["key"], row["verdict"], row["reason"], row["mlflow_version"], row["recorded_at"], row["evidence"])
+        return CandidateRow(ref, *fields) if isinstance(ref, ChampionRef) else VersionRow(ref, *fields)
 
-    def _to_json(self, ref: ChampionRef, version: int) -> str:
+    def _to_json(self, ref: VersionRef, version: int) -> str:
         # Roots below the home folder are stored as relative paths: the folder may be moved or mounted elsewhere.
         fields: dict[str, Any] = ref.model_dump(mode="json")
-        for part, artifact in (("model", ref.model), ("trained", ref.trained), ("bundle", ref.bundle)):
+        for part in _PARTS & fields.keys():
+            artifact: Artifact = getattr(ref, part)
             if artifact.root.is_relative_to(self.root):
                 fields[part]["root"] = artifact.root.relative_to(self.root).as_posix()
         return orjson.dumps(
             {**fields, "version": str(version), "promoted_at": ""}, option=orjson.OPT_SORT_KEYS
         ).decode()
 
-    def _from_json(self, text: str, **changes: str) -> ChampionRef:
+    def _from_json(self, text: str, **changes: str) -> VersionRef:
         fields: dict[str, Any] = orjson.loads(text)
-        for part in ("model", "trained", "bundle"):
+        for part in _PARTS & fields.keys():
             fields[part]["root"] = self.root / fields[part]["root"]
-        return ChampionRef.model_validate({**fields, **changes})
+        kind = CheckedRef if "results" in fields else ChampionRef
+        return kind.model_validate({**fields, **changes})
 
 
-def blocked_before(db: Database, candidate: CandidateRow) -> str:
+def _key_of(ref: VersionRef) -> str:
+    return ref.bundle.digest if isinstance(ref, ChampionRef) else ref.model.digest
+
+
+def _other_kind(name: str, *, has: str, hint: str) -> ConfigError:
+    return ConfigError(f"the versions of {name} are {has}", code="TG0159", where=name, hint=hint)
+
+
+def blocked_before(db: Database, candidate: VersionRow) -> str:
     """Return a sentence if gates other than those of the last verdict BLOCKed these weights; else an empty string."""
-    trained = candidate.ref.trained.digest
+    trained = candidate.ref.judged.digest
     rows = db.execute("SELECT * FROM verdicts WHERE trained = ? ORDER BY id", (trained,)).fetchall()
     own = [row for row in rows if (row["name"], str(row["version"])) == (candidate.ref.name, candidate.ref.version)]
     gates = own[-1]["gates"] if own else ""

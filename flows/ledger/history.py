@@ -14,7 +14,7 @@ import orjson
 
 from flows.ledger.database import Database
 from flows.ledger.journal import FIRST_HASH, check_books
-from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow
+from flows.ledger.rows import ENTRIES, MOVES, Action, EventRow, VersionRow
 from flows.workspace.clock import now
 from schemas.errors import StorageError
 from tasks.storage.files import sha256_json
@@ -73,7 +73,7 @@ class NewEvent:
     note: str = ""
 
 
-def append_event(db: Database, events: Sequence[EventRow], candidate: CandidateRow, new: NewEvent) -> EventRow:
+def append_event(db: Database, events: Sequence[EventRow], candidate: VersionRow, new: NewEvent) -> EventRow:
     """Append an event about the candidate to the whole history `events`; a move points the champion at it.
 
     An event that is dated before the one that it follows says so in its note.
@@ -94,7 +94,7 @@ def append_event(db: Database, events: Sequence[EventRow], candidate: CandidateR
         "at": at,
         "prev_hash": events[-1].hash if events else FIRST_HASH,
         "verdict": candidate.verdict,
-        "bundle_digest": candidate.ref.bundle.digest,
+        "bundle_digest": candidate.ref.files.digest,
         "evidence": candidate.evidence,
     }
     fields["hash"] = _hash(fields)
@@ -165,7 +165,7 @@ def was_rolled_back(events: Sequence[EventRow], name: str, version: str) -> Even
     return None
 
 
-def like_rolled_back(events: Sequence[EventRow], candidate: CandidateRow) -> tuple[EventRow, EventRow] | None:
+def like_rolled_back(events: Sequence[EventRow], candidate: VersionRow) -> tuple[EventRow, EventRow] | None:
     """Return the last rollback of a version that was trained as the candidate was, and the promotion of that version.
 
     None if there is none, or a version trained so became champion since.
@@ -186,7 +186,7 @@ def like_rolled_back(events: Sequence[EventRow], candidate: CandidateRow) -> tup
     return None
 
 
-def evidence_of(row: EventRow | CandidateRow) -> dict[str, str]:
+def evidence_of(row: EventRow | VersionRow) -> dict[str, str]:
     """Return what the verdict was about; empty if nothing was recorded."""
     return dict(orjson.loads(row.evidence)) if row.evidence else {}
 

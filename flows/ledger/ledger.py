@@ -9,6 +9,8 @@ a ledger that is not the one that was here before.
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+import orjson
+
 from flows.ledger.base import LedgerBase
 from flows.ledger.champions import project
 from flows.ledger.erasures import Erasures
@@ -53,7 +55,8 @@ class Acceptances(LedgerBase):
                 "INSERT INTO acceptances (kind, reason, actor, former, at) VALUES (?, ?, ?, ?, ?)",
                 (row.kind, row.reason, row.actor, row.former, row.at),
             )
-            known = [each["name"] for each in db.execute("SELECT DISTINCT name FROM candidates").fetchall()]
+            rows = db.execute("SELECT name, ref_json FROM candidates").fetchall()
+            known = [row["name"] for row in rows if "trained" in orjson.loads(row["ref_json"])]
             for name in sorted({*known, *(names or {})}):
                 project(db, "claim", {"name": name, "run_id": "", "tracking_uri": (names or {}).get(name, "")})
         if self.witness is not None:

@@ -29,9 +29,8 @@ from flows.ledger.history import (
     was_rolled_back,
     whole_history,
 )
-from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow, RunVerdict
+from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow, RunVerdict, VersionRef, VersionRow
 from flows.workspace.clock import present
-from schemas.artifacts import ChampionRef
 from schemas.counted import counted
 from schemas.errors import ConfigError, GateError, SecurityError
 from schemas.verdicts import Verdict
@@ -138,7 +137,7 @@ class Promotions(Champions):
         actor: str = "command line",
         cooldown_days: float = 0.0,
         expected: str | None = None,
-    ) -> ChampionRef:
+    ) -> VersionRef:
         """Make an earlier champion champion again and return it; no gate judges it.
 
         Args:
@@ -179,7 +178,7 @@ class Promotions(Champions):
                 raise _unfit(name, version, None)
             return _why_held(db, checked_history(db), candidate, waits, at=at or present())
 
-    def enter(self, db: Database, events: Sequence[EventRow], candidate: CandidateRow, new: NewEvent) -> EventRow:
+    def enter(self, db: Database, events: Sequence[EventRow], candidate: VersionRow, new: NewEvent) -> EventRow:
         """Append the event and the change for MLflow, within the caller's transaction.
 
         Raises:
@@ -189,10 +188,12 @@ class Promotions(Champions):
             self._refuse_marked(db, candidate)
         event = append_event(db, events, candidate, replace(new, note=blocked_before(db, candidate)))
         name, version = event.name, event.to_version
-        project(db, "champion", {"name": name, "version": version, "previous": new.from_version, "run_id": new.run_id})
+        if isinstance(candidate, CandidateRow):  # MLflow registers models
+            change = {"name": name, "version": version, "previous": new.from_version, "run_id": new.run_id}
+            project(db, "champion", change)
         return event
 
-    def promotable(self, db: Database, name: str, version: str) -> CandidateRow:
+    def promotable(self, db: Database, name: str, version: str) -> VersionRow:
         """Return the candidate, if its last verdict is PROMOTE.
 
         Raises:
@@ -203,7 +204,7 @@ class Promotions(Champions):
             raise _unfit(name, version, candidate)
         return candidate
 
-    def _refuse_marked(self, db: Database, candidate: CandidateRow) -> None:
+    def _refuse_marked(self, db: Database, candidate: VersionRow) -> None:
         marks = marks_in(db, candidate.ref.name, candidate.ref.version)
         if marks:
             raise SecurityError(
@@ -214,7 +215,7 @@ class Promotions(Champions):
             )
 
 
-def _why_held(db: Database, events: Sequence[EventRow], candidate: CandidateRow, waits: Waits, *, at: datetime) -> str:
+def _why_held(db: Database, events: Sequence[EventRow], candidate: VersionRow, waits: Waits, *, at: datetime) -> str:
     """Return why a person has to approve the candidate; empty when no one has to."""
     name, version = candidate.ref.name, candidate.ref.version
     fallen = was_rolled_back(events, name, version)
@@ -279,7 +280,7 @@ def require(what: str, given: str, by: str, where: str) -> None:
         raise ConfigError(f"{by} needs a {what}", code="TG0139", where=where, hint=hint)
 
 
-def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError:
+def _unfit(name: str, version: str, candidate: VersionRow | None) -> GateError:
     state = f"has verdict {candidate.verdict}; only PROMOTE is promoted" if candidate else "is not in the ledger"
     return GateError(
         f"v{version} of {name} {state}",

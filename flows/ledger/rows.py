@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import orjson
 
-from schemas.artifacts import ChampionRef
+from schemas.artifacts import ChampionRef, CheckedRef
 from schemas.verdicts import Verdict
 
 RunStatus = Literal["RUNNING", "DONE", "FAILED", "INTERRUPTED", "SKIPPED"]
@@ -95,20 +95,32 @@ class StepRow:
     """`TG0501: the disk is full ...` when failed, else empty."""
 
 
-@dataclass(frozen=True)
-class CandidateRow:
-    """A trained model that reached a verdict, under its version number."""
+VersionRef = ChampionRef | CheckedRef
+"""A model that was trained here, or one of which files have the results."""
 
-    ref: ChampionRef
+
+@dataclass(frozen=True)
+class VersionRow:
+    """A candidate that reached a verdict, under its version number."""
+
+    ref: VersionRef
     """What it is and where; `promoted_at` is set only where it is returned as the champion."""
     key: str
-    """Digest of the files that serve: weights, prompt, decoding, base model. Equal keys are one version."""
+    """Digest of the files that serve: weights, prompt, decoding, base model; of results from files, that of the
+    model. Equal keys are one version."""
     verdict: Verdict
     reason: str
     mlflow_version: str | None
     recorded_at: str
     evidence: str
     """As of the last verdict; see `EventRow`."""
+
+
+@dataclass(frozen=True)
+class CandidateRow(VersionRow):
+    """One that was trained here."""
+
+    ref: ChampionRef
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ _VERDICTS = (
     ") THEN 'PROMOTE' ELSE runs.verdict END AS verdict FROM runs"
     " JOIN steps AS gate ON gate.run_id = runs.run_id AND gate.step = 'gate' AND gate.key <> ''"
     " JOIN steps AS items ON items.run_id = runs.run_id AND items.step = 'items'"
-    " JOIN steps AS train ON train.run_id = runs.run_id AND train.step = 'train'"
+    " JOIN steps AS train ON train.run_id = runs.run_id AND train.step IN ('train', 'checked_model')"
 )
 """Held-out set and trained model of every gate that has judged, and its verdict: a run whose candidate waits for a
 person ended in HOLD, and its gate said PROMOTE."""

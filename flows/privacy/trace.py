@@ -95,7 +95,7 @@ class Tracer:
         """Yield the registered versions that learned from the customer."""
         direct, inherited = self._learned(found)
         for name in self.ledger.model_names():
-            champion = self.ledger.champion(name)
+            champion = self.ledger.current(name)
             for row in reversed(self.ledger.candidates(name)):
                 key = _stored_key(row)
                 if key in direct or key in inherited:

@@ -21,6 +21,7 @@ from flows.registry.feedback import feedback_database, state_of
 from schemas.artifacts import Artifact, ChampionRef, DatasetRef, EvalSet, Splits
 from schemas.errors import ConfigError, StorageError
 from schemas.feedback import LiveQuality
+from schemas.gates import GatesSpec
 from schemas.metrics import MetricSpec
 from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.training import PromptSpec, TrainSpec
@@ -256,12 +257,16 @@ def terms_of(spec: PipelineSpec) -> Terms:
     What may be edited after a verdict without another chance to pass is left out: the order of the rules, what a plan
     assumes, when to stop early, and which items are taken, since other items are another look as it is.
     """
-    gates = spec.judged_gates
+    measured = spec.evaluate.model_dump(mode="json", exclude_defaults=True, include=_MEASURED_BY)
+    return terms_of_gates(spec.judged_gates, measured, list(map(_code_of, spec.evaluate.metrics)))
+
+
+def terms_of_gates(gates: GatesSpec, *measured: object) -> Terms:
+    """Return the terms of a gate whose metrics are measured so."""
     rules = gates.model_dump(mode="json", exclude_defaults=True, exclude=_NO_RULES)
     rules["rules"] = sorted(map(digest_of, rules["rules"]))
-    measured = spec.evaluate.model_dump(mode="json", exclude_defaults=True, include=_MEASURED_BY)
     return Terms(
-        rules=digest_of([rules, measured, list(map(_code_of, spec.evaluate.metrics))]),
+        rules=digest_of([rules, *measured]),
         alpha=gates.alpha,
         looks=gates.looks.max,
         spend=gates.looks.spend,

@@ -4,6 +4,7 @@ import orjson
 
 from flows.ledger.history import last_move
 from flows.ledger.ledger import Ledger
+from schemas.artifacts import Artifact, ChampionRef, CheckedRef
 from schemas.errors import StorageError
 from tasks.storage.files import verify
 
@@ -14,9 +15,9 @@ def missing_files(ledger: Ledger, name: str) -> str:
     Raises:
         StorageError: TG0510, a file is damaged; TG0549, the files are not those of the promotion.
     """
-    champion = ledger.champion(name)
+    champion = ledger.current(name)
     if champion is not None:
-        for part in (champion.bundle, champion.trained):
+        for part in (champion.files, champion.judged):
             if not part.root.is_dir():
                 return str(part.root)
         check_champion(ledger, name)
@@ -24,16 +25,23 @@ def missing_files(ledger: Ledger, name: str) -> str:
 
 
 def check_champion(ledger: Ledger, name: str) -> None:
-    """Compare bundle and weights with the promotion's digests; rewrites by `forget` are recorded and allowed.
+    """Compare bundle and weights, or stored results, with the promotion's digests.
+
+    Rewrites by `forget` are recorded and allowed.
 
     Raises:
         StorageError: TG0510, a file is damaged or gone; TG0549, the files are not those of the promotion.
     """
-    champion, event = ledger.champion(name), last_move(ledger.history(name), name)
+    champion, event = ledger.current(name), last_move(ledger.history(name), name)
     if champion is None or event is None:
         return
-    digests = {"bundle": event.bundle_digest, **(orjson.loads(event.evidence) if event.evidence else {})}
-    for what, part in (("bundle", champion.bundle), ("trained", champion.trained)):
+    digests = orjson.loads(event.evidence) if event.evidence else {}
+    files = "results" if isinstance(champion, CheckedRef) else "bundle"
+    digests[files] = event.bundle_digest
+    parts: dict[str, Artifact] = {files: champion.files}
+    if isinstance(champion, ChampionRef):
+        parts["trained"] = champion.trained
+    for what, part in parts.items():
         if digests.get(what) and verify(part.root) not in ledger.rewritten(digests[what]):
             raise StorageError(
                 f"the {what} of v{champion.version} is not the one that was promoted at {event.at}",

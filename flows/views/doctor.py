@@ -33,6 +33,7 @@ from flows.workspace.lock import is_locked
 from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.servers import answer_code, running, users_homes
 from flows.workspace.settings import Settings
+from schemas.artifacts import ChampionRef
 from schemas.counted import counted
 from schemas.errors import ConfigError, LockedError, StorageError, TunegateError
 from schemas.evaluation import is_loopback
@@ -263,7 +264,8 @@ def champions(patient: Patient) -> Iterator[Symptom]:
         what = f"{champion.name} v{champion.version}"
         fix = f"tunegate model rollback PIPELINE --reason 'damaged files of v{champion.version}'"
         try:
-            parts = (champion.bundle, champion.trained, champion.model)
+            is_trained = isinstance(champion, ChampionRef)
+            parts = (champion.files, champion.judged, *([champion.model] if is_trained else []))
             wrong = [part.root.parent.name for part in parts if verify(part.root) != part.digest]
             if not wrong:
                 check_champion(open_ledger(patient.settings), champion.name)
@@ -273,7 +275,7 @@ def champions(patient: Patient) -> Iterator[Symptom]:
         if wrong:
             yield Symptom("champion", "bad", f"{what}: {', '.join(wrong)} is not what the ledger recorded", fix)
         else:
-            yield Symptom("champion", "ok", f"{what}: every file has its sha256, {champion.bundle.digest[:12]}")
+            yield Symptom("champion", "ok", f"{what}: every file has its sha256, {champion.files.digest[:12]}")
 
 
 def local_servers(patient: Patient) -> Iterator[Symptom]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from schemas.artifacts import GateDecision, ScoredArm, Scores
+from flows.context.outcome import Outcome
+from schemas.artifacts import GateDecision, ScoredArm
 from schemas.comparison import with_comparison
 from schemas.errors import ConfigError
 from schemas.evaluation import EvaluateSpec
@@ -67,6 +68,8 @@ class CheckedFiles:
     metrics: Mapping[str, MetricTraits]
     """The judged metrics that the files have."""
     notes: tuple[str, ...]
+    outcome: Outcome | None = None
+    """What the ledger has of it; None without one."""
 
 
 def declared_terms(
@@ -145,6 +148,27 @@ def default_terms(files: Sequence[ResultFile], metrics: Sequence[MetricTraits], 
     return GateTerms(gates, None, (), f"default for {n_items:,} items", _OF_A_MODEL)
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """Columns of the files by which items are grouped."""
+
+    slices: tuple[str, ...]
+    """Of rules and of the guard."""
+    cluster: str | None
+    """That of `gates.cluster_by`, or `cluster`."""
+
+    @classmethod
+    def of(cls, gates: GatesSpec, file: ResultFile) -> _Columns:
+        of_rules = [rule.slice.partition("=")[0] for rule in gates.judged_rules if rule.slice]
+        slices = dict.fromkeys([*of_rules, *(gates.slices.by if gates.slices else ())])
+        named = gates.cluster_by if gates.cluster_by in file.columns else CLUSTER
+        return cls(tuple(slices), named if gates.cluster_by is not None else None)
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (*self.slices, *([self.cluster] if self.cluster is not None else []))
+
+
 def check_files(
     *,
     candidate: str,
@@ -171,74 +195,121 @@ def check_files(
         ConfigError: TG0103, an arm or metric is unknown.
         DataError: TG0262, a file cannot be read.
     """
-    for arm in baselines or {}:
-        if arm not in BASELINE_ARMS:
-            raise ConfigError(
-                f"no baseline {arm!r}", code="TG0103", hint=f"--baseline ARM=FILE; arms: {', '.join(BASELINE_ARMS)}"
-            )
+    check_baselines(baselines or {})
     given = {"tuned": candidate, "champion": champion, **({"anchor": anchor} if anchor else {}), **(baselines or {})}
     files = {arm: read_results(address, id_column=id_column) for arm, address in given.items()}
     with tempfile.TemporaryDirectory(prefix="tunegate-check-") as name:
         folder = Path(name)
         evaluate = terms.evaluate if terms is not None else None
         values = {arm: values_of(file, evaluate, _new(folder, f"{arm}-answers")) for arm, file in files.items()}
-        metrics = _traits(values, terms, lower_is_better)
+        metrics = traits_of_files(values, terms, lower_is_better)
         if terms is None:
             terms = default_terms(list(files.values()), metrics, metric=metric)
-        columns = _Columns.of(terms.gates, files["tuned"])
-        judged = terms.gates.judged_metrics()
-        traits = {each.name: each for each in metrics if each.name in judged}
+        paired = PairedFiles.of(files, files["tuned"], terms, metrics)
+        version = files["champion"].path.name
+        context = GateContext(
+            champion_version=version,
+            anchor_version=files["anchor"].path.name if "anchor" in files else version,
+            traits=tuple(metrics),
+        )
+        checked = paired.judge(folder, values, context)
+        # How often these items have judged is not known here.
+        return replace(checked, decision=checked.decision.model_copy(update={"use": None}))
+
+
+def check_baselines(baselines: Mapping[str, str]) -> None:
+    """Raise ConfigError (TG0103) for a baseline that no rule compares with."""
+    for arm in baselines:
+        if arm not in BASELINE_ARMS:
+            raise ConfigError(
+                f"no baseline {arm!r}", code="TG0103", hint=f"--baseline ARM=FILE; arms: {', '.join(BASELINE_ARMS)}"
+            )
+
+
+@dataclass(frozen=True)
+class PairedFiles:
+    """Files of all arms whose items were compared, to be judged if nothing was found."""
+
+    files: Mapping[str, ResultFile]
+    grouping: ResultFile
+    """The candidate's file, whose columns are those of slices."""
+    terms: GateTerms
+    traits: Sequence[MetricTraits]
+    """Of all metrics."""
+    columns: _Columns
+    faults: tuple[PairFault, ...]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        files: Mapping[str, ResultFile],
+        grouping: ResultFile,
+        terms: GateTerms,
+        traits: Sequence[MetricTraits],
+        *,
+        faults: Sequence[PairFault] = (),
+    ) -> PairedFiles:
+        """Pair them.
+
+        Args:
+            faults: What was found before.
+        """
+        columns, judged = _Columns.of(terms.gates, grouping), terms.gates.judged_metrics()
         pairings = [
             pair(files["tuned"], file, arm=arm, metrics=judged, columns=columns.all)
             for arm, file in files.items()
             if arm != "tuned"
         ]
-        notes = tuple(note for each in pairings for note in each.notes)
-        faults = [
+        found = [
+            *faults,
             *faults_of(files["tuned"], "candidate", judged),
             *(fault for each in pairings for fault in each.faults),
         ]
-        if faults:
-            return CheckedFiles(_error(folder, faults, files), terms, files, {}, traits, notes)
+        notes = tuple(note for each in pairings for note in each.notes)
+        return cls(files, grouping, terms, traits, columns, tuple(dict.fromkeys(found)), notes)
+
+    def judge(
+        self, folder: Path, values: Mapping[str, Mapping[str, Mapping[str, float]]], context: GateContext
+    ) -> CheckedFiles:
+        """Come to the verdict; ERROR if the files cannot be compared.
+
+        Args:
+            folder: Empty, for temporary files.
+            values: Of each arm, item -> metric -> value.
+        """
+        judged = self.terms.gates.judged_metrics()
+        traits = {each.name: each for each in self.traits if each.name in judged}
+        if self.faults:
+            error = _error(folder, self.faults, self.files, context.champion_version)
+            return CheckedFiles(error, self.terms, self.files, {}, traits, self.notes)
+        slices = list(slices_of(self.grouping, self.columns.slices))
         arms = {
-            arm: write_arm(
-                values[arm],
-                arm=cast(ScoredArm, arm),
-                slices=list(slices_of(file, columns.slices)),
-                out=_new(folder, arm),
-            )
-            for arm, file in files.items()
+            arm: write_arm(values[arm], arm=cast(ScoredArm, arm), slices=slices, out=_new(folder, arm))
+            for arm in self.files
         }
-        decision = _decide(folder, arms, files, terms=terms, metrics=metrics, columns=columns)
+        items, gates, cluster = None, self.terms.gates, self.columns.cluster
+        if cluster is not None and gates.cluster_by is not None:
+            items = write_items(self.files["tuned"], {cluster: gates.cluster_by}, _new(folder, "items"))
+        arms_judged = JudgedArms(
+            candidate=arms["tuned"],
+            champion=arms["champion"],
+            anchor=arms.get("anchor"),
+            baselines=tuple(arms[arm] for arm in BASELINE_ARMS if arm in arms),
+            items=items,
+        )
+        decision = decide(_new(folder, "gate"), judged=arms_judged, gates=gates, context=context)
         means = {arm: scores.means for arm, scores in arms.items()}
-        return CheckedFiles(decision, terms, files, means, traits, notes)
+        return CheckedFiles(decision, self.terms, self.files, means, traits, self.notes)
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Columns of the files by which items are grouped."""
-
-    slices: tuple[str, ...]
-    """Of rules and of the guard."""
-    cluster: str | None
-    """That of `gates.cluster_by`, or `cluster`."""
-
-    @classmethod
-    def of(cls, gates: GatesSpec, file: ResultFile) -> _Columns:
-        of_rules = [rule.slice.partition("=")[0] for rule in gates.judged_rules if rule.slice]
-        slices = dict.fromkeys([*of_rules, *(gates.slices.by if gates.slices else ())])
-        named = gates.cluster_by if gates.cluster_by in file.columns else CLUSTER
-        return cls(tuple(slices), named if gates.cluster_by is not None else None)
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        return (*self.slices, *([self.cluster] if self.cluster is not None else []))
-
-
-def _traits(
+def traits_of_files(
     values: Mapping[str, Mapping[str, Mapping[str, float]]], terms: GateTerms | None, lower_is_better: Sequence[str]
 ) -> list[MetricTraits]:
     """The traits of all metrics.
+
+    Args:
+        values: Of each arm, item -> metric -> value.
 
     Raises:
         ConfigError: TG0103, a metric that is described is in no file: a slip in its name would turn its direction.
@@ -255,46 +326,15 @@ def _traits(
     return metrics
 
 
-def _decide(
-    folder: Path,
-    arms: Mapping[str, Scores],
-    files: Mapping[str, ResultFile],
-    *,
-    terms: GateTerms,
-    metrics: Sequence[MetricTraits],
-    columns: _Columns,
-) -> GateDecision:
-    items = None
-    if columns.cluster is not None and terms.gates.cluster_by is not None:
-        renamed = {columns.cluster: terms.gates.cluster_by}
-        items = write_items(files["tuned"], renamed, _new(folder, "items"))
-    version = files["champion"].path.name
-    decision = decide(
-        _new(folder, "gate"),
-        judged=JudgedArms(
-            candidate=arms["tuned"],
-            champion=arms["champion"],
-            anchor=arms.get("anchor"),
-            baselines=tuple(arms[arm] for arm in BASELINE_ARMS if arm in arms),
-            items=items,
-        ),
-        gates=terms.gates,
-        context=GateContext(
-            champion_version=version,
-            anchor_version=files["anchor"].path.name if "anchor" in files else version,
-            traits=tuple(metrics),
-        ),
-    )
-    return decision.model_copy(update={"use": None})  # how often these items have judged is not known here
-
-
 def _new(folder: Path, name: str) -> Path:
     path = folder / name
     path.mkdir()
     return path
 
 
-def _error(folder: Path, faults: Sequence[PairFault], files: Mapping[str, ResultFile]) -> GateDecision:
+def _error(
+    folder: Path, faults: Sequence[PairFault], files: Mapping[str, ResultFile], champion: str | None
+) -> GateDecision:
     """The verdict over files that cannot be compared."""
     findings = tuple(
         Finding(
@@ -309,7 +349,7 @@ def _error(folder: Path, faults: Sequence[PairFault], files: Mapping[str, Result
         reason=summarise(findings, "ERROR"),
         findings=findings,
         n_items=len({row.item_id for row in files["tuned"].rows}),
-        champion_version=files["champion"].path.name,
+        champion_version=champion,
     )
 
 
@@ -319,29 +359,30 @@ def remarks(checked: CheckedFiles) -> Iterator[str]:
     for what, higher in (("more", True), ("less", False)):
         if names := [each.name for each in checked.metrics.values() if each.higher_is_better == higher]:
             yield f"{what} is better: {', '.join(names)}"
-    if checked.terms.gates.needs_anchor and "anchor" not in checked.files:
+    if checked.terms.gates.needs_anchor and "anchor" not in checked.files and checked.outcome is None:
         yield "the champion is taken for the best champion so far; --anchor FILE gives another"
     if checked.terms.left_out:
         yield f"not checked, since files do not show it: {', '.join(checked.terms.left_out)}"
-    yield "earlier verdicts on these items are not counted"
+    if checked.outcome is None:
+        yield "earlier verdicts on these items are not counted"
 
 
 def report_of(checked: CheckedFiles, *, command: str) -> RunReport:
     """The report of a verdict over files, for the page, Markdown and JUnit."""
-    decision, files = checked.decision, checked.files
+    decision, files, outcome = checked.decision, checked.files, checked.outcome
     now = datetime.now(UTC).isoformat()
     return RunReport(
-        run_id=f"gate-check-{files['tuned'].digest[:12]}",
-        pipeline="gate-check",
+        run_id=outcome.run_id if outcome else f"gate-check-{files['tuned'].digest[:12]}",
+        pipeline=outcome.pipeline if outcome else "gate-check",
         model_name=files["tuned"].path.name,
-        verdict=decision.verdict,
-        reason=decision.reason,
+        verdict=outcome.verdict if outcome else decision.verdict,
+        reason=outcome.reason if outcome else decision.reason,
         started_at=now,
         ended_at=now,
-        version=None,
+        version=outcome.version if outcome else None,
         compared_with=decision.champion_version,
-        champion=decision.champion_version,
-        evidence="; ".join(remarks(checked)),
+        champion=outcome.champion if outcome else decision.champion_version,
+        evidence="; ".join(filter(None, (decision.evidence_used(), *remarks(checked)))),
         n_items=decision.n_items,
         findings=decision.findings,
         arms=tuple(ArmLine(arm=arm, n_items=decision.n_items, means=dict(checked.means.get(arm, {}))) for arm in files),

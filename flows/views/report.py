@@ -95,8 +95,8 @@ def gather(
     recorded = Recorded(settings, run_id)
     row, decision = recorded.row, recorded.decision()
     card = recorded.result("card", CurationCard)
-    champion = recorded.ledger.champion(row.model_name)
-    mine = [each for each in recorded.ledger.candidates(row.model_name) if each.ref.run_id == row.run_id]
+    champion = recorded.ledger.current(row.model_name)
+    mine = [each for each in recorded.ledger.versions(row.model_name) if each.ref.run_id == row.run_id]
     chosen = choice_of(recorded.ledger, recorded.store, row.run_id)
     dataset = recorded.of_training("encode", DatasetRef)
     items = recorded.result("items", EvalSet)

@@ -81,6 +81,8 @@ class Recorded:
         Raises:
             ConfigError: TG0159, items or answers are gone.
         """
+        if "checked_model" in self.keys:
+            raise ConfigError("of results from files no text is kept", code="TG0159")
         items, candidate = self.result("items", EvalSet), self.answered("tuned")
         if items is None or candidate is None:
             raise ConfigError("held-out items or answers are no longer in the store", code="TG0159")

@@ -63,7 +63,7 @@ def pair(
         *(
             fault
             for name, (_, differing) in compared.items()
-            for fault in _of_items(f"equal ids have an equal {name}", f"another {name} under the same id:", differing)
+            for fault in of_items(f"equal ids have an equal {name}", f"another {name} under the same id:", differing)
         ),
         *_measured_otherwise(candidate, other, arm, metrics),
         *faults_of(other, arm, metrics),
@@ -77,11 +77,11 @@ def faults_of(file: ResultFile, arm: str, metrics: Sequence[str]) -> Iterator[Pa
     for metric in metrics:
         if metric in file.metrics:
             broken = [row.item_id for row in file.rows if not math.isfinite(row.values.get(metric, math.nan))]
-            yield from _of_items(f"{metric} is a number for each item", f"the {arm} has none for", broken)
+            yield from of_items(f"{metric} is a number for each item", f"the {arm} has none for", broken)
     lacking = [row.item_id for row in file.rows if row.answer is None or row.reference is None]
     if not set(metrics) <= set(file.metrics) and len(lacking) < len(file.rows):
         what = "each item has an answer and its reference, by which it is scored"
-        yield from _of_items(what, f"the {arm} lacks one of", lacking)
+        yield from of_items(what, f"the {arm} lacks one of", lacking)
 
 
 _Part = Callable[[ItemResult], str | None]
@@ -102,10 +102,10 @@ def _unpaired(
     ours: Mapping[str, list[ItemResult]], theirs: Mapping[str, list[ItemResult]], arm: str
 ) -> Iterator[PairFault]:
     rule = "each item is in both files"
-    yield from _of_items(rule, "only the candidate has", [item for item in ours if item not in theirs])
-    yield from _of_items(rule, f"only the {arm} has", [item for item in theirs if item not in ours])
+    yield from of_items(rule, "only the candidate has", [item for item in ours if item not in theirs])
+    yield from of_items(rule, f"only the {arm} has", [item for item in theirs if item not in ours])
     uneven = [item for item in ours if item in theirs and len(ours[item]) != len(theirs[item])]
-    yield from _of_items("each item is repeated as often in both files", "another number of repeats:", uneven)
+    yield from of_items("each item is repeated as often in both files", "another number of repeats:", uneven)
 
 
 def _measured_otherwise(
@@ -141,10 +141,11 @@ def _compared(
 def _repeated(file: ResultFile, arm: str) -> Iterator[PairFault]:
     counts = Counter((row.item_id, row.repeat) for row in file.rows)
     twice = list(dict.fromkeys(item for (item, _), n in counts.items() if n > 1))
-    yield from _of_items("each item is there once", f"the {arm} has twice", twice)
+    yield from of_items("each item is there once", f"the {arm} has twice", twice)
 
 
-def _of_items(rule: str, what: str, items: Sequence[str]) -> Iterator[PairFault]:
+def of_items(rule: str, what: str, items: Sequence[str]) -> Iterator[PairFault]:
+    """Yield the fault of these items, with the first of their ids; nothing without any."""
     if items:
         shown = ", ".join(dict.fromkeys(sorted(items)[:SHOWN]))
         more = f" and {len(items) - SHOWN:,} more" if len(items) > SHOWN else ""

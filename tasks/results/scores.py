@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,16 +29,23 @@ def values_of(file: ResultFile, evaluate: EvaluateSpec | None, folder: Path) -> 
             answer.
         folder: Empty, for temporary files.
     """
-    scored: Mapping[int, Mapping[str, float]] = {}
-    if is_scored(file):
-        scored = _whole_answers(file) if evaluate is None else _scores_of_answers(file, evaluate, folder)
     sums: dict[str, dict[str, list[float]]] = {}
-    for number, row in enumerate(file.rows):
-        for metric, value in {**scored.get(number, {}), **row.values}.items():
+    for row in measured(file, evaluate, folder).rows:
+        for metric, value in row.values.items():
             sums.setdefault(row.item_id, {}).setdefault(metric, []).append(value)
     return {
         item: {metric: math.fsum(each) / len(each) for metric, each in values.items()} for item, values in sums.items()
     }
+
+
+def measured(file: ResultFile, evaluate: EvaluateSpec | None, folder: Path) -> ResultFile:
+    """The file with the metrics of its answers among its values; arguments as in `values_of`."""
+    if not is_scored(file):
+        return file
+    scored: Mapping[int, Mapping[str, float]]
+    scored = _whole_answers(file) if evaluate is None else _scores_of_answers(file, evaluate, folder)
+    rows = (replace(row, values={**scored.get(number, {}), **row.values}) for number, row in enumerate(file.rows))
+    return replace(file, rows=tuple(rows))
 
 
 def _whole_answers(file: ResultFile) -> dict[int, dict[str, float]]:

@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "data lineage": ("data", "lineage", "small@champion"),
     "data forget --plan": ("data", "forget", "C-1", "--plan"),
     "data forget --apply": ("data", "forget", "C-1", "--apply", "--unknown", "--reason", "asked"),
+    "gate check": ("gate", "check", "vendor", "--champion", "a.csv", "--candidate", "b.csv"),
     "gate explain": ("gate", "explain", RUN),
     "gate resume": ("gate", "resume", RUN),
     "gate label": ("gate", "label", RUN),
@@ -63,7 +64,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 NOT_READING = {
     "init", "try", "validate", "pin", "explain", "data sample", "data dictionary", "model verify", "study estimate",
-    "gate check", "ops up", "ops down", "ops serve", "ops deploy", "ops migrate", "ops schema",
+    "ops up", "ops down", "ops serve", "ops deploy", "ops migrate", "ops schema",
 }  # fmt: skip
 """Commands that believe nothing that the ledger says; `ops serve` starts runs, which check it."""
 
@@ -126,6 +127,8 @@ def filled(empty_workplace: Workplace, tmp_path: Path) -> Place:
     place.promote(1, after=None, name="small")
     shutil.copy(place.ledger.path, tmp_path / "before.sqlite")
     place.promote(2, after="1", name="small")
+    for name, value in (("a.csv", 0), ("b.csv", 1)):
+        (empty_workplace.folder / name).write_text(f"id,exact\nt1,{value}\nt2,1\n")
     (empty_workplace.folder / "ticket.txt").write_text("Where is my parcel?")
     (empty_workplace.folder / "feedback.jsonl").write_text('{"id": "1", "reply": "r", "version": "2"}\n')
     return place
