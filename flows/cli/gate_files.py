@@ -10,16 +10,16 @@ import typer
 
 from flows.cli.command import command
 from flows.cli.findings import findings_text
-from flows.cli.options import CONFIG, Config, Wait, login
-from flows.cli.output import Result, TextLine, TextTable, cell, note
+from flows.cli.options import CONFIG, Config, Markdown, Wait, login
+from flows.cli.output import Result, TextLine, TextTable, cell, note, warn, write_file
 from flows.context.outcome import EXIT_CODES, Outcome
 from flows.ledger.promotions import Waits
 from flows.registry.state import waits_of
 from flows.run.checked_run import CheckRequest, check_with_ledger
-from flows.views.gate_check import CheckedFiles, check_files, declared_terms, remarks, report_of
-from flows.views.report_files import write_report
+from flows.views.gate_check import CheckedFiles, check_files, declared_terms, remarks, report_of, weakened
+from flows.views.report_files import summary_for_pull_request, weaker_lines, write_report
 from flows.workspace.settings import load_settings
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, GateError
 from schemas.load import load_file
 
 
@@ -73,6 +73,12 @@ def check(
         typer.Option(metavar="CHECK", show_default=False, help="Leave out a declared check; repeatable."),
     ] = None,
     wait: Wait = 0.0,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="REF", show_default=False, help="Name in what the gate is weaker than at this commit."),
+    ] = None,
+    no_weaker: Annotated[bool, typer.Option("--no-weaker", help="Judge nothing by a gate that is weaker.")] = False,
+    markdown: Markdown = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", show_default=False, help="Write report.html, .md, .json, junit.xml."),
@@ -90,6 +96,19 @@ def check(
         raise ConfigError("it exists", code="TG0189", where=str(out), hint="name a folder that does not exist")
     terms = declared_terms(rules=rules, pipeline=pipeline, config=config, without=without or ())
     baselines = dict(_named(each) for each in baseline or ())
+    if no_weaker and against is None:
+        raise ConfigError("it needs a commit to compare with", code="TG0139", where="--no-weaker", hint="--against REF")
+    weaker = [] if against is None else weakened(against, rules=rules, pipeline=pipeline, config=config)
+    for each in weaker:
+        warn(f"the gate is weaker than in {against}: {each}")
+    if weaker and no_weaker:
+        if markdown is not None:
+            lines = [f"<!-- tunegate: {name or 'gate-check'} -->", *weaker_lines(weaker), "Nothing was judged."]
+            write_file(markdown, ("\n".join(lines) + "\n").encode(), replace=True)
+        raise GateError(
+            f"the gate is weaker than in {against}: {'; '.join(weaker)}", code="TG0626", where=str(rules or config),
+            hint="make it as strict again, or let a person merge the gate first",
+        )  # fmt: skip
     if name is not None:
         request = CheckRequest(
             name=name, candidate=candidate, champion=champion, anchor=anchor, baselines=baselines, terms=terms,
@@ -99,7 +118,7 @@ def check(
         )  # fmt: skip
         checked = check_with_ledger(request, load_settings(config))
         if isinstance(checked, Outcome):
-            return _skipped(checked)
+            return _skipped(checked, weaker, markdown)
     elif champion is None or version_of:
         missing = "--champion FILE" if champion is None else "NAME, which --version-of needs"
         raise ConfigError(
@@ -110,8 +129,11 @@ def check(
             candidate=candidate, champion=champion, anchor=anchor, baselines=baselines, terms=terms, metric=metric,
             lower_is_better=lower_is_better or (), id_column=id_,
         )  # fmt: skip
+    report = report_of(checked, command=shlex.join(["tunegate", *sys.argv[1:]]))
+    if markdown is not None:
+        write_file(markdown, summary_for_pull_request(report, weaker).encode(), replace=True)
     if out is not None:
-        written = write_report(report_of(checked, command=shlex.join(["tunegate", *sys.argv[1:]])), "", out)
+        written = write_report(report, "", out)
         note(f"written: {', '.join(str(path) for path in written.values())}")
     decision, outcome = checked.decision, checked.outcome
     verdict = decision.verdict if outcome is None else outcome.verdict
@@ -121,6 +143,7 @@ def check(
         "reason": decision.reason if outcome is None else outcome.reason,
         "exit_code": EXIT_CODES[verdict],
         "recorded": _recorded(outcome),
+        "weaker": weaker,
         "gate": checked.terms.gates.model_dump(mode="json", exclude_defaults=True),
         "origin": checked.terms.origin,
         "files": {
@@ -151,12 +174,16 @@ def _recorded(outcome: Outcome | None) -> dict[str, Any] | None:
     return {**fields, "champion": outcome.champion, "waits": outcome.waits}
 
 
-def _skipped(outcome: Outcome) -> Result:
+def _skipped(outcome: Outcome, weaker: list[str], markdown: Path | None) -> Result:
     """The candidate is champion already, and nothing was judged."""
-    data = {
+    if markdown is not None:
+        head = [f"<!-- tunegate: {outcome.pipeline} -->", *weaker_lines(weaker)]
+        text = [*head, f"## SKIP: {outcome.pipeline}", "", outcome.reason, ""]
+        write_file(markdown, "\n".join(text).encode(), replace=True)
+    data: dict[str, Any] = {
         "version": 1, "verdict": outcome.verdict, "reason": outcome.reason, "exit_code": outcome.exit_code,
-        "recorded": _recorded(outcome), "gate": {}, "origin": "", "files": {}, "n_items": 0, "use": None,
-        "findings": [], "notes": [],
+        "recorded": _recorded(outcome), "weaker": weaker, "gate": {}, "origin": "", "files": {}, "n_items": 0,
+        "use": None, "findings": [], "notes": [],
     }  # fmt: skip
     return Result(data, [f"{outcome.run_id}  SKIP  {outcome.reason}"], exit_code=outcome.exit_code)
 

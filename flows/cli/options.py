@@ -47,6 +47,10 @@ RunOption = Annotated[
 ]
 Config = Annotated[Path, typer.Option("--config", "-c", help="The pipelines.yaml to use.", envvar="TUNEGATE_CONFIG")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+Markdown = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", show_default=False, help="Write the summary for a pull request, in Markdown."),
+]
 AsOf = Annotated[
     str | None,
     typer.Option(

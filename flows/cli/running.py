@@ -16,8 +16,8 @@ from flows.champion.mlflow_sync import reconcile, synchronise
 from flows.cli.command import command
 from flows.cli.data import FUNNEL_COLUMNS
 from flows.cli.exit_codes import TERMINATED
-from flows.cli.options import CONFIG, AsOf, Config, Given, Pipeline, Wait, login
-from flows.cli.output import Result, TextTable, talk, warn
+from flows.cli.options import CONFIG, AsOf, Config, Given, Markdown, Pipeline, Wait, login
+from flows.cli.output import Result, TextTable, talk, warn, write_file
 from flows.context.as_of import check_as_of
 from flows.context.ingest import landed_folder
 from flows.context.request import STAGES, RunRequest, Stage
@@ -31,7 +31,8 @@ from flows.run.open_run import open_run
 from flows.schedule.ticks import skip_without_lock, tick_wait_s
 from flows.views.arms import arm_lines
 from flows.views.failed_curation import failed_curation
-from flows.views.report import report_folder
+from flows.views.report import gather, report_folder
+from flows.views.report_files import summary_for_pull_request
 from flows.views.run_reader import Recorded
 from flows.workspace.servers import client_environment, ensure_prefect, ensure_users_prefect
 from flows.workspace.settings import Settings, load_settings
@@ -66,6 +67,7 @@ def run(
     wait: Wait = 0.0,
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without a Prefect server.")] = False,
     require_mlflow: Annotated[bool, typer.Option(help="Exit 7 instead of 0 when MLflow is not up to date.")] = False,
+    markdown: Markdown = None,
     new_ledger: Annotated[
         bool, typer.Option("--new-ledger", help="The ledger is lost: begin a new one, without champion and history.")
     ] = False,
@@ -82,7 +84,11 @@ def run(
         accept_other_ledger(config, new=new_ledger, reason=reason)
     request = RunRequest(again=again, until=until, wait_s=wait, as_of=as_of, given=tuple(given or ()))
     server: Server = "none" if no_prefect else "start"
-    return run_pipeline(pipeline, config, request, server=server, require_mlflow=require_mlflow)
+    ran = run_pipeline(pipeline, config, request, server=server, require_mlflow=require_mlflow)
+    if markdown is not None and ran.data is not None:
+        report, _ = gather(load_settings(config), ran.data["run_id"])
+        write_file(markdown, summary_for_pull_request(report).encode(), replace=True)
+    return ran
 
 
 @command(example="tunegate data curate support-replies")

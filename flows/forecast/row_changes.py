@@ -7,9 +7,7 @@ Results that are stored are read; others are made in a temporary folder, so that
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,10 @@ from flows.graph.graph import Graph, Node
 from flows.graph.store import Store
 from flows.run.guarded_run import guarded_run
 from flows.views.data_diff import DataDiff
+from flows.workspace.commit import Commit
 from schemas.artifacts import Artifact, Splits, TicketTable
 from schemas.curation_steps import RedactStep
-from schemas.errors import ConfigError, TunegateError
+from schemas.errors import TunegateError
 from schemas.load import load_file
 from schemas.pipeline import DataPipeline
 from tasks.curate.rows import read_rows
@@ -36,8 +35,6 @@ from tasks.sources.registry import fingerprint_source, ingest_source, kind_of
 
 CODE = (".py", ".sql", ".yaml", ".yml")
 """Files that decide what curation does, besides named tables."""
-GIT = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
-"""Read only, and without the network."""
 
 
 def row_changes(
@@ -53,7 +50,7 @@ def row_changes(
     """
     now = plan_pipeline(pipeline, config, as_of=as_of, given=given)
     root = config.resolve().parent
-    files = _Commit(root, commit)
+    files = Commit(root, commit)
     with tempfile.TemporaryDirectory(prefix="tunegate-against-") as aside:
         folder = Path(aside)
         past_root = folder / "past"
@@ -139,7 +136,7 @@ def _state(spec: DataPipeline, curated: Curated, run: Run, folder: Path) -> Tabl
     )
 
 
-def _write_tables(files: _Commit, spec: DataPipeline, root: Path, past: Path) -> None:
+def _write_tables(files: Commit, spec: DataPipeline, root: Path, past: Path) -> None:
     """Put named tables and corrections where the past declaration looks for them; those outside git as they are."""
     paths = {table.path for table in spec.tables.values()}
     paths |= {spec.curate.corrections} if spec.curate.corrections else set()
@@ -147,46 +144,10 @@ def _write_tables(files: _Commit, spec: DataPipeline, root: Path, past: Path) ->
     for path in paths - files.names:
         place, now = (past / path).resolve(), (root / path).resolve()
         if place.is_relative_to(past.resolve()) and now.is_relative_to(root) and now.is_file():
-            _folder(place.parent)
+            place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(now.read_bytes())
 
 
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-class _Commit:
-    """The files of one commit below a folder."""
-
-    def __init__(self, folder: Path, commit: str) -> None:
-        """
-        Raises:
-            ConfigError: TG0159, there is no git, no repository or no such commit.
-        """
-        self._folder, self._asked = folder, commit
-        wanted = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}")
-        self.commit = self._git(*wanted).decode().strip()
-        listed = self._git("ls-tree", "-r", "-z", "--name-only", self.commit).decode("utf-8", "surrogateescape")
-        self.names = frozenset(name for name in listed.split("\0") if name)
-        """Paths from the folder."""
-
-    def write(self, names: Iterable[str], folder: Path) -> None:
-        """Write these files below another folder."""
-        for name in names:
-            _folder((folder / name).parent)
-            (folder / name).write_bytes(self._git("cat-file", "blob", f"{self.commit}:./{name}"))
-
-    def _git(self, *words: str) -> bytes:
-        try:
-            done = subprocess.run(
-                ["git", *words], cwd=self._folder, env={**os.environ, **GIT}, capture_output=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError) as error:
-            said = error.stderr.decode("utf-8", "replace").strip() if hasattr(error, "stderr") else str(error)
-            why = said.partition("\n")[0].removeprefix("fatal: ") or "git has no such commit"
-            raise ConfigError(
-                f"{self._asked!r} cannot be read from git: {why}", code="TG0159", where="--against",
-                hint="name a commit, a branch or a tag of the repository that has pipelines.yaml",
-            ) from None  # fmt: skip
-        return done.stdout

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import cast
 
 from flows.context.outcome import Outcome
+from flows.workspace.commit import Commit
 from schemas.artifacts import GateDecision, ScoredArm
 from schemas.comparison import with_comparison
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, TunegateError
 from schemas.evaluation import EvaluateSpec
 from schemas.gate_file import load_gate_file
 from schemas.gates import GateRule, GatesSpec
@@ -28,6 +29,7 @@ from schemas.verdicts import Finding
 from tasks.assess.decision import summarise
 from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, JudgedArms, decide
+from tasks.assess.weaker import weaker_than
 from tasks.results.pair import PairFault, faults_of, pair
 from tasks.results.read import read_results
 from tasks.results.rows import ResultFile, is_scored
@@ -85,16 +87,8 @@ def declared_terms(
     """
     if rules is not None and pipeline is not None:
         raise ConfigError("`--rules` and `--pipeline` name two gates", code="TG0103", hint="give one of them")
-    if rules is not None:
-        file = load_gate_file(rules)
-        terms = GateTerms(
-            with_comparison(file.gates, file.evaluate), file.evaluate, file.metrics, f"rules of {rules}", ()
-        )
-    elif pipeline is not None and config is not None:
-        spec = load_file(config).get(pipeline)
-        judged = spec.judged_gates
-        terms = GateTerms(judged, spec.evaluate, (), f"pipeline {pipeline} of {config}", ())
-    else:
+    terms = _declared(rules, pipeline, config)
+    if terms is None:
         return None
     gates = terms.gates
     if unknown := [name for name in without if name not in _DECLARED]:
@@ -110,6 +104,55 @@ def declared_terms(
     absent = tuple(name for name in (*_OF_A_MODEL, *_DECLARED) if getattr(gates, name) is not None)
     gates = gates.model_copy(update={**dict.fromkeys(absent), "interim": None})
     return GateTerms(gates, terms.evaluate, terms.metrics, terms.origin, absent)
+
+
+def _declared(rules: Path | None, pipeline: str | None, config: Path | None) -> GateTerms | None:
+    if rules is not None:
+        file = load_gate_file(rules)
+        gates = with_comparison(file.gates, file.evaluate)
+        return GateTerms(gates, file.evaluate, file.metrics, f"rules of {rules}", ())
+    if pipeline is not None and config is not None:
+        spec = load_file(config, only=pipeline).get(pipeline)
+        return GateTerms(spec.judged_gates, spec.evaluate, (), f"pipeline {pipeline} of {config}", ())
+    return None
+
+
+def weakened(against: str, *, rules: Path | None, pipeline: str | None, config: Path) -> list[str]:
+    """Return in what the declared gate is weaker than at a commit, a sentence each.
+
+    A gate that is not there at the commit, or that cannot be read there, is one of them: nothing shows that today's is
+    as strict.
+
+    Args:
+        against: A commit, branch or tag of the repository that has the file.
+
+    Raises:
+        ConfigError: TG0139, no gate is declared; TG0159, git has no such commit.
+    """
+    now = _declared(rules, pipeline, config)
+    if now is None:
+        raise ConfigError(
+            "the default gate is in no file that a commit could have", code="TG0139", where="--against",
+            hint="--rules FILE or --pipeline NAME declares a gate",
+        )  # fmt: skip
+    file = (rules or config).resolve()
+    commit = Commit(file.parent, against)
+    if file.name not in commit.names:
+        return [f"{file.name} is not in {against}, so that nothing shows that the gate is as strict"]
+    with tempfile.TemporaryDirectory(prefix="tunegate-against-") as name:
+        commit.write([file.name], Path(name))
+        past = Path(name) / file.name
+        try:
+            before = _declared(past if rules is not None else None, pipeline, past)
+        except TunegateError as error:
+            return [
+                f"the gate in {against} cannot be read ({error.code}), so that nothing shows that this is as strict"
+            ]
+    if before is None:
+        return []
+    return weaker_than(
+        before.gates, now.gates, evaluate=(before.evaluate, now.evaluate), traits=(before.metrics, now.metrics)
+    )
 
 
 def default_terms(files: Sequence[ResultFile], metrics: Sequence[MetricTraits], *, metric: str | None) -> GateTerms:

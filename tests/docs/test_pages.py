@@ -33,6 +33,9 @@ OTHER_PROGRAMS = {
 """Programs whose arguments are not checked; `python -m MODULE` and `make TARGET` are looked up."""
 NEVER_RUN = {
     ("docs/how-to/gate-results-from-elsewhere.md", "needs two files of results; test_gate_files.py has some"),
+    ("docs/how-to/gate-results-from-elsewhere.md", "needs files of results; test_gate_ledger.py has some"),
+    ("docs/how-to/gate-a-pull-request.md", "a workflow of GitHub, not a pipeline"),
+    ("docs/how-to/gate-a-pull-request.md", "needs files of results and a repository; test_pull_request.py has both"),
     ("docs/how-to/correct-tickets.md", "needs people and a curated pipeline"),
     ("docs/how-to/install.md", "installs from a package index"),
     ("docs/how-to/install.md", "installs from PyTorch's index"),

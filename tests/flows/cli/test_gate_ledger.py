@@ -1,4 +1,4 @@
-"""`tunegate gate check NAME`: a ledger counts verdicts over files, keeps the champion's results and moves the champion."""
+"""`tunegate gate check NAME`: a ledger counts verdicts over files, keeps the champion's results, moves the champion."""
 
 import os
 import re

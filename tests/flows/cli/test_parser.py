@@ -29,6 +29,7 @@ WITHOUT_CONFIG = {
 """Command -> why it has no `--config`; a new one needs its reason here."""
 TYPE_DIFFERS = {"--write"}
 HELP_DIFFERS = {
+    "--against": "what is compared with a commit: the tickets, or the gate",
     "--again": "once more, although nothing changed or it was removed already",
     "--all": "what else is taken: the user's shared server, or labels that decide nothing",
     "--by": "an approval needs a name, other decisions take the login's",
