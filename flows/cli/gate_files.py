@@ -20,6 +20,7 @@ from flows.views.gate_check import CheckedFiles, check_files, declared_terms, re
 from flows.views.report_files import summary_for_pull_request, weaker_lines, write_report
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError, GateError
+from schemas.gate_result import CheckedFile, GateCheckResult, RecordedCheck
 from schemas.load import load_file
 
 
@@ -136,56 +137,57 @@ def check(
         written = write_report(report, "", out)
         note(f"written: {', '.join(str(path) for path in written.values())}")
     decision, outcome = checked.decision, checked.outcome
-    verdict = decision.verdict if outcome is None else outcome.verdict
-    data = {
-        "version": 1,
-        "verdict": verdict,
-        "reason": decision.reason if outcome is None else outcome.reason,
-        "exit_code": EXIT_CODES[verdict],
-        "recorded": _recorded(outcome),
-        "weaker": weaker,
-        "gate": checked.terms.gates.model_dump(mode="json", exclude_defaults=True),
-        "origin": checked.terms.origin,
-        "files": {
-            _arm(arm): {
-                "path": str(file.path),
-                "sha256": file.digest,
-                "tool": file.tool,
-                "model": file.model,
-                "n_rows": len(file.rows),
-                "n_items": len({row.item_id for row in file.rows}),
-                "means": dict(checked.means.get(arm, {})),
-            }
+    verdict = decision.verdict if outcome is None or outcome.verdict == "DONE" else outcome.verdict
+    data = GateCheckResult(
+        verdict=verdict,
+        reason=decision.reason if outcome is None else outcome.reason,
+        exit_code=EXIT_CODES[verdict],
+        recorded=_recorded(outcome),
+        weaker=tuple(weaker),
+        gate=checked.terms.gates.model_dump(mode="json", exclude_defaults=True),
+        origin=checked.terms.origin,
+        files={
+            _arm(arm): CheckedFile(
+                path=str(file.path),
+                sha256=file.digest,
+                tool=file.tool,
+                model=file.model,
+                n_rows=len(file.rows),
+                n_items=len({row.item_id for row in file.rows}),
+                means=dict(checked.means.get(arm, {})),
+            )
             for arm, file in checked.files.items()
         },
-        "n_items": decision.n_items,
-        "use": None if decision.use is None else decision.use.model_dump(mode="json"),
-        "findings": [each.model_dump(mode="json") for each in decision.findings],
-        "notes": list(remarks(checked)),
-    }
-    return Result(data, _text(checked), exit_code=EXIT_CODES[verdict])
+        n_items=decision.n_items,
+        use=decision.use,
+        findings=decision.findings,
+        notes=tuple(remarks(checked)),
+    )
+    return Result(data.model_dump(mode="json"), _text(checked), exit_code=data.exit_code)
 
 
-def _recorded(outcome: Outcome | None) -> dict[str, Any] | None:
+def _recorded(outcome: Outcome | None) -> RecordedCheck | None:
     """What the ledger has of the check."""
     if outcome is None:
         return None
-    fields = {"name": outcome.pipeline, "run_id": outcome.run_id, "candidate": outcome.version}
-    return {**fields, "champion": outcome.champion, "waits": outcome.waits}
+    return RecordedCheck(
+        name=outcome.pipeline, run_id=outcome.run_id, candidate=outcome.version, champion=outcome.champion,
+        waits=outcome.waits,
+    )  # fmt: skip
 
 
 def _skipped(outcome: Outcome, weaker: list[str], markdown: Path | None) -> Result:
     """The candidate is champion already, and nothing was judged."""
     if markdown is not None:
         head = [f"<!-- tunegate: {outcome.pipeline} -->", *weaker_lines(weaker)]
-        text = [*head, f"## SKIP: {outcome.pipeline}", "", outcome.reason, ""]
-        write_file(markdown, "\n".join(text).encode(), replace=True)
-    data: dict[str, Any] = {
-        "version": 1, "verdict": outcome.verdict, "reason": outcome.reason, "exit_code": outcome.exit_code,
-        "recorded": _recorded(outcome), "weaker": weaker, "gate": {}, "origin": "", "files": {}, "n_items": 0,
-        "use": None, "findings": [], "notes": [],
-    }  # fmt: skip
-    return Result(data, [f"{outcome.run_id}  SKIP  {outcome.reason}"], exit_code=outcome.exit_code)
+        summary = [*head, f"## SKIP: {outcome.pipeline}", "", outcome.reason, ""]
+        write_file(markdown, "\n".join(summary).encode(), replace=True)
+    data = GateCheckResult(
+        verdict="SKIP", reason=outcome.reason, exit_code=outcome.exit_code, recorded=_recorded(outcome),
+        weaker=tuple(weaker), gate={}, origin="", files={}, n_items=0, use=None, findings=(), notes=(),
+    )  # fmt: skip
+    text = [f"{outcome.run_id}  SKIP  {outcome.reason}"]
+    return Result(data.model_dump(mode="json"), text, exit_code=outcome.exit_code)
 
 
 def _text(checked: CheckedFiles) -> Iterator[Any]:
@@ -213,9 +215,9 @@ def _text(checked: CheckedFiles) -> Iterator[Any]:
         yield ""
         if outcome.verdict != checked.decision.verdict:
             yield TextLine(f"{outcome.verdict}  {outcome.reason}", wraps=True)
-        judged = "" if outcome.version is None else f"the candidate is version {outcome.version}; "
+        mine = "" if outcome.version is None else f"the candidate is version {outcome.version}; "
         champion = "there is no champion" if outcome.champion is None else f"champion is version {outcome.champion}"
-        yield TextLine(f"{outcome.pipeline}: {judged}{champion}; run {outcome.run_id}", wraps=True)
+        yield TextLine(f"{outcome.pipeline}: {mine}{champion}; run {outcome.run_id}", wraps=True)
 
 
 def _arm(arm: str) -> str:

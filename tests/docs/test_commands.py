@@ -57,6 +57,8 @@ NOT_RUN = {
     "tunegate pin org/name@main": "needs the hub; test_weekly_pin.py has a small one",
     "tunegate gate check --champion A.jsonl --candidate B.jsonl": "needs files of results; test_gate_files.py has some",
     "tunegate gate check NAME --candidate B.jsonl": "the same; test_gate_ledger.py has a ledger",
+    "tunegate gate check --champion A.jsonl --candidate B.jsonl --rules gate.yaml --against main": "the same; "
+    "test_pull_request.py has a repository",
     "tunegate gate label RUN": "needs a run with labels; test_gate_label.py has one",
     "tunegate gate label RUN --json": "the same",
     "tunegate plan PIPELINE --against main": "needs a repository; test_data_diff.py has one",

@@ -6,11 +6,14 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import orjson
 import pytest
 
+from schemas.gate_result import gate_check_schema_text
 from tests.support.commands import run_here
 
+PROJECT = Path(__file__).parents[3]
 FILES = Path(__file__).parents[2] / "tasks" / "results" / "files"
 Check = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -49,6 +52,28 @@ def test_json_has_files_gate_findings_and_notes(check: Check) -> None:
     assert len(found["files"]["champion"]["sha256"]) == 64
     assert found["findings"][0]["won"] == 40
     assert found["gate"]["rules"][0]["metric"] == "exact"
+
+
+def test_json_follows_the_published_schema_and_has_every_number_of_the_report(check: Check, tmp_path: Path) -> None:
+    published = (PROJECT / "schemas" / "gate-check.schema.json").read_text()
+    assert published == gate_check_schema_text()
+    found = orjson.loads(check("--json", "--out", "verdict", won=3).stdout)
+    jsonschema.Draft202012Validator(orjson.loads(published)).validate(found)
+    report = orjson.loads((tmp_path / "verdict" / "report.json").read_bytes())
+    assert found["findings"] == report["findings"]
+    assert found["n_items"] == report["n_items"]
+    arms = {"candidate" if each["arm"] == "tuned" else each["arm"]: each["means"] for each in report["arms"]}
+    assert {arm: file["means"] for arm, file in found["files"].items()} == arms
+    assert (found["verdict"], found["reason"]) == (report["verdict"], report["reason"])
+
+
+def test_markdown_has_the_marker_and_the_table_of_the_report(check: Check, tmp_path: Path) -> None:
+    done = check("--markdown", "summary.md", "--out", "verdict", won=3)
+    assert done.returncode == 8, done.stderr
+    summary = (tmp_path / "summary.md").read_text()
+    assert summary.startswith("<!-- tunegate: gate-check -->\n## HOLD: gate-check\n")
+    assert summary.partition("\n")[2] == (tmp_path / "verdict" / "report.md").read_text()
+    assert check("--no-weaker").returncode == 2
 
 
 def test_items_that_do_not_match_are_exit_code_9_with_their_ids(check: Check, tmp_path: Path) -> None:

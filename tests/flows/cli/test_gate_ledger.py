@@ -16,6 +16,7 @@ from flows.ledger.open import open_ledger
 from flows.workspace.settings import Settings, load_settings
 from schemas.artifacts import CheckedRef
 from schemas.errors import ConfigError
+from schemas.gate_result import GateCheckResult
 from tasks.storage.failpoint import VARIABLE
 from tests.support.commands import run_here
 from tests.support.place import Place
@@ -61,6 +62,7 @@ class Team:
         assert done.stdout, done.stderr
         found: dict[str, Any] = orjson.loads(done.stdout)
         assert done.returncode == found["exit_code"], done.stderr
+        GateCheckResult.model_validate(found)
         return found
 
 

@@ -42,7 +42,9 @@ def test_plan_warns_of_a_training_that_cannot_fit_and_run_refuses_it(workplace: 
 
 
 def test_an_unreachable_mlflow_is_noted_and_synced_later(workplace: Workplace) -> None:
-    done = workplace.run("run", "small", "--json", **NO_MLFLOW)
+    done = workplace.run("run", "small", "--json", "--markdown", "summary.md", **NO_MLFLOW)
+    summary = (workplace.folder / "summary.md").read_text()
+    assert summary.startswith(f"<!-- tunegate: small -->\n## {json.loads(done.stdout)['verdict']}: small\n")
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
     assert outcome["verdict"] == "PROMOTE"
