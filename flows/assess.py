@@ -79,7 +79,7 @@ def assess(
             seen = adder.candidate(tuned)
         if spec.evaluate.labels is not None:
             adder.labelled(_labelled_arms(spec, arms))
-        if "tfidf" in prepared.classifiers:
+        if "tfidf" in prepared.classifiers and tuned.dataset is not None:
             _classifier_of_examples(graph, spec, splits=splits, items=items, dataset=tuned.dataset)
         checks = CheckAdder(graph, spec, context, splits, prepared, tuned, arms).add_all()
         with graph.staying():  # it reads the ledger

@@ -22,6 +22,7 @@ from schemas.trials import ChoiceRef
 from tasks.assess.validation import score_validation
 from tasks.model.base_model import fetch_base_model
 from tasks.model.chat_format import encode_examples
+from tasks.train.external import take_external
 from tasks.train.launch import train_model
 
 
@@ -31,11 +32,12 @@ class Tuned:
 
     model: ModelRef
     """The base model of the training that the gate judges."""
-    dataset: DatasetRef
+    dataset: DatasetRef | None
+    """Its examples; None of a model that was trained elsewhere."""
     trained: TrainedRef
     first_model: ModelRef
     """Base model and examples of the first training; of a single training, its own."""
-    first_dataset: DatasetRef
+    first_dataset: DatasetRef | None
     curves: ValidationCurves | None
     """Metrics of answers during training; None if none are declared."""
     choice: ChoiceRef | None
@@ -58,6 +60,8 @@ def finetune(
         prepared: What the base model and the trained one will be asked.
         base_model: If curation has added it already.
     """
+    if spec.train.is_external:
+        return _external(graph, spec, context, prepared=prepared, base_model=base_model)
     with graph.stage("finetune"):
         choice: ChoiceRef | None = None
         if spec.train.choice is None:
@@ -96,6 +100,18 @@ def finetune(
     return Tuned(model, dataset, trained, first_model, first_dataset, curves, choice)
 
 
+def _external(
+    graph: Graph, spec: PipelineSpec, context: GraphContext, *, prepared: Prepared, base_model: ModelRef | None
+) -> Tuned:
+    """Add the model that was trained elsewhere; there are no examples."""
+    with graph.stage("finetune"):
+        model = base_model or add_base_model(graph, spec, context)
+        prepared.fit(graph, spec, model, trains=())
+        prepared.same_tokenizers(graph, spec, model)
+        trained = ModelSteps(graph, context).external(spec.train, model)
+    return Tuned(model, None, trained, model, None, curves=None, choice=None)
+
+
 def tuned_before(
     graph: Graph, spec: PipelineSpec, held: HeldCandidate, *, prepared: Prepared, base_model: ModelRef | None
 ) -> Tuned:
@@ -110,8 +126,9 @@ def tuned_before(
         )
         prepared.fit(graph, spec, model, trains=())
         prepared.same_tokenizers(graph, spec, model)
-        dataset = graph.named("encode").keep(encode_examples, held.dataset)
-        trained = graph.named("train").keep(train_model, held.ref.trained)
+        dataset = None if held.dataset is None else graph.named("encode").keep(encode_examples, held.dataset)
+        made_by = train_model if held.ref.trained.external is None else take_external
+        trained = graph.named("train").keep(made_by, held.ref.trained)
     return Tuned(model, dataset, trained, model, dataset, curves=None, choice=None)
 
 

@@ -19,9 +19,10 @@ from flows.prepare import Prepared
 from schemas.artifacts import CheckEvidence, Scores, Splits
 from schemas.checks import ForgettingSpec, JudgeSpec
 from schemas.pipeline import PipelineSpec
+from schemas.source import FilesSource
 from schemas.spec import Spec
 from tasks.assess.check import declared_checks
-from tasks.assess.contamination import check_contamination
+from tasks.assess.contamination import check_contamination, check_declared_examples
 from tasks.assess.economics import find_gpu
 from tasks.assess.few_examples import FEW_EXAMPLES, count_few
 from tasks.assess.llm_judge import judge_answers, labels_digest
@@ -32,6 +33,7 @@ from tasks.model.divergence import measure_divergence
 from tasks.model.exposure import measure_exposure
 from tasks.model.latency import measure_latency
 from tasks.model.round_trip import check_round_trip
+from tasks.sources.registry import fingerprint_source
 from tasks.step import info_of
 
 MEASURES: Mapping[str, Callable[..., CheckEvidence]] = {
@@ -75,16 +77,18 @@ class CheckAdder:
         gates = self.spec.gates
         for name, measure in MEASURES.items():
             if (declared := getattr(gates, name)) is not None:
-                self._measure(name, measure, declared)
+                external = name == "contamination" and self.spec.train.is_external
+                self._measure(name, check_declared_examples if external else measure, declared)
         if gates.forgetting is not None:
             self._forgetting(gates.forgetting)
         if self.prepared.metric_check is not None:
             self.found.evidence[METRIC_CHECK] = self.prepared.metric_check
-        if self.context.limits_examples and self.spec.evaluate.routing_field is not None:
+        dataset = self.tuned.dataset
+        if self.context.limits_examples and self.spec.evaluate.routing_field is not None and dataset is not None:
             self.found.evidence[FEW_EXAMPLES] = self.graph.named(FEW_EXAMPLES).add(
                 count_few,
                 splits=self.splits,
-                dataset=self.tuned.dataset,
+                dataset=dataset,
                 field=self.spec.evaluate.routing_field,
             )
         for check in declared_checks(gates):
@@ -98,6 +102,9 @@ class CheckAdder:
         taken = inspect.signature(measure).parameters
         arguments = {argument: value for argument, value in offered.items() if argument in taken}
         reads = {"labels": labels_digest(declared, root=self.context.root)} if isinstance(declared, JudgeSpec) else {}
+        if measure is check_declared_examples and (paths := self.spec.train.trained_on):
+            files = FilesSource(kind="files", paths=paths)
+            reads = {"trained_on": fingerprint_source(files, root=self.context.root)}
         self.found.evidence[name] = self.graph.named(info_of(measure).name, reads=reads).add(measure, **arguments)
 
     @cached_property
@@ -118,6 +125,8 @@ class CheckAdder:
             "root": self.context.root,
             # contamination and canaries
             "decontaminate": spec.curate.decontaminate,
+            "trained_on": spec.train.trained_on,
+            "prompt": spec.train.prompt,
             "planted": spec.train.canaries,
             "planted_ids": planted_ids(spec.train.canaries),
             # latency: the champion; before there is one, the base model

@@ -22,6 +22,7 @@ from schemas.artifacts import (
     TrainedRef,
 )
 from schemas.chat_template import resolve_template
+from schemas.choice import TrainSection
 from schemas.evaluation import Arm, DecodingSpec, EvaluateSpec
 from schemas.pipeline import PipelineSpec
 from schemas.training import DrawSpec, EncodeSpec, PromptSpec, TrainSpec
@@ -31,7 +32,9 @@ from tasks.model.base_model import fetch_base_model, fingerprint_base_model
 from tasks.model.chat_format import encode_examples
 from tasks.model.continue_examples import continue_examples
 from tasks.model.generate import generate_answers
+from tasks.release.registered import fetch_registered
 from tasks.train.base_fit import check_validation
+from tasks.train.external import fingerprint_candidate, take_external
 from tasks.train.launch import train_model
 
 
@@ -63,6 +66,27 @@ class ModelSteps:
                 root=self.context.root,
                 cache=self.context.cache,
                 chat=chat,
+            )
+
+    def external(self, train: TrainSection, model: ModelRef) -> TrainedRef:
+        """Add the candidate that was trained elsewhere, in the place of a training."""
+        address, root = str(train.model), self.context.root
+        registered, reads = None, {}
+        with self.graph.staying():  # a folder of this machine, or its login for MLflow
+            if self.context.registered is None:
+                reads = {"files": fingerprint_candidate(address, root=root)}
+            else:
+                found = self.context.registered
+                registered = self.graph.add(fetch_registered, source=found.source, uri=found.uri)
+            return self.graph.named("train", reads=reads).add(
+                take_external,
+                model=model,
+                address=address,
+                form=train.format,
+                allow_download=train.allow_download,
+                root=root,
+                cache=self.context.cache,
+                registered=registered,
             )
 
     def examples(self, splits: Splits, model: ModelRef, encoding: EncodeSpec, *, label: str = "") -> DatasetRef:

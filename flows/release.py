@@ -100,7 +100,7 @@ def record(
     answers: Predictions,
     scores: tuple[Scores, ...],
     splits: Splits,
-    dataset: DatasetRef,
+    dataset: DatasetRef | None,
     curves: ValidationCurves | None,
     choice: ChoiceRef | None,
     latency: CheckEvidence | None,

@@ -218,7 +218,8 @@ class TrainedRef(Artifact):
     """The result of a training. lora and qlora: `adapter_config.json` + `adapter_model.safetensors` (PEFT form);
     full: a whole model directory. Always: `curves.parquet` (step, loss, learning_rate, grad_norm, n_tokens,
     validation_loss) and `training.json` (resolved settings, seeds, predicted memory). With `validation_items`:
-    `validation_answers.parquet` (step, item_id, text, n_new_tokens, finished, loss)."""
+    `validation_answers.parquet` (step, item_id, text, n_new_tokens, finished, loss). Of a model that was trained
+    elsewhere there are no curves, and `training.json` says what was checked."""
 
     method: Method
     format: Format
@@ -227,12 +228,17 @@ class TrainedRef(Artifact):
     n_steps: int
     n_tokens: int
     """Train tokens processed, all epochs."""
-    train_loss: float
-    """Mean loss of the last tenth of the steps, nats per supervised token."""
+    train_loss: float | None
+    """Mean loss of the last tenth of the steps, nats per supervised token; None if it was trained elsewhere."""
     validation_loss: float | None = None
     """Of the kept weights, nats per supervised token."""
     started_from: str | None = None
     """Digest of the champion's adapter that the training continued from; None if it started from the base."""
+    external: str | None = None
+    """Address of a model that was trained elsewhere, whose steps and tokens are not known (0); None if it was trained
+    here."""
+    warnings: tuple[str, ...] = ()
+    """What could not be checked of a model that was trained elsewhere, a sentence each."""
 
 
 class ValidationCurves(Artifact):

@@ -5,13 +5,14 @@ adds their steps.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
@@ -96,6 +97,11 @@ def _plain(annotation: Any) -> Any:
 LOSS = "heldout_loss"
 """Name of the metric for the loss on reference answers; on validation items, the validation loss."""
 MAX_COMBINATIONS = 256
+
+EXTERNAL_ADDRESS = re.compile(
+    r"hf://[\w.-]+/[\w.-]+@[0-9a-f]{40}|models:/[^/@\s]+(?:@[\w.-]+|/\d+)|(?!hf:|models:|[A-Za-z][\w+.-]*://)\S.*"
+)
+"""A commit of the hub, a version of MLflow's registry by alias or number, or a folder."""
 
 Setting = str | int | float | bool | None | tuple[str, ...]
 """A value of one setting of `train`."""
@@ -191,13 +197,36 @@ SweepSpec = Annotated[GridSweep | OptunaSweep, Field(discriminator="kind")]
 
 
 class TrainSection(TrainSpec):
-    """`train`: base model, method, format and optimiser settings; or several trainings to choose from."""
+    """`train`: base model, method, format and optimiser settings; several trainings to choose from; or a model that was
+    trained elsewhere."""
 
-    method: Literal["full", "lora", "qlora", "ladder"] = "lora"  # type: ignore[assignment]  # a rung's own method replaces it
-    """full, lora or qlora; ladder: the first rung of `ladder` that meets its target."""
+    method: Literal["full", "lora", "qlora", "ladder", "external"] = "lora"  # type: ignore[assignment]  # `training` replaces it
+    """full, lora or qlora; ladder: the first rung of `ladder` that meets its target; external: nothing is trained, and
+    `model` is judged."""
+    model: str | None = None
+    """With `method: external` the candidate, a PEFT adapter or a merged model in safetensors: a folder (relative to
+    pipelines.yaml), `hf://org/name@COMMIT`, `models:/NAME@ALIAS` or `models:/NAME/VERSION` of MLflow."""
+    trained_on: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """With `method: external` the files that the model learned from, as paths or globs: JSONL, CSV or Parquet. Without
+    them the verdict says that contamination is unknown."""
     ladder: LadderSpec | None = None
     sweep: SweepSpec | None = None
     """Trainings with other settings; the best on validation is judged by the gate."""
+
+    @field_validator("model")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and EXTERNAL_ADDRESS.fullmatch(value) is None:
+            raise ValueError(
+                "is no folder and no address; write FOLDER, hf://org/name@<commit sha, 40 hex digits>, "
+                "models:/NAME@ALIAS or models:/NAME/VERSION"
+            )
+        return value
+
+    @property
+    def is_external(self) -> bool:
+        """Whether the candidate was trained elsewhere, so that nothing is trained."""
+        return self.method == "external"
 
     @property
     def choice(self) -> LadderSpec | GridSweep | OptunaSweep | None:
@@ -207,10 +236,14 @@ class TrainSection(TrainSpec):
     def training(self, changes: Mapping[str, Setting] | None = None) -> TrainSpec:
         """One training: these settings with the changes (path -> value), without settings that only later steps need.
 
+        Of `method: external` it says how the model is asked; its settings of a training have no meaning.
+
         Raises:
             ValidationError: the settings do not fit together.
         """
-        data: dict[str, Any] = self.model_dump(exclude={"ladder", "sweep"})
+        data: dict[str, Any] = self.model_dump(exclude={"ladder", "sweep", "model", "trained_on"})
+        if self.is_external:
+            data |= {"method": "lora", "allow_unusual_learning_rate": True}
         for path, value in (changes or {}).items():
             with_value(data, path, value)
         return TrainSpec.model_validate(data).for_worker()
@@ -221,7 +254,7 @@ class TrainSection(TrainSpec):
 
     @model_validator(mode="after")
     def _choice_is_sound(self) -> Self:
-        faults = list(_kind_faults(self)) or [*_ladder_faults(self), *_sweep_faults(self)]
+        faults = [*_external_faults(self), *_kind_faults(self)] or [*_ladder_faults(self), *_sweep_faults(self)]
         if faults:
             raise UnfitError(faults)
         return self
@@ -245,6 +278,28 @@ def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec)
             at=("split", "validation_fraction"),
             hint="set it to about 0.1; `test` is only for the gate",
         )
+
+
+NOT_EXTERNAL = (
+    "ladder", "sweep", "start", "canaries", "validation_items", "validation_metrics", "early_stopping", "budget",
+)  # fmt: skip
+"""Settings that promise something of a training, which `method: external` does not have."""
+
+
+def _external_faults(train: TrainSection) -> Iterator[Conflict]:
+    if not train.is_external:
+        for name in ("model", "trained_on"):
+            if getattr(train, name):
+                yield Conflict(f"`{name}` needs `method: external`", at=(name,), hint="or remove it")
+        return
+    if train.model is None:
+        yield Conflict(
+            "method external has no `model`", at=("method",),
+            hint="name the model to judge: model: FOLDER, hf://org/name@COMMIT or models:/NAME@ALIAS",
+        )  # fmt: skip
+    for name in NOT_EXTERNAL:
+        if getattr(train, name) != type(train).model_fields[name].default:
+            yield Conflict("method external trains nothing", at=(name,), hint=f"remove {name}")
 
 
 def _kind_faults(train: TrainSection) -> Iterator[Conflict]:

@@ -173,6 +173,21 @@ def with_model(spec: DataPipeline) -> PipelineSpec:
     )  # fmt: skip
 
 
+def with_training(spec: PipelineSpec) -> PipelineSpec:
+    """The pipeline as one that trains its model.
+
+    Raises:
+        ConfigError: TG0159, the model was trained elsewhere.
+    """
+    if not spec.train.is_external:
+        return spec
+    raise ConfigError(
+        f"{spec.name} trains nothing: its model was trained elsewhere", code="TG0159",
+        where=f"{spec.name}.train.method",
+        hint=f"`tunegate run {spec.name}` judges the model",
+    )  # fmt: skip
+
+
 def pipeline_model(sections: Container[str]) -> type[DataPipeline]:
     """Return the form of a pipeline with these sections."""
     return PipelineSpec if any(name in sections for name in TRAINED) else DataPipeline

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from schemas.choice import LOSS, choice_faults
+from schemas.choice import LOSS, TrainSection, choice_faults
 from schemas.comparison import compares_with_champion
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
@@ -297,12 +297,22 @@ RULES: tuple[tuple[Callable[..., Iterator[Conflict]], Mapping[str, tuple[str, ..
 keys it judges each value on its own, so that the wrong ones may be missing."""
 
 
+_ASKED = {"base_model", "allow_download", "method", "model", "trained_on", "format", "prompt"}
+"""Settings of `train` that decide how a model is found and asked; all others are of its training."""
+
+
 def training_advice(train: TrainSpec) -> list[str]:
     """Valid but questionable settings, one sentence each.
 
     >>> training_advice(TrainSpec(base_model="file:m", learning_rate=2e-3))
     ['train.learning_rate 0.002 is unusual for method lora: 0.0001 to 0.0003 is usual']
     """
+    if isinstance(train, TrainSection) and train.is_external:
+        idle = sorted(train.model_fields_set - _ASKED)
+        names = " and ".join(filter(None, [", ".join(idle[:-1]), *idle[-1:]]))
+        return [f"train: {names} {'have' if idle[1:] else 'has'} no effect: method external trains nothing"] * bool(
+            idle
+        )
     advice = []
     if not is_usual(train.method, train.learning_rate) and not train.allow_unusual_learning_rate:
         advice.append(f"train.{describe_unusual_rate(train.method, train.learning_rate)}")

@@ -35,7 +35,8 @@ class RecordedResults:
     """Results that the record is made from."""
 
     splits: Splits
-    dataset: DatasetRef
+    dataset: DatasetRef | None
+    """None of a model that was trained elsewhere."""
     items: EvalSet
     decision: GateDecision
     trained: TrainedRef
@@ -71,7 +72,8 @@ def _record(run: RunContext, evidence: RecordedResults) -> RunRecord:
         experiment=spec.registry.experiment,
         params=flat(set_by_user),
         metrics=_metrics(evidence.scores)
-        | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)}
+        | ({} if trained.train_loss is None else {"train_loss": trained.train_loss})
+        | ({} if dataset is None else {"n_train_examples": float(dataset.n_train)})
         | read_timings(run.settings, "train", trained.root.name)
         | (read_timings(run.settings, "latency", pace.root.name) if pace is not None else {}),
         tags={

@@ -18,6 +18,7 @@ from flows.run.ablation import CURATED, Ablation, arms_of, choose_arms, keep_tab
 from flows.run.reproduce import reproduce_run
 from flows.workspace.settings import load_settings
 from schemas.load import load_file
+from schemas.pipeline import with_training
 from tasks.assess.ablation import AblationRow, AblationTable
 
 
@@ -38,7 +39,7 @@ def ablate(
     Every arm trains with equal steps and is judged as the gate judges. What is in the store is reused, so a killed
     ablation continues.
     """
-    spec, settings = load_file(config).get(pipeline), load_settings(config)
+    spec, settings = with_training(load_file(config).get(pipeline)), load_settings(config)
     arms = choose_arms(arms_of(spec), only or [])
     talk().print(f"{len(arms) + 1} trainings at most, one after another; what is stored is reused", style="dim")
     with open_ledger(settings).pipeline_lock(pipeline, wait_s=0.0, run_id=new_run_id()):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.text import Text
@@ -26,6 +26,7 @@ from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.counted import counted
 from schemas.load import load_file
+from schemas.pipeline import with_training
 from tasks.model.chat_format import DecodedExample, TokenRun, show_examples
 
 
@@ -52,7 +53,7 @@ def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
     Raises:
         DataError: TG0222, a check of the data with severity `fail` did not pass.
     """
-    spec, settings = load_file(config).get(pipeline), load_settings(config)
+    spec, settings = with_training(load_file(config).get(pipeline)), load_settings(config)
     store, ledger = open_store(settings), open_ledger(settings)
     with ledger.pipeline_lock(pipeline, wait_s=0.0, run_id=new_run_id()):
         state, previous = registry_state_of(spec, ledger), find_previous_run(ledger, store, pipeline)
@@ -64,7 +65,7 @@ def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
             run_plainly(run, targets=(checks,))
             judge_checks(pipeline, run.result(checks), now=present())
         run_plainly(run, targets=(tuned.first_dataset, tuned.first_model))
-    return run.result(tuned.first_dataset), run.result(tuned.first_model)
+    return run.result(cast(DatasetRef, tuned.first_dataset)), run.result(tuned.first_model)
 
 
 def _text(shown: Sequence[DecodedExample], dataset: DatasetRef) -> Iterator[Any]:

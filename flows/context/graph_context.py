@@ -10,6 +10,7 @@ from flows.context.labels import rater_pairs, read_votes, settle_votes
 from flows.context.previous_run import PreviousRun
 from flows.graph.keys import digest_of
 from flows.privacy.keys import load_forgotten
+from flows.registry.address import registry_address
 from flows.registry.feedback import feedback_database, state_of
 from flows.registry.held import HeldCandidate
 from flows.registry.state import RegistryState
@@ -20,8 +21,10 @@ from schemas.pipeline import DataPipeline, PipelineSpec
 from tasks.assess.economics import find_gpu
 from tasks.cluster.connect import ClusterPlace
 from tasks.corpus.build import fingerprint_corpus
+from tasks.model.model_uri import REGISTRY
 from tasks.monitor.feedback import FeedbackState
 from tasks.privacy.hashes import Forgotten
+from tasks.release.registered import RegisteredModel, find_registered
 from tasks.sources.registry import fingerprint_source
 from tasks.train.limits import TrainingLimits
 
@@ -65,6 +68,8 @@ class GraphContext:
     """Labelled answer -> whether people accept it (`flows/context/labels.py`)."""
     rater_pairs: tuple[int, int] = (0, 0)
     """Pairs of people's labels of one answer, and those that differ."""
+    registered: RegisteredModel | None = None
+    """The version of MLflow's registry that is judged; None unless `train.model` names one."""
     place: ClusterPlace | None = None
     """The cluster that runs trainings, answers and parts of redaction and dedup; None for this process."""
 
@@ -108,7 +113,15 @@ def context_of(
         limits=limits_of(spec.train),
         labels=settle_votes(votes),
         rater_pairs=rater_pairs(votes),
+        registered=_registered(spec, settings),
     )
+
+
+def _registered(spec: PipelineSpec, settings: Settings) -> RegisteredModel | None:
+    address = spec.train.model or ""
+    if not address.startswith(REGISTRY):
+        return None
+    return find_registered(address, uri=registry_address(spec.registry.tracking_uri, settings))
 
 
 def limits_of(train: TrainSection) -> TrainingLimits:

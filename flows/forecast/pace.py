@@ -23,6 +23,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
 from tasks.start.probe import ANSWERING_EFFICIENCY, answering_work, flops_per_second, has_gpu
 from tasks.start.source_size import SourceSize
+from tasks.train.external import take_external
 from tasks.train.model_shapes import ModelDims
 
 TRAINING_EFFICIENCY = 0.5
@@ -126,7 +127,8 @@ def pace_of(
     dims: ModelDims | None = None
     with suppress(ConfigError):
         dims = dims_of(spec.train.first(), root)
-    heavy = {node.folder for node in nodes} & {"train", "answers"}
+    kinds = {node.name: node.folder for node in nodes if node.function is not take_external}
+    heavy = set(kinds.values()) & {"train", "answers"}
     if size is None or (heavy and dims is None):
         return None
     n_parameters = dims.n_active if dims else 0
@@ -147,7 +149,7 @@ def pace_of(
         speeds[kind] = measured
     seconds = {}
     for node in nodes:
-        if node.folder in speeds:
+        if kinds.get(node.name) in speeds:
             seconds[node.name] = work[node.folder] / speeds[node.folder]
         else:
             typical = ledger.typical_seconds(node.id)

@@ -232,7 +232,7 @@ def _workload(spec: PipelineSpec, run: Run, tuned: Tuned) -> Workload | None:
 
     On a cluster each node makes its own forecast.
     """
-    if spec.engine == "ray":
+    if spec.engine == "ray" or spec.train.is_external:
         return None
     dataset, model = run.find(tuned.first_dataset), run.find(tuned.first_model)
     if model is None:
@@ -272,7 +272,9 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
             missing += advice
         source = None if table is None else measure_source(table, prompt)
         label = None
-        if splits is not None:
+        if spec.train.is_external:
+            pass  # nothing will be trained
+        elif splits is not None:
             label = probe_label(spec, splits.train, curated=True)
         elif table is not None:
             label = probe_label(spec, table.tickets, curated=False)
@@ -302,6 +304,7 @@ def _figures(
     spec, run = found.trained_spec, found.run
     splits = run.find(found.pipeline.curated.clean)
     train = spec.train.first()
+    learned = None if spec.train.is_external else size
     several = {"trainings_to_choose_from": len(candidates(spec.train))} if spec.train.choice is not None else {}
     budget = {}
     if spec.train.budget is not None:
@@ -318,9 +321,9 @@ def _figures(
         **budget,
         **planned_labels(spec, found.settings, size.n_test if size else None),
         **({"source_rows": size.n_rows} if size and size.estimated else {}),
-        "train_examples": size and size.n_train,
-        "train_tokens": size and size.train_tokens * train.epochs,
-        "optimiser_steps": size and optimiser_steps(size.n_train, train),
+        "train_examples": learned and learned.n_train,
+        "train_tokens": learned and learned.train_tokens * train.epochs,
+        "optimiser_steps": learned and optimiser_steps(learned.n_train, train),
         "held_out_items": size and size.n_test,
         "test_tickets_left": size and splits and splits.n_test - size.n_test,
         "sizes_from": size and basis,

@@ -103,7 +103,9 @@ def _seconds_per_example(
             if step.state != "done" or not step.step.startswith("train"):
                 continue
             found = store.whole("train", step.key, TrainedRef)
-            if found is not None and (found.base_digest, found.method) == (model.digest, train.method):
+            if found is None or found.external is not None:
+                continue
+            if (found.base_digest, found.method) == (model.digest, train.method):
                 paces.append(step.seconds / (found.n_steps * _per_step(spec_of(row).train.first())))
         if len(paces) >= PAST_TRAININGS:
             break

@@ -32,9 +32,10 @@ class HeldCandidate:
     run_id: str
     """The run that is resumed."""
     ref: ChampionRef
-    dataset: DatasetRef
+    dataset: DatasetRef | None
+    """Its examples; None if it was trained elsewhere."""
     learned: Splits
-    """The tickets that its examples were made of."""
+    """The tickets that its examples were made of; of one that was trained elsewhere, those of its last look."""
     before: SeenItems
     """The items of its last look, which the next one includes."""
     n_before: int
@@ -82,7 +83,7 @@ def find_held(spec: PipelineSpec, run: RunRow, ledger: Ledger, store: Store, sta
     dataset = store.whole("encode", keys.get("chosen_dataset") or keys.get("encode"), DatasetRef)
     learned = learned_by(keys, store)
     is_whole = all(part.root.is_dir() for part in (row.ref.model, row.ref.trained))
-    if dataset is None or learned is None or not is_whole:
+    if (dataset is None and row.ref.trained.external is None) or learned is None or not is_whole:
         raise _gone(run, "weights, its examples or the tickets that they were made of")
     return HeldCandidate(
         run_id=run.run_id, ref=row.ref, dataset=dataset, learned=learned,

@@ -194,8 +194,12 @@ def _champion_before(ledger: Ledger, name: str, moment: str) -> ChampionRef | No
 
 
 def describe_start(spec: DataPipeline, state: RegistryState) -> str | None:
-    """Return where the training starts, as a sentence; None unless `train.start: champion` is declared."""
-    if not isinstance(spec, PipelineSpec) or spec.train.start == "base":
+    """Return where the training starts, or that there is none, as a sentence; None for one from the base."""
+    if not isinstance(spec, PipelineSpec):
+        return None
+    if spec.train.is_external:
+        return f"nothing is trained: {spec.train.model} is judged, which was trained elsewhere"
+    if spec.train.start == "base":
         return None
     if state.start is None:
         return f"{spec.registry.name} has no champion yet: the training starts from the base model"
@@ -220,9 +224,15 @@ def starting_point(spec: PipelineSpec, ledger: Ledger, champion: ChampionRef | N
 
     Raises:
         StorageError: TG0510, the examples that the champion learned are no longer in the store.
+        ConfigError: TG0159, it was trained elsewhere.
     """
     if spec.train.start == "base" or champion is None:
         return None
+    if champion.trained.external is not None:
+        raise ConfigError(
+            f"champion version {champion.version} was trained elsewhere: which examples are new to it is not known",
+            code="TG0159", where=f"{spec.name}.train.start", hint="use start: base",
+        )  # fmt: skip
     keys, store = ledger.keys_of(champion.run_id), Store(ledger.root, recorded=ledger.digests_of)
     learned = store.whole("encode", keys.get("chosen_dataset") or keys.get("encode"), DatasetRef)
     if learned is None:

@@ -7,6 +7,7 @@ the previous split) and writes nothing there: no run, no candidate, no verdict.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from pydantic import ValidationError
 
@@ -110,7 +111,7 @@ class _ArmGraph:
 
     @property
     def dataset(self) -> DatasetRef:
-        return self.run.result(self.pipeline.tuned.dataset)
+        return self.run.result(cast(DatasetRef, self.pipeline.tuned.dataset))
 
     @property
     def scores(self) -> Scores:

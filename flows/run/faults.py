@@ -27,6 +27,7 @@ from schemas.curation_steps import QualityStep
 from schemas.errors import ConfigError, SeveralErrors, TunegateError
 from schemas.gates import GatesSpec
 from schemas.pipeline import DataPipeline, PipelineSpec
+from schemas.source import FilesSource
 from schemas.training import TrainSpec
 from tasks.assess.economics import find_gpu
 from tasks.assess.endpoint_client import check_key, check_local
@@ -41,8 +42,10 @@ from tasks.curate.step import rules_of
 from tasks.extras import need_extra
 from tasks.model.base_model import different_tokenizers_error
 from tasks.model.model_uri import is_address
+from tasks.sources.registry import fingerprint_source
 from tasks.storage.files import sha256_file, sha256_json
 from tasks.train.base_fit import TOKENIZER_FILES, FoundBase, base_faults, find_base
+from tasks.train.external import check_base, check_template, find_candidate, read_candidate
 from tasks.train.memory import PAGED, check_device, detect_device
 
 Base = tuple[str, bool]
@@ -159,10 +162,10 @@ def base_model_faults(spec: Declared, *, root: Path, cache: Path) -> Iterator[Tu
         if base is None or own is None:
             continue
         longest = 0 if spec.evaluate is None else spec.evaluate.max_new_tokens
-        sound = cache / "sound" / _key_of(base, own, longest, chat)
+        sound = cache / "sound" / _key_of(base, own, longest, chat, trains=not train.is_external)
         if sound.exists():
             continue
-        faults = list(base_faults(base, own, max_new_tokens=longest, chat=chat))
+        faults = list(base_faults(base, own, max_new_tokens=longest, chat=chat, trains=not train.is_external))
         if not faults:
             sound.parent.mkdir(parents=True, exist_ok=True)
             sound.touch()
@@ -171,9 +174,36 @@ def base_model_faults(spec: Declared, *, root: Path, cache: Path) -> Iterator[Tu
                 seen.add(fault.message)
                 yield _placed(spec.name, fault)
     yield from _ladder_faults(spec.name, train, found)
+    yield from _external_faults(spec.name, train, found.get(base_of(train, {})), root=root, cache=cache)
 
 
-def _key_of(base: FoundBase, own: TrainSpec, longest: int, chat: ChatTemplate | None) -> str:
+def _external_faults(
+    name: str, train: TrainSection, base: FoundBase | None, *, root: Path, cache: Path
+) -> Iterator[TunegateError]:
+    """Yield what is wrong with a model that was trained elsewhere, of those that need no download."""
+    if not train.is_external or train.model is None:
+        return
+    if train.trained_on:
+        files = FilesSource(kind="files", paths=train.trained_on)
+        try:
+            fingerprint_source(files, root=root)
+        except TunegateError as error:
+            error.where = "train.trained_on"
+            yield _placed(name, error)
+    try:
+        folder = find_candidate(train.model, allow_download=train.allow_download, root=root, cache=cache)
+        if folder is None:
+            return
+        candidate = read_candidate(folder)
+        here = None if base is None or base.where.is_file() else base.where
+        check_base(candidate, base_model=train.base_model, base=here, root=root)
+        if here is not None and train.prompt.chat_template is None:
+            list(check_template(candidate, base=here, form=train.format))
+    except TunegateError as error:
+        yield _placed(name, error)
+
+
+def _key_of(base: FoundBase, own: TrainSpec, longest: int, chat: ChatTemplate | None, *, trains: bool) -> str:
     """Return the digest of everything that `base_faults` depends on.
 
     What has no fault is remembered: to fill a chat template imports transformers, which took 1.5 CPU-seconds a run.
@@ -182,7 +212,7 @@ def _key_of(base: FoundBase, own: TrainSpec, longest: int, chat: ChatTemplate | 
         {
             "config": dict(base.config), "matrices": sorted(base.matrices), "template": base.template,
             "tokenizer": [sha256_file(file) for name in TOKENIZER_FILES if (file := base.where / name).is_file()],
-            "train": own.model_dump(mode="json"), "longest": longest,
+            "train": own.model_dump(mode="json"), "longest": longest, "trains": trains,
             "chat": None if chat is None else chat.model_dump(mode="json"),
             "code": code_digests(base_faults),
             "libraries": {name: installed(name) for name in ("transformers", "peft", "torch", "tokenizers", "jinja2")},

@@ -35,6 +35,7 @@ from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, SeenItems
 from tasks.monitor.feedback import FeedbackState
+from tasks.release.registered import RegisteredModel
 from tasks.sources.registry import fingerprint_source
 from tasks.storage.files import sha256_file, write_json
 
@@ -85,6 +86,8 @@ class Handover(BaseModel):
     seen: SeenItems = NOTHING_SEEN
     worn: JudgedItems = NOTHING_JUDGED
     labels: dict[str, bool] = {}
+    registered: str | None = None
+    """Where MLflow keeps the model that is judged, without the server's address and its login: the run fetches it."""
 
     @property
     def work(self) -> str:
@@ -182,6 +185,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         feedback_rows=None if feedback is None else feedback.last,
         feedback_digest="" if feedback is None else feedback.digest,
         as_of=context.request.as_of,
+        registered=None if opened.graph_context.registered is None else opened.graph_context.registered.source,
         seen=opened.graph_context.registry_state.seen,
         worn=opened.graph_context.registry_state.worn,
         labels=dict(opened.graph_context.labels),
@@ -324,6 +328,7 @@ def _context(spec: DataPipeline, settings: Settings, given: Handover, store: Sto
         feedback=feedback,
         as_of=given.as_of,
         labels=given.labels,
+        registered=None if given.registered is None else RegisteredModel("", "", given.registered, uri=""),
     )
     if not isinstance(spec, PipelineSpec):
         return context

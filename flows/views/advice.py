@@ -250,7 +250,7 @@ def _full(known: AdviceEvidence) -> RuleAnswer | None:
         return None
     if known.verdict == "PROMOTE":
         return RuleAnswer("enough", f"{trained.method} met the gate")
-    if trained.validation_loss is None:
+    if trained.train_loss is None or trained.validation_loss is None:
         missing = "without a validation loss it is unknown whether the examples are learnt"
         return RuleAnswer("missing", missing, "split.validation_fraction above 0")
     n_train, fit = known.n_train or 0, known.fits.get("full")

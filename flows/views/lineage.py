@@ -112,7 +112,7 @@ def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
         "base": {"uri": ref.model.uri, "digest": ref.model.digest},
         "trained": {
             "method": ref.trained.method, "format": ref.trained.format, "steps": ref.trained.n_steps,
-            "digest": ref.trained.digest,
+            "digest": ref.trained.digest, "external": ref.trained.external,
         },
         "goes_on_from": _parents(graph, inputs, ledger),
         "bundle": ref.bundle.digest,

@@ -58,11 +58,15 @@ def describe(artifact: Artifact) -> str:
             n_train, n_tokens = counted(artifact.n_train, "example"), counted(artifact.n_tokens, "token")
             rewritten = f", {artifact.n_rewritten:,} earlier answers without loss" if artifact.n_rewritten else ""
             return f"{n_train}, {n_tokens}, {artifact.n_supervised:,} with loss{rewritten}"
+        case TrainedRef() if artifact.external is not None:
+            form = "adapter" if artifact.method == "lora" else "merged model"
+            doubts = f", {counted(len(artifact.warnings), 'warning')}" if artifact.warnings else ""
+            return f"{form} that was trained elsewhere, {artifact.n_trainable:,} weights{doubts}"
         case TrainedRef():
             validation = "" if artifact.validation_loss is None else f", validation {artifact.validation_loss:.3f}"
             return (
                 f"{artifact.method}: {artifact.n_trainable:,} trainable, {counted(artifact.n_steps, 'step')}, "
-                f"loss {artifact.train_loss:.3f}{validation}"
+                f"loss {artifact.train_loss or 0.0:.3f}{validation}"
             )
         case ValidationCurves():
             last = "".join(f"  {name} {value:.3f}" for name, value in artifact.last.items())

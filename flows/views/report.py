@@ -188,6 +188,14 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         return {}
     config = recorded.row.config["train"]
     seconds = recorded.ledger.made_in(recorded.keys["train"])
+    if trained.external is not None:
+        return {
+            "base model": str(config["base_model"]).split("#")[0].rsplit("/", 1)[-1],
+            "trained elsewhere": trained.external,
+            "form": f"{'adapter' if trained.method == 'lora' else 'merged model'}, {trained.format}",
+            "weights": f"{trained.n_trainable:,}",
+            "learned from": ", ".join(config.get("trained_on") or ()) or "not declared",
+        }
     facts = {
         "base model": str(config["base_model"]).split("#")[0].rsplit("/", 1)[-1],
         "method": f"{trained.method}, {trained.format}",
@@ -195,7 +203,7 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         "start": start_of(recorded, trained),
         "steps": f"{trained.n_steps:,}",
         "tokens": f"{trained.n_tokens:,}",
-        "loss": f"{trained.train_loss:.4f} at the end",
+        "loss": f"{trained.train_loss or 0.0:.4f} at the end",
     }
     if trained.validation_loss is not None:
         facts["validation loss"] = f"{trained.validation_loss:.4f}"
@@ -218,7 +226,12 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
 
 
 def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
-    """Say what no training can change: cut answers, replies from a list, corrections, personal data in labels."""
+    """Say what no training can change: cut answers, replies from a list, corrections, personal data in labels.
+
+    Of a model that was trained elsewhere first what could not be checked.
+    """
+    trained = recorded.result("train", TrainedRef)
+    yield from trained.warnings if trained is not None else ()
     if (evaluate := recorded.row.config.get("evaluate")) is not None:
         limit = int(evaluate["max_new_tokens"])
         scores = recorded.scores("tuned")
@@ -257,7 +270,8 @@ def _curves(recorded: Recorded) -> tuple[Curve, ...]:
     found: dict[str, Curve] = {}
     for artifact in artifacts:
         if artifact is not None:
-            found |= {curve.name: curve for curve in read_curves(artifact.root / "curves.parquet")}
+            file = artifact.root / "curves.parquet"  # none of a model that was trained elsewhere
+            found |= {curve.name: curve for curve in (read_curves(file) if file.is_file() else ())}
     return tuple(found.values())
 
 

@@ -72,14 +72,14 @@ def paired_gain(
     return tango_interval(won, lost, len(differences), confidence=confidence)
 
 
-def advise(*, climbed: bool, gain: Bounds | None, train_loss: float, validation_loss: float | None) -> str:
+def advise(*, climbed: bool, gain: Bounds | None, train_loss: float | None, validation_loss: float | None) -> str:
     """Why another round of curation is more promising than the next rung; empty if it is not.
 
     It is if both hold: the train examples are learnt (train loss at most half the validation loss), so that a larger
     model would only learn them better; and the last rung, if there was one, showed no gain (its lower bound is not
     above 0).
     """
-    if validation_loss is None or not math.isfinite(validation_loss) or validation_loss <= 0:
+    if train_loss is None or validation_loss is None or not math.isfinite(validation_loss) or validation_loss <= 0:
         return ""
     flat = not climbed or gain is None or not gain.lower > 0
     if not (train_loss <= FITTED * validation_loss and flat):

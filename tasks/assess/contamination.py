@@ -1,13 +1,16 @@
 """Check for train/test leakage: the gate's own check, whatever curation did.
 
 Compares the encoded examples, which training really read, with the held-out items: by id, text, customer, thread and
-time. Texts are compared as in decontamination (`tasks/curate/leaks.py`). `flows/gate_checks.py` adds the step;
-`tasks/assess/measured_checks.py` judges the counts.
+time. Texts are compared as in decontamination (`tasks/curate/leaks.py`). Of a model that was trained elsewhere it reads
+the files that are declared as its examples. `flows/gate_checks.py` adds the step; `tasks/assess/measured_checks.py`
+judges the counts.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +22,12 @@ from schemas.artifacts import CheckEvidence, DatasetRef, EvalSet, Splits
 from schemas.checks import ContaminationSpec
 from schemas.curation import DecontaminateSpec
 from schemas.errors import GateError
+from schemas.source import FilesSource
+from schemas.training import PromptSpec
+from tasks.curate.extract import extract_tickets
+from tasks.sources.registry import fingerprint_source, place_of
 from tasks.step import as_step
+from tasks.tickets.prompts import messages_for, parse_messages
 
 if TYPE_CHECKING:
     from tasks.curate.leaks import LeakReport
@@ -73,7 +81,9 @@ def check_contamination(
         note(name, "leak_item", name)
     for name in trained - set(rows["ticket_id"].to_pylist()):
         note(name, "leak_unknown")
-    report = _text_leaks(splits, items, spec, decontaminate)
+    # The same pool as in decontamination, since it decides how rare an n-gram is; untrained tickets are left out below.
+    pool = [splits.train, splits.validation]
+    report = _text_leaks(pool, items.root / "items.parquet", spec, decontaminate)
     for leak in report.leaks:
         if leak.ticket_id in trained:
             note(leak.ticket_id, leak.code, leak.kept_id, leak.score)
@@ -82,6 +92,76 @@ def check_contamination(
             note(name, f"leak_{column}", kept)
     for name in _late(rows, splits, spec):
         note(name, "leak_time")
+    values = {"trained": float(len(trained)), "unprotected": float(report.n_unprotected)}
+    return _evidence(out, found, items, values)
+
+
+@as_step(
+    "contamination", libraries=("datasets", "duckdb", "numba", "numpy", "orjson", "pyarrow", "scipy"),
+    context=("root",),
+)  # fmt: skip
+def check_declared_examples(
+    out: Path,
+    *,
+    trained_on: tuple[str, ...],
+    splits: Splits,
+    items: EvalSet,
+    spec: ContaminationSpec,
+    decontaminate: DecontaminateSpec,
+    prompt: PromptSpec,
+    root: Path,
+) -> CheckEvidence:
+    """The same of a model that was trained elsewhere, by the files that are said to be its examples.
+
+    All questions of a conversation are compared, with the held-out questions and with the prompts made of them. Rows
+    need no customer, thread or time; those that have them are compared by them. `unread` counts rows that could not be
+    read. Without files only `unknown` is counted, 1.
+
+    Args:
+        trained_on: Paths or globs.
+        prompt: How the pipeline asks: examples may have its words around a ticket.
+        root: Folder of pipelines.yaml.
+
+    Raises:
+        DataError: TG0201 to TG0221, the files cannot be read (`tasks/curate/extract.py`).
+    """
+    if not trained_on:
+        return _evidence(out, {}, items, {"unknown": 1.0})
+    source = FilesSource(kind="files", paths=trained_on)
+    held_out = pq.read_table(items.root / "items.parquet")
+    found: dict[str, tuple[str, str | None, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="tunegate-trained-on-") as aside:
+        extracted, pool = Path(aside) / "extracted", Path(aside) / "pool.parquet"
+        extracted.mkdir()
+        table = extract_tickets(
+            extracted, source=source, fingerprint=fingerprint_source(source, root=root),
+            place=place_of(source, root=root, landed=None),
+        )  # fmt: skip
+        rows = pq.read_table(table.tickets)
+        pq.write_table(_every_question(rows), pool)
+        ids = set(held_out["item_id"].to_pylist())
+        for name in sorted(ids.intersection(rows["ticket_id"].to_pylist())):
+            found.setdefault(name, ("leak_item", name, 1.0))
+        n_unprotected = 0
+        for questions in (items.root / "items.parquet", *_as_asked(held_out, prompt, Path(aside))):
+            report = _text_leaks([pool], questions, spec, decontaminate)
+            n_unprotected = n_unprotected or report.n_unprotected
+            for leak in report.leaks:
+                found.setdefault(leak.ticket_id, (leak.code, leak.kept_id, leak.score))
+    for column in splits.group_by if spec.same is None else spec.same:
+        for name, kept in _shared(rows, held_out, column):
+            found.setdefault(name, (f"leak_{column}", kept, 1.0))
+    dated = rows.filter(pc.is_valid(rows["created_at"]))
+    for name in _late(dated, splits, spec):
+        found.setdefault(name, ("leak_time", None, 1.0))
+    unread = float(table.rows.n_quarantined)
+    values = {"trained": float(rows.num_rows), "unprotected": float(n_unprotected), "unread": unread, "declared": 1.0}
+    return _evidence(out, found, items, values)
+
+
+def _evidence(
+    out: Path, found: dict[str, tuple[str, str | None, float]], items: EvalSet, values: dict[str, float]
+) -> CheckEvidence:
     order = sorted(found)
     table = pa.table(
         {
@@ -97,10 +177,34 @@ def check_contamination(
         root=out,
         check="contamination",
         n_items=items.n_items,
-        values={"trained": float(len(trained)), "unprotected": float(report.n_unprotected)}
-        | {code: float(codes[code]) for code in REASONS},
+        values=values | {code: float(codes[code]) for code in REASONS},
         examples=tuple(order[:N_EXAMPLES]),
     )
+
+
+def _every_question(rows: pa.Table) -> pa.Table:
+    """The question of each row, and of a conversation every earlier one, under the row's id."""
+    names, subjects, bodies = (rows[name].to_pylist() for name in ("ticket_id", "subject", "body"))
+    questions = list(zip(names, subjects, bodies, strict=True))
+    for name, stored in zip(names, rows["messages"].to_pylist(), strict=True):
+        turns = parse_messages(stored)[:-2] if stored else []
+        questions += [(name, None, turn["content"]) for turn in turns if turn["role"] == "user"]
+    return _questions(questions)
+
+
+def _as_asked(held_out: pa.Table, prompt: PromptSpec, aside: Path) -> list[Path]:
+    """The held-out questions as the prompt shows them; nothing if it adds no words of its own."""
+    if prompt.user == "{body}" or prompt.shows_passages:
+        return []
+    asked = [messages_for(prompt, row)[-1]["content"] for row in held_out.to_pylist()]
+    pairs, file = zip(held_out["item_id"].to_pylist(), asked, strict=True), aside / "asked.parquet"
+    pq.write_table(_questions([(name, None, text) for name, text in pairs]), file)
+    return [file]
+
+
+def _questions(rows: Sequence[tuple[str, str | None, str | None]]) -> pa.Table:
+    columns = zip(("ticket_id", "subject", "body"), zip(*rows, strict=True), strict=True)
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns})
 
 
 def _trained_ids(dataset: DatasetRef) -> list[str]:
@@ -130,7 +234,7 @@ def _rows_of(splits: Splits, trained: frozenset[str]) -> pa.Table:
 
 
 def _text_leaks(
-    splits: Splits, items: EvalSet, spec: ContaminationSpec, decontaminate: DecontaminateSpec
+    pool: Sequence[Path], held_out: Path, spec: ContaminationSpec, decontaminate: DecontaminateSpec
 ) -> LeakReport:
     from tasks.curate.leaks import find_leaks
 
@@ -139,12 +243,7 @@ def _text_leaks(
         "long_threshold": spec.quote_threshold,
         "short_threshold": spec.paraphrase_threshold,
     }
-    # The same pool as in decontamination, since it decides how rare an n-gram is; untrained tickets are left out later.
-    return find_leaks(
-        pool=[splits.train, splits.validation],
-        held_out=items.root / "items.parquet",
-        spec=decontaminate.model_copy(update=limits),
-    )
+    return find_leaks(pool=pool, held_out=held_out, spec=decontaminate.model_copy(update=limits))
 
 
 def _shared(rows: pa.Table, held_out: pa.Table, column: str) -> list[tuple[str, str]]:

@@ -76,6 +76,7 @@ from tasks.assess.interim import HARM_AT_STOP, stops
 from tasks.assess.items import extra_items
 from tasks.assess.judge import NO_PLAN, ChangeTest, Judgement, judge_change
 from tasks.assess.looks import is_spent, last_levels, levels_of
+from tasks.assess.measured_checks import UNKNOWN_EXAMPLES
 from tasks.assess.metric_check import metric_findings
 from tasks.assess.pass_chance import passes_of
 from tasks.assess.power import paired_items_needed, smallest_difference, smallest_gain
@@ -204,6 +205,8 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
     remark = remark_on_length(judged.candidate, verdict)
     cheaper = "" if verdict == "ERROR" else find_cheaper(arms, findings, confidence=gates.confidence, without=extra)
     references = "" if verdict == "ERROR" else warn_of_references(assessed, judged.labels, context.rater_pairs)
+    unknown = any(each.part == "contamination" and not each.decides for each in findings)
+    doubt = f"{UNKNOWN_EXAMPLES[0].upper()}{UNKNOWN_EXAMPLES[1:]}." if unknown else ""
     diagnosis = None
     if judged.champion is not None:
         now, *then = (ArmScores(scores, traits) for scores in (judged.champion, *judged.past))
@@ -212,7 +215,10 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
         root=out,
         verdict=verdict,
         reason=" ".join(
-            filter(None, (summarise(findings, verdict, use, remark=remark, diagnosis=diagnosis), cheaper, references))
+            filter(
+                None,
+                (summarise(findings, verdict, use, remark=remark, diagnosis=diagnosis), cheaper, references, doubt),
+            )
         ),
         findings=findings,
         n_items=n_items,

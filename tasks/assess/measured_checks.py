@@ -27,6 +27,10 @@ _METHODS = {"latency": "sign_test_beyond_p95", "cost": "bootstrap_t"}
 FLOAT32_BOUND = 1e-3
 HALF_BOUND = 0.1
 """Nats per token by which the loss of a reference answer may differ in a new process."""
+UNKNOWN_EXAMPLES = (
+    "contamination is unknown: what the model learned from is not declared (train.trained_on), and it may have seen "
+    "the held-out items"
+)
 SHOWN = "`tunegate gate explain RUN` shows the figures"
 
 
@@ -35,21 +39,34 @@ def judge_contamination(evidence: CheckEvidence, _spec: ContaminationSpec) -> It
     counts = {code: measured(evidence, code) for code in REASONS}
     trained = measured(evidence, "trained")
     rule = "no train/test leakage"
+    if evidence.values.get("unknown") == 1:
+        nothing = Measurement(None, n_items=evidence.n_items, method="none")
+        reason = f"{UNKNOWN_EXAMPLES}."
+        yield finding("contamination", rule, "HOLD", nothing, reason=reason, decides=False)
+        return
+    if unread := measured(evidence, "unread"):
+        missing = Measurement(None, n_items=evidence.n_items, limit=0.0, method="comparison")
+        reason = f"{unread:.0f} rows of train.trained_on could not be read, so that they were not compared."
+        yield finding("contamination", rule, "ERROR", missing, reason=reason)
+        return
+    declared = evidence.values.get("declared") == 1
     if trained is None or not trained > 0 or None in counts.values() or evidence.n_items < 1:
         missing = Measurement(None, n_items=evidence.n_items, limit=0.0, method="comparison")
         yield finding("contamination", rule, "ERROR", missing, reason="some leaks were not counted; run again.")
         return
     n_leaks = sum(count for count in counts.values() if count is not None)
     n_unprotected = measured(evidence, "unprotected")
+    examples = "examples of train.trained_on" if declared else "train tickets"
     if n_leaks > 0:
         kinds = "; ".join(f"{count:.0f} {REASONS[code]}" for code, count in counts.items() if count)
+        remedy = "Train it without them" if declared else "Remove them from train"
         reason = (
-            f"{n_leaks:.0f} of {trained:.0f} train tickets leak ({kinds}), such as {', '.join(evidence.examples)}; the "
-            "step's evidence lists all. Remove them from train, or use other held-out tickets."
+            f"{n_leaks:.0f} of {trained:.0f} {examples} leak ({kinds}), such as {', '.join(evidence.examples)}; the "
+            f"step's evidence lists all. {remedy}, or use other held-out tickets."
         )
     else:
         reason = (
-            f"{trained:.0f} train tickets were compared with {evidence.n_items} items by text, customer, thread and "
+            f"{trained:.0f} {examples} were compared with {evidence.n_items} items by text, customer, thread and "
             f"time; in {n_unprotected or 0:.0f} items nothing is rare enough to recognise a quote."
         )
     leaks = Measurement(n_leaks, n_items=evidence.n_items, limit=0.0, method="comparison")

@@ -400,14 +400,11 @@ def put_adapter_on(base: PreTrainedModel, root: Path) -> nn.Module:
     Raises:
         StorageError: files are missing or damaged; tensors are missing, unknown, of another shape or not finite.
     """
-    from peft import LoraConfig
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        settings = orjson.loads((root / CONFIG).read_bytes())
-        more = {key: settings[key] for key in _DECIDE_PARTS if settings.get(key)}
-        config = LoraConfig(**{key: settings[key] for key in _DECIDE}, **more)
+        config = _config_of(orjson.loads((root / CONFIG).read_bytes()))
         tensors = load_file(root / WEIGHTS)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise StorageError(
@@ -420,6 +417,42 @@ def put_adapter_on(base: PreTrainedModel, root: Path) -> nn.Module:
     copy_strictly(tensors, trainable_tensors(adapted), where=root / WEIGHTS)
     ready: nn.Module = adapted.requires_grad_(False)
     return ready
+
+
+def check_adapter(base_config: Mapping[str, Any], settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Check that an adapter's tensors are those that `put_adapter_on` will need on a base, on the base's skeleton.
+
+    Args:
+        base_config: Fields of the base model's config.json.
+        settings: Fields of adapter_config.json, with all that `LoraConfig` has.
+        tensors: Of its file, by name.
+
+    Raises:
+        ConfigError: TG0181, the base lacks a module; or as `build_skeleton`.
+        StorageError: TG0535, as `copy_strictly`.
+    """
+    base = build_skeleton(base_config)
+    modules = {name for name, _ in base.named_modules()}
+    names = (name.removeprefix("base_model.model.") for name in tensors)
+    adapted = {re.split(r"(?:\.base_layer)*\.(?:lora_|trainable_tokens_)", name)[0] for name in names}
+    missing = sorted(adapted - modules)
+    if missing:
+        raise ConfigError(
+            f"the adapter has weights for {len(missing)} modules that the base model lacks, e.g. {missing[0]}",
+            code="TG0181", where=WEIGHTS,
+            hint="declare the base model that it was trained on as train.base_model",
+        )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*target_parameters")  # of modules that a part of them lacks
+        check_tensors(tensors, trainable_tensors(_wrap(base, _config_of(settings))), where=Path(WEIGHTS))
+
+
+def _config_of(settings: Mapping[str, Any]) -> LoraConfig:
+    """The adapter as PEFT describes it, from its adapter_config.json."""
+    from peft import LoraConfig
+
+    more = {key: settings[key] for key in _DECIDE_PARTS if settings.get(key)}
+    return LoraConfig(**{key: settings[key] for key in _DECIDE}, **more)
 
 
 def _for_answers(model: nn.Module) -> nn.Module:
@@ -438,7 +471,18 @@ def copy_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *,
     """Overwrite every target tensor with the source tensor of the same name.
 
     Raises:
-        StorageError: names or shapes differ, or a source tensor is not finite; no target is changed.
+        StorageError: as `check_tensors`; no target is changed.
+    """
+    check_tensors(source, target, where=where)
+    for name, tensor in source.items():
+        target[name].copy_(tensor)
+
+
+def check_tensors(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, where: Path) -> None:
+    """Check that one can be copied onto the other.
+
+    Raises:
+        StorageError: TG0535, names or shapes differ, or a source tensor is not finite.
     """
     for problem, names in (("lacks", target.keys() - source.keys()), ("has unknown", source.keys() - target.keys())):
         if names:
@@ -454,8 +498,6 @@ def copy_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *,
             )
         if not bool(tensor.isfinite().all()):
             raise StorageError(f"{name} contains NaN or infinity", code="TG0535", where=str(where))
-    for name, tensor in source.items():
-        target[name].copy_(tensor)
 
 
 def quantization_of(root: Path) -> QuantizationSpec:

@@ -131,7 +131,7 @@ class ChatCodec:
         Raises:
             DataError: the template rejects the messages.
         """
-        text = _filled(self.tokenizer, turns, generation=generation)
+        text = fill_template(self.tokenizer, turns, generation=generation)
         return text + self.turn.opening if generation else text
 
     def answer_ids(self, answer: str) -> list[int]:
@@ -267,7 +267,16 @@ def no_template_error() -> ConfigError:
     )
 
 
-def _filled(tokenizer: Writer, turns: Sequence[Message], *, generation: bool) -> str:
+def fill_template(tokenizer: Writer, turns: Sequence[Message], *, generation: bool) -> str:
+    """The conversation as the tokenizer's template writes it.
+
+    Args:
+        generation: Up to where an answer begins.
+
+    Raises:
+        ConfigError: TG0173, there is no template, or it takes too much time or memory.
+        DataError: TG0314, the template rejects the turns.
+    """
     from jinja2 import TemplateError
 
     from tasks.model.limited_template import TemplateTooCostly, render_limited
@@ -322,8 +331,8 @@ def read_turn_form(tokenizer: Writer, special: Collection[int]) -> TurnForm:
     question, answer = {"role": "user", "content": "x"}, {"role": "assistant", "content": _ANSWER}
     try:
         with memory_limit(_MEMORY):
-            prompt = _filled(tokenizer, [question], generation=True)
-            whole = _filled(tokenizer, [question, answer], generation=False)
+            prompt = fill_template(tokenizer, [question], generation=True)
+            whole = fill_template(tokenizer, [question, answer], generation=False)
     except MemoryError:
         raise _costly_template_error() from None
     if not whole.startswith(prompt):
@@ -332,7 +341,7 @@ def read_turn_form(tokenizer: Writer, special: Collection[int]) -> TurnForm:
     ends_next = bool(found) and not after
     if ends_next:
         with suppress(DataError):  # a template that takes one question only
-            after = _filled(tokenizer, [question, answer, question], generation=False).partition(_ANSWER)[2]
+            after = fill_template(tokenizer, [question, answer, question], generation=False).partition(_ANSWER)[2]
     ids = _ids_of(tokenizer, after, add_special_tokens=False)
     if not ids or ids[0] not in special:
         raise ConfigError(

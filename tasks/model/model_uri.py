@@ -15,6 +15,10 @@ _PYPI = re.compile(
 _HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 
 
+REGISTRY = "models:/"
+"""Begins the address of a version in MLflow's registry, of a candidate that was trained elsewhere."""
+
+
 @dataclass(frozen=True)
 class FileUri:
     """A local Hugging Face directory or a GGUF file; a relative path starts at the folder of pipelines.yaml."""

@@ -298,7 +298,11 @@ def _model_card(source: Exported) -> str:
         f"# {serving.name}",
         "",
         f"Method {trained.method}, format {trained.format}: {trained.n_trainable:,} trained parameters, "
-        f"{trained.n_steps:,} steps, {trained.n_tokens:,} tokens.",
+        + (
+            f"{trained.n_steps:,} steps, {trained.n_tokens:,} tokens."
+            if trained.external is None
+            else f"trained elsewhere ({trained.external})."
+        ),
         "",
         *([f"Verdict of the gate: {source.verdict}", ""] if source.verdict else []),
         "Generate answers as `serving.json` says: with its prompt, greedily, with at most "

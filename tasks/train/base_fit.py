@@ -115,15 +115,16 @@ def _matrices(folder: Path) -> set[str]:
 
 
 def base_faults(
-    base: FoundBase, train: TrainSpec, *, max_new_tokens: int, chat: ChatTemplate | None
+    base: FoundBase, train: TrainSpec, *, max_new_tokens: int, chat: ChatTemplate | None, trains: bool = True
 ) -> Iterator[TunegateError]:
     """Yield what a training with these settings, or the answers of its model, would fail on whatever the tickets are.
 
     Args:
         max_new_tokens: Longest answer to a held-out item.
         chat: The declared chat template.
+        trains: Whether it is trained here; else only its answers count.
     """
-    for check in _checks(base, train, max_new_tokens=max_new_tokens, chat=chat):
+    for check in _checks(base, train, max_new_tokens=max_new_tokens, chat=chat, trains=trains):
         try:
             check()
         except TunegateError as error:
@@ -131,7 +132,7 @@ def base_faults(
 
 
 def _checks(
-    base: FoundBase, train: TrainSpec, *, max_new_tokens: int, chat: ChatTemplate | None
+    base: FoundBase, train: TrainSpec, *, max_new_tokens: int, chat: ChatTemplate | None, trains: bool
 ) -> Iterator[Callable[[], object]]:
     dims = None
     try:
@@ -142,7 +143,8 @@ def _checks(
         refusal = error
         yield lambda: _raise(refusal)
         return
-    yield lambda: check_max_length(train.max_length, context)
+    if trains:
+        yield lambda: check_max_length(train.max_length, context)
     yield lambda: _check_answer(max_new_tokens, context, where="evaluate.max_new_tokens", code="TG0309")
     if train.validation_items:
         longest = train.validation_max_new_tokens
@@ -154,6 +156,8 @@ def _checks(
             yield lambda: _check_turn(base, chat)
     if chat is not None:
         yield lambda: _check_chat(base, train, chat)
+    if not trains:
+        return
     if train.method != "full":
         if (n_layers := base.config.get("num_hidden_layers")) is not None:
             yield lambda: train.adapter.layers_within(n_layers)
@@ -215,11 +219,11 @@ def _check_answer(n_tokens: int, context: int, *, where: str, code: str) -> None
 
 def _check_turn(base: FoundBase, chat: ChatTemplate | None) -> None:
     """Check that the template writes an answer after its own prompt, and ends it."""
-    tokenizer = _TokenizerFiles(base, chat)
+    tokenizer = TokenizerFiles(base, chat)
     read_turn_form(tokenizer, tokenizer.special_ids)
 
 
-class _TokenizerFiles:
+class TokenizerFiles:
     """What filling a chat template needs of a tokenizer, from its files: transformers' class would import torch."""
 
     def __init__(self, base: FoundBase, chat: ChatTemplate | None) -> None:
@@ -237,6 +241,11 @@ class _TokenizerFiles:
         flagged = {number for number, each in self._tokenizer.get_added_tokens_decoder().items() if each.special}
         named_ids = {self._tokenizer.token_to_id(text) for text in self.special_tokens_map.values()}
         self.special_ids = flagged | {number for number in named_ids if number is not None}
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Token -> id, with added tokens."""
+        return dict(self._tokenizer.get_vocab(with_added_tokens=True))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         found: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids

@@ -129,7 +129,7 @@ FAULTS = {
     "unknown choice": (
         GOOD.replace("base_model: file:///models/tiny", "base_model: m\n      method: lroa"),
         "TG0103", 7, 15, "lroa",
-        "`pipelines.demo.train.method` should be 'full', 'lora', 'qlora' or 'ladder', got 'lroa'",
+        "`pipelines.demo.train.method` should be 'full', 'lora', 'qlora', 'ladder' or 'external', got 'lroa'",
         "did you mean `lora`?",
     ),
     "unknown kind": (

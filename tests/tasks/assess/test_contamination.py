@@ -1,5 +1,6 @@
 """The gate's own look for held-out items in what was trained on: every way to leak, and that nothing unsound passes."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,8 +15,10 @@ from schemas.checks import ContaminationSpec
 from schemas.curation import DecontaminateSpec
 from schemas.errors import GateError
 from schemas.gates import GateRule, GatesSpec
-from tasks.assess.contamination import check_contamination
+from schemas.training import PromptSpec
+from tasks.assess.contamination import check_contamination, check_declared_examples
 from tasks.assess.gate import JudgedArms, decide
+from tasks.assess.measured_checks import judge_contamination
 
 CUT = datetime(2026, 6, 20, tzinfo=UTC)
 Row = Mapping[str, Any]
@@ -154,3 +157,73 @@ def test_a_leak_is_error_before_all_rules_and_missing_evidence_too(
     nothing = clean.model_copy(update={"values": clean.values | {"trained": 0.0}})
     broken = clean.model_copy(update={"values": clean.values | {"leak_quote": float("nan")}})
     assert verdict(unknown).verdict == verdict(nothing).verdict == verdict(broken).verdict == "ERROR"
+
+
+@pytest.fixture
+def check_declared(
+    make_splits: Callable[..., Splits], make_items: Callable[..., EvalSet], new_folder: Callable[[], Path]
+) -> MakeEvidence:
+    held_out = [ticket(number, held_out=True, subject=None) for number in range(29)]
+    held_out.append(ticket(29, held_out=True, subject=None, body=SHORT))
+    splits = make_splits(train=CLEAN, test=held_out).model_copy(update={"group_by": ("customer_id",), "cut": CUT})
+    items = make_items([row | {"answer": "Settled."} for row in held_out])
+
+    def run(rows: Sequence[Any] | None, *, user: str = "{body}") -> CheckEvidence:
+        """Evidence about a model that was trained elsewhere on these rows."""
+        root = new_folder()
+        if rows is not None:
+            (root / "learned.jsonl").write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
+        return check_declared_examples(
+            trained_on=() if rows is None else ("learned.jsonl",), splits=splits, items=items, root=root,
+            spec=ContaminationSpec(), decontaminate=DecontaminateSpec(), prompt=PromptSpec(user=user), out=new_folder(),
+        )  # fmt: skip
+
+    return run
+
+
+def chat(*questions: str) -> dict[str, Any]:
+    pairs = [(("user", each), ("assistant", "Ok.")) for each in questions]
+    turns = [{"role": role, "content": text} for pair in pairs for role, text in pair]
+    return {"messages": turns}
+
+
+SHORT, ASKED = "lamp broken again", "Answer this ticket of our shop in one friendly sentence: "
+HELD = ticket(7, held_out=True)["body"]
+
+
+@pytest.mark.parametrize(
+    ("code", "row", "user"),
+    [
+        ("leak_exact", chat(HELD.upper()), "{body}"),
+        ("leak_exact", chat(HELD, words(90001)), "{body}"),  # an earlier question of a conversation
+        ("leak_exact", {"prompt": f"{ASKED}{SHORT}", "completion": "Ok."}, f"{ASKED}{{body}}"),
+        ("leak_quote", {"instruction": f"{words(90001, 60)} {HELD}", "output": "Ok."}, "{body}"),
+        ("leak_item", ticket(8) | {"ticket_id": "h7"}, "{body}"),
+        ("leak_customer_id", ticket(8) | {"customer_id": "hc7"}, "{body}"),
+        ("leak_time", ticket(8) | {"created_at": "2026-07-01T00:00:00"}, "{body}"),
+    ],
+    ids=["upper case", "conversation", "prompt", "quote", "id", "customer", "time"],
+)
+def test_declared_examples_of_any_form_are_compared(
+    code: str, row: dict[str, Any], user: str, check_declared: MakeEvidence
+) -> None:
+    rows = [chat(words(number * 401)) for number in range(20)] if "messages" in row else []
+    evidence = check_declared([*rows, row], user=user)
+    assert list(codes(evidence).values()) == [code]
+    assert evidence.values["trained"] == len(rows) + 1
+    [finding] = judge_contamination(evidence, ContaminationSpec())
+    assert finding.verdict == "ERROR"
+    assert f"1 of {len(rows) + 1} examples of train.trained_on leak" in finding.reason
+
+
+def test_examples_that_are_unread_or_not_declared_are_never_called_clean(check_declared: MakeEvidence) -> None:
+    clean = [chat(words(number * 401)) for number in range(20)]
+    [finding] = judge_contamination(check_declared(clean), ContaminationSpec())
+    assert (finding.verdict, finding.decides) == ("PROMOTE", True)
+    assert finding.reason.startswith("20 examples of train.trained_on were compared with 30 items")
+    [finding] = judge_contamination(check_declared([*clean, {"messages": "damaged"}]), ContaminationSpec())
+    assert finding.verdict == "ERROR"
+    assert "1 rows of train.trained_on could not be read" in finding.reason
+    [finding] = judge_contamination(check_declared(None), ContaminationSpec())
+    assert (finding.verdict, finding.decides) == ("HOLD", False)
+    assert finding.reason.startswith("contamination is unknown")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from schemas.artifacts import BundleRef
-from schemas.errors import ServiceError, StorageError
+from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.release import RunRecord
 from tasks.release.register import (
     BUNDLE_TAG,
@@ -26,6 +26,7 @@ from tasks.release.register import (
     register_version,
     tag_version,
 )
+from tasks.release.registered import fetch_registered, find_registered
 from tasks.release.tracking import begin_run, open_client
 from tasks.storage.files import verify
 from tests.support.place import alias_version, verdicts_of
@@ -191,3 +192,27 @@ def test_an_unreachable_server_is_not_a_missing_alias() -> None:
     uri = "http://127.0.0.1:9"
     with pytest.raises(ServiceError, match="TG0710"):
         alias_version(open_client(uri), name="x", alias="champion", uri=uri)
+
+
+def test_a_version_that_another_program_registered_is_found_by_alias_or_number(
+    client: MlflowClient, uri: str, tmp_path: Path
+) -> None:
+    """Its files come from where it says, whatever the alias names later."""
+    client.create_registered_model("theirs")
+    for number in (1, 2):
+        folder = tmp_path / f"version-{number}"
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(str(number))
+        client.create_model_version("theirs", source=folder.as_uri())
+    client.set_registered_model_alias("theirs", "best", "1")
+    found = find_registered("models:/theirs@best", uri=uri)
+    assert (found.name, found.version) == ("theirs", "1")
+    client.set_registered_model_alias("theirs", "best", "2")
+    assert find_registered("models:/theirs@best", uri=uri) == find_registered("models:/theirs/2", uri=uri) != found
+    out = tmp_path / "out"
+    out.mkdir()
+    fetched = fetch_registered(out, source=found.source, uri=uri)
+    assert [path.read_text() for path in fetched.root.rglob("adapter_config.json")] == ["1"]
+    for address in ("models:/theirs@worst", "models:/theirs/3", "models:/nobody@best"):
+        with pytest.raises(ConfigError, match=f"MLflow has no {address}"):
+            find_registered(address, uri=uri)
