@@ -8,7 +8,7 @@ SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check types lint lint-imports test test-arithmetic test-pythons test-system test-gpu campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-memory bench-scale bench-forget bench-weeks bench-pairs bench-rag bench-start bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
+.PHONY: help install check types lint lint-imports test test-arithmetic test-pythons test-system test-gpu campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-memory bench-scale bench-forget bench-weeks bench-pairs bench-abstain bench-rag bench-start bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -75,7 +75,7 @@ screenshots: install ## pictures of the demo for README and docs; needs Chromium
 compare-demo: install ## the demo at commit BASE and at this one, compared byte for byte
 	@$(BIN)/python infra/compare_demo.py $(BASE)
 
-bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-rag bench-gates bench-regressions bench-train bench-memory bench-forget bench-weeks bench-pairs bench-start bench-scale ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
+bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-rag bench-gates bench-regressions bench-train bench-memory bench-forget bench-weeks bench-pairs bench-abstain bench-start bench-scale ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
 bench-dedup: install ## deduplication beside other libraries, in environments under BENCH_HOME (default .bench/)
 	@$(BIN)/python -m benchmarks.dedup
@@ -94,6 +94,9 @@ bench-read: install ## MB/s of reading JSON Lines beside other libraries, and th
 
 bench-rag: install ## recall@k of a corpus's passages on real texts, next to rank-bm25; QUICK=1 within three minutes, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rag
+
+bench-abstain: install ## how often a certified threshold and a naive one miss their target, on real questions; QUICK=1, RECORD=1
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.abstain
 
 bench-forget: install ## how long `tunegate data forget --plan` takes in a workspace of a million rows; QUICK=1, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forget

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 
-def exceeds(k: ArrayLike, n: ArrayLike, share: float) -> Floats:
+def exceeds(k: ArrayLike, n: ArrayLike, share: ArrayLike) -> Floats:
     """Return P(X > k) of n items that are each right with probability `share`.
 
     >>> exceeds([-1, 0, 1, 2], 2, 0.5).tolist()
