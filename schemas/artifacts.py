@@ -275,9 +275,20 @@ class PromptSet(Artifact):
     n_items: int
 
 
+class LabelSet(Artifact):
+    """The closed set of labels of a field of the answers, from train alone; also `labels.json`."""
+
+    field: str
+    pattern: str
+    """`evaluate.fields`, which finds the field in an answer."""
+    labels: tuple[str, ...]
+    """Sorted."""
+
+
 class Predictions(Artifact):
     """`predictions.parquet`: item_id, text, n_new_tokens, finished (false if it reached the token limit),
-    loss (nats per token of the reference answer). Ordered by item_id."""
+    loss (nats per token of the reference answer). Ordered by item_id. With a `LabelSet` also label_logs: the
+    log-likelihood of each of its labels where the answer wrote one, nats; null if it wrote none of them."""
 
     n_items: int
     n_new_tokens: int

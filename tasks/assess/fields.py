@@ -25,6 +25,15 @@ class FieldPattern:
         values = {match.groupdict()[name] for match in self._pattern.finditer(text[:MAX_SCORED_CHARS])}
         return values.pop() if len(values) == 1 else None
 
+    def span_in(self, text: str, name: str) -> tuple[int, int] | None:
+        """Where the answer first writes the field that `value_in` finds; None if that finds none.
+
+        >>> FieldPattern(r"\\[(?P<category>[a-z]+)\\]").span_in("Thanks. [billing]", "category")
+        (8, 15)
+        """
+        found = self._pattern.search(text) if self.value_in(text, name) is not None else None
+        return None if found is None else found.span(name)
+
     def without(self, text: str) -> str:
         """The text without what the pattern finds, stripped.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
-from schemas.artifacts import ModelRef, TrainedRef
+from schemas.artifacts import LabelSet, ModelRef, TrainedRef
 from schemas.errors import OutOfMemoryError
 from schemas.evaluation import DecodingSpec
 from tasks.model.chat_codec import ChatCodec
+from tasks.model.label_likelihood import LabelFinder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,24 +40,35 @@ class Answer:
     """Including the end token, if there is one."""
     finished: bool
     loss: float
+    label_logs: list[float] | None = None
+    """As of `Predictions`; no column of the file without a set of labels."""
 
 
-def answer_columns() -> list[pa.Field]:
+def answer_columns(*, with_labels: bool = False) -> list[pa.Field]:
     """The columns of an `Answer` in Parquet."""
     import pyarrow as pa
 
     types = (pa.string(), pa.string(), pa.int64(), pa.bool_(), pa.float64())
-    return [pa.field(each.name, kind, nullable=False) for each, kind in zip(fields(Answer), types, strict=True)]
+    columns = [pa.field(each.name, kind, nullable=False) for each, kind in zip(fields(Answer), types, strict=False)]
+    return [*columns, pa.field("label_logs", pa.list_(pa.float64()))] if with_labels else columns
 
 
 class Engine:
     """A loaded model that answers batches of items."""
 
-    def __init__(self, decoder: Decoder, codec: ChatCodec, stops: frozenset[int], max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        codec: ChatCodec,
+        stops: frozenset[int],
+        max_new_tokens: int,
+        labels: LabelSet | None = None,
+    ) -> None:
         self.decoder = decoder
         self.codec = codec
         self.stops = stops
         self.max_new_tokens = max_new_tokens
+        self._finder = None if labels is None else LabelFinder(labels, codec)
         self._cancelled = threading.Event()
 
     @classmethod
@@ -67,8 +79,13 @@ class Engine:
         decoding: DecodingSpec,
         codec: ChatCodec,
         prefix: Ids,
+        labels: LabelSet | None = None,
     ) -> Engine:
-        """Load base and adapter, and read the prefix that all prompts share."""
+        """Load base and adapter, and read the prefix that all prompts share.
+
+        Args:
+            labels: Whose likelihoods are wanted besides the answers.
+        """
         import torch
 
         from tasks.model.adapter import load_trained
@@ -78,7 +95,7 @@ class Engine:
         # no_grad, not inference_mode: regrouping assigns to the modules' weights.
         with torch.no_grad(), translate_memory_errors():
             decoder = open_decoder(loaded, prefix)
-        return cls(decoder, codec, stop_ids(codec, loaded), decoding.max_new_tokens)
+        return cls(decoder, codec, stop_ids(codec, loaded), decoding.max_new_tokens, labels)
 
     def answer(self, items: Sequence[Item]) -> list[Answer]:
         """Answer the items as one batch, in order.
@@ -92,8 +109,41 @@ class Engine:
             longest = max(len(item.reference) for item in items)
             reading = self.decoder.read([item.prompt for item in items], room=max(self.max_new_tokens, longest))
             losses = reading.answer_losses([item.reference for item in items])
-            tokens = greedy(reading, len(items), self.max_new_tokens, self.stops, is_cancelled=self._cancelled.is_set)
-        return [self._answer(item, new, loss) for item, new, loss in zip(items, tokens, losses, strict=True)]
+            memories: dict[int, Any] = {}
+            tokens = greedy(
+                reading,
+                len(items),
+                self.max_new_tokens,
+                self.stops,
+                is_cancelled=self._cancelled.is_set,
+                remembered=None if self._finder is None else memories,
+            )
+            answers = [self._answer(item, new, loss) for item, new, loss in zip(items, tokens, losses, strict=True)]
+            return (
+                answers if self._finder is None else self._with_labels(self._finder, items, tokens, answers, memories)
+            )
+
+    def _with_labels(
+        self,
+        finder: LabelFinder,
+        items: Sequence[Item],
+        tokens: Sequence[list[int]],
+        answers: list[Answer],
+        memories: Mapping[int, Any],
+    ) -> list[Answer]:
+        """Add the likelihoods of all labels to the answers that wrote one; the answers stay as they are."""
+        places = {row: finder.find(tokens[row], answer.text) for row, answer in enumerate(answers)}
+        found = {row: place for row, place in places.items() if place is not None}
+        if not found:
+            return answers
+        logs = self.decoder.label_logs(
+            [[*items[row].prompt, *tokens[row][: place.n_before]] for row, place in found.items()],
+            [memories[row] for row in found],
+            [place.labels for place in found.values()],
+        )
+        for row, each in zip(found, logs, strict=True):
+            answers[row] = replace(answers[row], label_logs=each)
+        return answers
 
     def cancel(self) -> None:
         """End batches in other threads at their next token, with `CancelledError`; cannot be undone."""
@@ -131,10 +181,14 @@ def greedy(
     stops: frozenset[int],
     *,
     is_cancelled: Callable[[], bool] = lambda: False,
+    remembered: dict[int, Any] | None = None,
 ) -> list[list[int]]:
     """Generate the most likely token repeatedly, until a stop token (which is included) or `max_new_tokens`.
 
     Rows that have stopped leave the batch immediately, so one long answer does not slow down all others.
+
+    Args:
+        remembered: Gets what the reading knows of each row that stops.
 
     Raises:
         CancelledError: `is_cancelled` returned true.
@@ -151,6 +205,8 @@ def greedy(
             own.append(token)
             if token not in stops and len(own) < max_new_tokens:
                 unfinished.append(place)
+            elif remembered is not None:
+                remembered[rows[place]] = reading.memory(place)
         if not unfinished:
             return new
         if len(unfinished) < len(rows):

@@ -142,6 +142,10 @@ class ChatCodec:
         text = answer.strip() if self.format == "instruction" else answer
         return [*self._encode(self._plain(text)), self.end_id]
 
+    def part_ids(self, text: str) -> list[int]:
+        """Token ids of a part of an answer."""
+        return self._encode(self._plain(text))
+
     def conversation(self, turns: Sequence[Message]) -> Encoded:
         """Encode a conversation; the assistant turns that `loss_on` selects carry loss, including their end tokens.
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
-from schemas.artifacts import ModelRef, Predictions, PromptSet, TrainedRef
+from schemas.artifacts import LabelSet, ModelRef, Predictions, PromptSet, TrainedRef
 from schemas.errors import DataError
 from schemas.evaluation import DecodingSpec
 from schemas.training import Format
@@ -52,6 +52,8 @@ class AnswerJob:
     """CPU threads for computing; equal bytes need an equal number."""
     n_batches: int
     """All batches, including those answered before: it decides threads per batch, and these may change bytes."""
+    labels: LabelSet | None = None
+    """Whose likelihoods are wanted besides the answers."""
 
     def of_one_batch(self) -> AnswerJob:
         """The same for a process that answers one batch at a time, with the threads that one batch gets here."""
@@ -63,7 +65,7 @@ class AnswerJob:
 
         torch.set_num_threads(self.threads)
         codec = ChatCodec.of(load_tokenizer(self.model), self.format)
-        return Engine.load(self.model, self.trained, self.decoding, codec, list(self.prefix))
+        return Engine.load(self.model, self.trained, self.decoding, codec, list(self.prefix), self.labels)
 
 
 class BatchAnswering(Protocol):
@@ -161,6 +163,7 @@ def generate_answers(
     trained: TrainedRef | None = None,
     known_prompts: PromptSet | None = None,
     known: Predictions | None = None,
+    labels: LabelSet | None = None,
     scratch: Path = BY_RUNNER,
     answering: BatchAnswering = IN_THIS_PROCESS,
     progress: Progress = silent,
@@ -175,16 +178,17 @@ def generate_answers(
     Args:
         known_prompts: Prompts that this model has answered with this decoding; an equal one is not answered again.
         known: Those answers.
+        labels: Also write the likelihood of each of them where the answer wrote one; the answers stay as they are.
 
     Raises:
         DataError: a prompt leaves no room for the answer in the model's context.
         TrainingError: out of memory, or the model's outputs are not finite.
     """
-    task = AnswerTask(prompts, model, decoding, trained)
+    task = AnswerTask(prompts, model, decoding, trained, labels)
     codec = ChatCodec.of(load_tokenizer(model), prompts.format)
     items = read_items(prompts, codec)
     answers: list[Answer] = []
-    if known_prompts is not None and known is not None:
+    if known_prompts is not None and known is not None and labels is None:
         answers = _answers_to_equal(items, read_items(known_prompts, codec), known)
     done = {answer.item_id for answer in answers}
     rest = [item for item in items if item.item_id not in done]
@@ -192,7 +196,7 @@ def generate_answers(
         *_, new = answer_in_groups(task, items=rest, scratch=scratch, answering=answering, progress=progress)
         answers += new
     n_cut = sum(len(item.reference) > decoding.max_new_tokens for item in items)
-    return write_answers(answers, out).model_copy(update={"n_replies_cut": n_cut})
+    return write_answers(answers, out, with_labels=labels is not None).model_copy(update={"n_replies_cut": n_cut})
 
 
 def _answers_to_equal(items: Sequence[Item], known: Sequence[Item], answers: Predictions) -> list[Answer]:
@@ -213,6 +217,7 @@ class AnswerTask:
     model: ModelRef
     decoding: DecodingSpec
     trained: TrainedRef | None = None
+    labels: LabelSet | None = None
 
 
 def answer_in_groups(
@@ -240,6 +245,8 @@ def answer_in_groups(
     check_room(items, decoding.max_new_tokens, model.context_length)
     prefix = shared_prefix([item.prompt for item in items])
     common = sha256_json([model.digest, trained.digest if trained else None, decoding.model_dump(), prefix])
+    if task.labels is not None:
+        common = sha256_json([common, task.labels.digest])
     ends = group_ends(len(items), batch_size=decoding.batch_size)
     batches = dict(_batches(items, ends, decoding.batch_size))
     keys = {start: sha256_json([common, [asdict(item) for item in batch]]) for start, batch in batches.items()}
@@ -248,7 +255,7 @@ def answer_in_groups(
     if not in_order:
         waiting.sort(key=lambda batch: -len(batch[1][0].prompt))
     with _threads(decoding.threads) as threads:
-        job = AnswerJob(model, trained, decoding, prompts.format, tuple(prefix), threads, len(batches))
+        job = AnswerJob(model, trained, decoding, prompts.format, tuple(prefix), threads, len(batches), task.labels)
         with closing(answering.answers(job, waiting)) as running:
             for end in ends:
                 group = [start for start in batches if start < end]
@@ -350,13 +357,13 @@ def _load(path: Path, key: str) -> list[Answer] | None:
         return None
 
 
-def write_answers(answers: Sequence[Answer], out: Path) -> Predictions:
-    """Write `predictions.parquet`."""
+def write_answers(answers: Sequence[Answer], out: Path, *, with_labels: bool = False) -> Predictions:
+    """Write `predictions.parquet`, with the column of labels or without."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = sorted((asdict(answer) for answer in answers), key=lambda row: str(row["item_id"]))
-    table = pa.Table.from_pylist(rows, pa.schema(answer_columns()))
+    table = pa.Table.from_pylist(rows, pa.schema(answer_columns(with_labels=with_labels)))
     pq.write_table(table, out / "predictions.parquet", compression="zstd")
     return Predictions(root=out, n_items=len(answers), n_new_tokens=sum(answer.n_new_tokens for answer in answers))
 

@@ -32,6 +32,9 @@ class Reading(Protocol):
     def append(self, tokens: Tensor) -> None:
         """Read one more token (rows,) per row."""
 
+    def memory(self, row: int) -> Any:
+        """What this reading knows of a row, for `Decoder.label_logs`; it stays as it is when the reading goes on."""
+
     def keep(self, rows: Sequence[int]) -> list[int]:
         """Forget all other rows. Returns the new order of the kept rows, as indices into the old rows."""
 
@@ -44,6 +47,16 @@ class Decoder(Protocol):
 
     def read(self, prompts: Sequence[Ids], *, room: int) -> Reading:
         """Read the prompts; at most `room` tokens per row can be appended or scored afterwards."""
+
+    def label_logs(
+        self, contexts: Sequence[Ids], memories: Sequence[Any], labels: Sequence[tuple[tuple[int, ...], ...]]
+    ) -> list[list[float]]:
+        """Log-likelihood in nats of each row's label tokens after its context.
+
+        Args:
+            contexts: Prompt and the beginning of the answer.
+            memories: Of readings that have read at least the context less its last token.
+        """
 
 
 def language_model(model: nn.Module) -> Any:

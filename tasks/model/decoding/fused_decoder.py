@@ -20,6 +20,7 @@ from tasks.model.decoding.fused_layer import FusedLayer, KeysValues
 from tasks.model.decoding.fused_reading import FusedModel, FusedReading
 from tasks.model.decoding.kernel_layers import KernelCache, NewColumns, largest_places
 from tasks.model.decoding.plain_decoder import PlainDecoder
+from tasks.model.label_likelihood import in_groups_of_equal, trie_logs
 
 FUSABLE = ("llama", "mistral", "qwen2")
 """`model_type`s whose decoder layer is what `FusedLayer` computes."""
@@ -67,6 +68,23 @@ class FusedDecoder(FusedModel):
         """Read the prompts less the prefix they begin with; room is made as it is needed."""
         return self._reading([prompt[self.n_prefix :] for prompt in prompts])
 
+    def label_logs(
+        self,
+        contexts: Sequence[Ids],
+        memories: Sequence[list[KeysValues]],
+        labels: Sequence[tuple[tuple[int, ...], ...]],
+    ) -> list[list[float]]:
+        """From the keys and values of the answer's own pass: only its last token is read again."""
+
+        def score(rows: list[int]) -> Tensor:
+            lengths = [len(contexts[row]) - 1 - self.n_prefix for row in rows]
+            kind = TorchReading if self.by_kernels is None else KernelReading
+            reading = kind.resumed(self, [memories[row] for row in rows], lengths)
+            reading.append(torch.tensor([contexts[row][-1] for row in rows], device=self.device))
+            return trie_logs(reading, labels[rows[0]])
+
+        return in_groups_of_equal(labels, score)
+
     def _reading(self, suffixes: Sequence[Ids]) -> FusedReading:
         return TorchReading(self, suffixes) if self.by_kernels is None else KernelReading(self, suffixes)
 
@@ -108,6 +126,12 @@ class KernelReading(FusedReading):
 
     def _move(self, sources: Tensor, gaps: Tensor) -> None:
         self.cache.move(sources, gaps)
+
+    def memory(self, row: int) -> list[KeysValues]:
+        return self.cache.columns(row, int(self.pads[row]), self.used)
+
+    def _put(self, row: int, memory: list[KeysValues], length: int) -> None:
+        self.cache.put(row, memory, self.used - length, self.used)
 
     def _through_layers(self, ids: Tensor, rows: Sequence[int], start: int, *, last: bool) -> Tensor:
         decoder, places = self.decoder, torch.tensor(rows)
@@ -158,6 +182,15 @@ class TorchReading(FusedReading):
         for layer in self.cache:
             for held in layer:
                 held[gaps, :, : self.used] = held[sources, :, : self.used]
+
+    def memory(self, row: int) -> list[KeysValues]:
+        columns = slice(int(self.pads[row]), self.used)
+        return [(keys[row, :, columns].clone(), values[row, :, columns].clone()) for keys, values in self.cache]
+
+    def _put(self, row: int, memory: list[KeysValues], length: int) -> None:
+        for held, new in zip(self.cache, memory, strict=True):
+            for into, given in zip(held, new, strict=True):
+                into[row, :, self.used - length : self.used] = given[:, :length]
 
     def _through_layers(
         self,

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,23 @@ class FusedReading(ABC):
         self._begin(self.used)
         self.last = self._read_all(ids.to(decoder.device), pads.tolist())
 
+    @classmethod
+    def resumed(cls, decoder: FusedModel, memories: Sequence[list[KeysValues]], lengths: Sequence[int]) -> Self:
+        """A reading of the first columns of rows of other readings; `append` is the next thing that it can do.
+
+        Args:
+            lengths: Columns that are taken of each row.
+        """
+        new = cls.__new__(cls)
+        new.decoder, new.n_rows, new.used = decoder, len(lengths), max(lengths)
+        # A column's angles are in its keys already, so the rows can be pushed to the right, where all end together.
+        new.pads = torch.tensor([new.used - length for length in lengths], device=decoder.device)
+        new.last = torch.empty(0)
+        new._begin(new.used)
+        for row, (memory, length) in enumerate(zip(memories, lengths, strict=True)):
+            new._put(row, memory, length)
+        return new
+
     def next_logits(self) -> Tensor:
         out: Tensor = self.decoder.head(self.decoder.norm(self.last))
         return out
@@ -118,6 +136,14 @@ class FusedReading(ABC):
             start = min(pads[row] for row in rows)
             last.append(self._read(ids[rows.start : rows.stop, start:], rows, start))
         return torch.cat(last)
+
+    @abstractmethod
+    def memory(self, row: int) -> list[KeysValues]:
+        """Copies of a row's keys and values per layer, without padding."""
+
+    @abstractmethod
+    def _put(self, row: int, memory: list[KeysValues], length: int) -> None:
+        """Fill the last columns in use of a row with the first `length` of a memory."""
 
     @abstractmethod
     def _begin(self, n_columns: int) -> None:

@@ -178,6 +178,16 @@ class KernelCache:
             for held in layer:
                 held[gaps] = held[sources]
 
+    def columns(self, row: int, start: int, end: int) -> list[tuple[Tensor, Tensor]]:
+        """Copies of a row's keys (kv_heads, d, columns) and values (kv_heads, columns, d) per layer."""
+        return [(keys[row, ..., start:end].clone(), values[row, :, start:end].clone()) for keys, values in self._held]
+
+    def put(self, row: int, columns: Sequence[tuple[Tensor, Tensor]], start: int, end: int) -> None:
+        """Fill these columns of a row with the first of others."""
+        for (keys, values), (new_keys, new_values) in zip(self._held, columns, strict=True):
+            keys[row, ..., start:end] = new_keys[..., : end - start]
+            values[row, :, start:end] = new_values[:, : end - start]
+
 
 @dataclass(frozen=True)
 class NewColumns:

@@ -36,6 +36,43 @@ class PlainDecoder:
         """Read the prompts; the cache grows as it needs."""
         return _Reading(self, prompts)
 
+    def label_logs(
+        self, contexts: Sequence[Ids], memories: Sequence[Any], labels: Sequence[tuple[tuple[int, ...], ...]]
+    ) -> list[list[float]]:
+        """Through whole passes over context and label."""
+        return [
+            [-mean * len(label) for label, mean in zip(each, self.losses([context] * len(each), each), strict=True)]
+            for context, each in zip(contexts, labels, strict=True)
+        ]
+
+    def losses(self, prompts: Sequence[Ids], answers: Sequence[Ids]) -> list[float]:
+        """Mean nats per token of each answer after its prompt, through a pass over both: not every cache can be cut."""
+        each = max(1, _SCORED // max(len(answer) for answer in answers))
+        means: list[float] = []
+        for start in range(0, len(answers), each):
+            means += self._losses(prompts[start : start + each], answers[start : start + each])
+        return means
+
+    def _losses(self, prompts: Sequence[Ids], answers: Sequence[Ids]) -> list[float]:
+        device = self.device
+        whole, pads = left_padded([[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)])
+        mask = torch.arange(whole.shape[1])[None] >= pads[:, None]
+        lengths = [len(answer) for answer in answers]
+        longest = max(lengths)
+        out = self.model(
+            input_ids=whole.to(device),
+            attention_mask=mask.long().to(device),
+            position_ids=(mask.long().cumsum(1) - 1).clamp_(min=0).to(device),
+            use_cache=False,
+            logits_to_keep=longest + 1,
+        )
+        # The last `longest` positions, of which a row's answer takes the last `len(answer)`. Which ones is found on the
+        # CPU: a card would have to say how many there are.
+        real = torch.arange(longest)[None] >= longest - torch.tensor(lengths)[:, None]
+        rows, columns = (each.to(device) for each in torch.nonzero(real, as_tuple=True))
+        targets = whole[:, -longest:][real].to(device)
+        return means_per_row(token_nats(out.logits[rows, columns], targets, lambda given: given), lengths)
+
 
 class _Reading:
     def __init__(self, decoder: PlainDecoder, prompts: Sequence[Ids]) -> None:
@@ -55,12 +92,10 @@ class _Reading:
         return self.logits.max(-1).indices
 
     def answer_losses(self, answers: Sequence[Ids]) -> list[float]:
-        """Through a second pass over prompt and answer: not every cache can be cut back."""
-        each = max(1, _SCORED // max(len(answer) for answer in answers))
-        means: list[float] = []
-        for start in range(0, len(answers), each):
-            means += self._losses(self.prompts[start : start + each], answers[start : start + each])
-        return means
+        return self.decoder.losses(self.prompts, answers)
+
+    def memory(self, row: int) -> None:
+        return None
 
     def append(self, tokens: Tensor) -> None:
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
@@ -84,23 +119,3 @@ class _Reading:
         )
         logits: Tensor = out.logits[:, -1]
         return logits
-
-    def _losses(self, prompts: Sequence[Ids], answers: Sequence[Ids]) -> list[float]:
-        device = self.decoder.device
-        whole, pads = left_padded([[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)])
-        mask = torch.arange(whole.shape[1])[None] >= pads[:, None]
-        lengths = [len(answer) for answer in answers]
-        longest = max(lengths)
-        out = self.decoder.model(
-            input_ids=whole.to(device),
-            attention_mask=mask.long().to(device),
-            position_ids=(mask.long().cumsum(1) - 1).clamp_(min=0).to(device),
-            use_cache=False,
-            logits_to_keep=longest + 1,
-        )
-        # The last `longest` positions, of which a row's answer takes the last `len(answer)`. Which ones is found on the
-        # CPU: a card would have to say how many there are.
-        real = torch.arange(longest)[None] >= longest - torch.tensor(lengths)[:, None]
-        rows, columns = (each.to(device) for each in torch.nonzero(real, as_tuple=True))
-        targets = whole[:, -longest:][real].to(device)
-        return means_per_row(token_nats(out.logits[rows, columns], targets, lambda given: given), lengths)
