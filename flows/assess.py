@@ -6,6 +6,7 @@ Items and prompts exist before the training (`flows/prepare.py`).
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from flows.certify import add_certificates
 from flows.context.graph_context import GraphContext
 from flows.curate import Curated
 from flows.effects.pages import show_verdict
@@ -81,6 +82,7 @@ def assess(
             adder.labelled(_labelled_arms(spec, arms))
         if "tfidf" in prepared.classifiers and tuned.dataset is not None:
             _classifier_of_examples(graph, spec, splits=splits, items=items, dataset=tuned.dataset)
+        add_certificates(graph, spec, context, splits=splits, prepared=prepared, tuned=tuned)
         checks = CheckAdder(graph, spec, context, splits, prepared, tuned, arms).add_all()
         with graph.staying():  # it reads the ledger
             decision = graph.named("gate").expand(

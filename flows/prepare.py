@@ -225,6 +225,7 @@ def _items(
         one_per=evaluate.one_per,
         at=spec.gates.looks.at if held is None else held.sizes,
         again=NOTHING_SEEN if held is None else held.before,
+        without_share=evaluate.calibration_share,
     )
 
 

@@ -285,6 +285,40 @@ class LabelSet(Artifact):
     """Sorted."""
 
 
+class CurvePoint(Frozen):
+    """How often the surest tickets are right."""
+
+    coverage: float
+    """Their share of all tickets, 0-1."""
+    accuracy: float
+    """0-1."""
+
+
+class CertifiedRef(Artifact):
+    """Whether an arm's labels may be routed without a person, and from which probability; also `certificate.json`."""
+
+    arm: ScoredArm
+    field: str
+    target: float
+    confidence: float
+    temperature: float
+    """What likelihoods are divided by to be probabilities, fitted on planning tickets."""
+    threshold: float | None
+    """Least probability of the written label, 0-1; null if nothing is certified and all tickets go to review."""
+    coverage: float
+    """Share of the calibration tickets at the threshold or above."""
+    n_calibration: int
+    n_clusters: int | None
+    """Clusters of `gates.cluster_by` among them; null without it."""
+    n_routed: int
+    n_right: int
+    n_more: int | None
+    """About so many more calibration tickets would do, if nothing is certified; null if no number would."""
+    sentence: str
+    curve: tuple[CurvePoint, ...]
+    """Of the calibration tickets, the surest first."""
+
+
 class Predictions(Artifact):
     """`predictions.parquet`: item_id, text, n_new_tokens, finished (false if it reached the token limit),
     loss (nats per token of the reference answer). Ordered by item_id. With a `LabelSet` also label_logs: the

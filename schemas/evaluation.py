@@ -150,6 +150,24 @@ class DecodingSpec(Spec):
     dtype: Literal["auto", "float32", "bfloat16"]
 
 
+class AbstainSpec(Spec):
+    """`evaluate.abstain`: route a ticket without a person where the model is sure of its label, and prove how often
+    that is right. Certified for the candidate, the champion and tfidf; no verdict depends on it."""
+
+    field: TicketColumn
+    """Group of `evaluate.fields` whose labels in train are the closed set."""
+    target: float = Field(default=0.95, gt=0, lt=1)
+    """Least share of right labels among routed tickets."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Chance that the target is kept, over the draw of the calibration tickets."""
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the test split that calibrates, drawn by a hash of ticket ids; the gate's items come from the rest."""
+    max_items: int = Field(default=1000, ge=1)
+    """Most calibration tickets that candidate and champion answer."""
+    planning_items: int = Field(default=200, ge=1)
+    """Most validation tickets that both answer, from which thresholds are proposed and probabilities calibrated."""
+
+
 class EvaluateSpec(Spec):
     """`evaluate`: the held-out items, the arms that answer them, and how answers are scored."""
 
@@ -211,6 +229,8 @@ class EvaluateSpec(Spec):
     random_labels: int = Field(default=0, ge=0)
     """Items, chosen at random, that people label whether the answers differ or not: the slice `labels=random`, the only
     one on which `right` may have a `value_threshold`."""
+    abstain: AbstainSpec | None = None
+    """Certify the probability from which tickets need no person; null certifies nothing."""
     seed: int = Field(default=0, ge=0)
     """Of the choice of items and few-shot examples."""
 
@@ -258,6 +278,11 @@ class EvaluateSpec(Spec):
                 f"group {unknown[0]!r} is not a ticket column; allowed: {', '.join(get_args(TicketColumn))}"
             )
         return value
+
+    @property
+    def calibration_share(self) -> float:
+        """Share of the test split that no verdict uses."""
+        return 0.0 if self.abstain is None else self.abstain.share
 
     def decoding(self) -> DecodingSpec:
         """The settings that the answers of a given model to given prompts depend on."""

@@ -84,7 +84,7 @@ class Removal(Frozen):
     at: str
 
 
-class Certificate(Frozen):
+class ForgetCertificate(Frozen):
     """Proof of what was removed, by digest and count."""
 
     customer: str

@@ -174,6 +174,16 @@ def _routing_faults(evaluate: EvaluateSpec) -> Iterator[Conflict]:
         )
 
 
+def _abstain_faults(evaluate: EvaluateSpec) -> Iterator[Conflict]:
+    fields, abstain = evaluate.field_names(), evaluate.abstain
+    if abstain is not None and abstain.field not in fields:
+        yield Conflict(
+            f"abstain.field {abstain.field!r} is not a named group of evaluate.fields, so no answer has it",
+            at=("evaluate", "abstain", "field"),
+            hint=f"use one of {', '.join(fields)}" if fields else "declare evaluate.fields, which finds it in answers",
+        )
+
+
 def _prompt_faults(train: TrainSpec) -> Iterator[Conflict]:
     if train.format == "completion" and train.prompt.system:
         yield Conflict(
@@ -289,6 +299,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Conflict]], Mapping[str, tuple[str, ..
     (_judge_faults, {"gates": ("judge",), "evaluate": ("arms",)}),
     (_canary_faults, {"gates": ("canaries",), "train": ("canaries",)}),
     (_routing_faults, {"evaluate": ("fields", "routing_field")}),
+    (_abstain_faults, {"evaluate": ("fields", "abstain")}),
     (_prompt_faults, {"train": ("format", "prompt")}),
     (_validation_faults, {"train": (), "split": ("validation_fraction",), "evaluate": METRIC_KEYS}),
     (choice_faults, {"train": (), "evaluate": METRIC_KEYS, "split": ("validation_fraction",)}),

@@ -7,6 +7,7 @@ JUnit file. Only `worst` and `removed` have ticket text, which is redacted.
 from collections.abc import Collection
 from typing import Any, Literal, Self
 
+from schemas.artifacts import CurvePoint
 from schemas.costs import CostReport
 from schemas.curation_card import LabelBalance
 from schemas.data_checks import CheckResult
@@ -241,6 +242,20 @@ class StartLine(Frozen):
     general_of_base: float | None
 
 
+class CertificateLine(Frozen):
+    """What `evaluate.abstain` certified of an arm, or what is missing."""
+
+    arm: str
+    field: str
+    threshold: float | None
+    """Null if nothing is certified."""
+    coverage: float
+    """Share of the calibration tickets that is routed, 0-1."""
+    sentence: str
+    curve: tuple[CurvePoint, ...]
+    """Of the calibration tickets, the surest first."""
+
+
 class RunReport(Frozen):
     """A run from its tickets to its verdict."""
 
@@ -287,6 +302,8 @@ class RunReport(Frozen):
     """Labels of the encoded train tickets; null without labels."""
     choice: tuple[dict[str, str], ...]
     """Rungs or trials that were compared on validation; empty without `method: ladder` and `train.sweep`."""
+    certificates: tuple[CertificateLine, ...] = ()
+    """Of candidate, champion and tfidf; empty without `evaluate.abstain`."""
     corpus: CorpusFacts | None = None
     """Null without `evaluate.corpus`."""
     labels: LabelFacts | None = None

@@ -21,7 +21,7 @@ from flows.views.lineage import NamedLineage, find_lineage
 from flows.workspace.settings import Settings, load_settings
 from schemas.counted import counted
 from schemas.errors import SecurityError
-from schemas.forget import Certificate, Holdings
+from schemas.forget import ForgetCertificate, Holdings
 from schemas.load import load_file
 from schemas.pipeline import DataPipeline, model_of
 from tasks.curate.warehouse_query import Lineage
@@ -116,7 +116,7 @@ def holdings_text(held: Holdings) -> Iterator[Any]:
     yield f"\n{tickets}; {places} to clear; `--apply --reason TEXT` does it"
 
 
-def _done_text(done: Sequence[Certificate], settings: Settings, specs: Sequence[DataPipeline]) -> Iterator[str]:
+def _done_text(done: Sequence[ForgetCertificate], settings: Settings, specs: Sequence[DataPipeline]) -> Iterator[str]:
     """The certificates; what to do next goes to stderr."""
     yield from map(certificate_text, done)
     yield f"{settings.forgotten / CERTIFICATES}" if done else "nothing of any forgotten customer is held"

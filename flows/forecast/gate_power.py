@@ -44,7 +44,7 @@ def interim_plan(spec: PipelineSpec, *, splits: Splits | None) -> InterimPlan | 
     """Return when the run will look at its answers; None without `gates.interim`, or before curation."""
     if splits is None or not splits.n_test:
         return None
-    n_items = spec.n_items(count_available(splits, spec.evaluate.one_per))
+    n_items = spec.n_items(count_available(splits, spec.evaluate.one_per, spec.evaluate.calibration_share))
     return plan_interim(spec.judged_gates, n_items=n_items, batch_size=spec.evaluate.batch_size)
 
 
@@ -52,7 +52,7 @@ def planned_items(spec: PipelineSpec, splits: Splits) -> int:
     """Return the items that the plan counts with: of declared looks those of the last, which has to decide."""
     if spec.gates.looks.at:
         return spec.gates.looks.at[-1]
-    return min(spec.evaluate.max_items, count_available(splits, spec.evaluate.one_per))
+    return min(spec.evaluate.max_items, count_available(splits, spec.evaluate.one_per, spec.evaluate.calibration_share))
 
 
 def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | None:

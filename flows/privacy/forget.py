@@ -34,7 +34,7 @@ from flows.workspace.lock import hold
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import temporary_folder
 from schemas.errors import SecurityError, StorageError
-from schemas.forget import Certificate, Holding, Holdings, LearnedVersion, Removal, Tombstone
+from schemas.forget import ForgetCertificate, Holding, Holdings, LearnedVersion, Removal, Tombstone
 from schemas.pipeline import DataPipeline
 from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.privacy.results import empty_answers, is_split, rewrite_split
@@ -71,7 +71,7 @@ def forget(
     reason: str,
     actor: str,
     unknown: bool,
-) -> Certificate:
+) -> ForgetCertificate:
     """Remove the customer and keep them out.
 
     Args:
@@ -115,13 +115,13 @@ def _outside(specs: tuple[DataPipeline, ...], root: Path, forgotten: Forgotten) 
     return (*rows_in_tables(specs, root, forgotten), *lines_of_corrections(specs, root, forgotten))
 
 
-def forget_again(settings: Settings, specs: Iterable[DataPipeline]) -> tuple[Certificate, ...]:
+def forget_again(settings: Settings, specs: Iterable[DataPipeline]) -> tuple[ForgetCertificate, ...]:
     """Apply every tombstone again, whatever a backup brought back."""
     with workspace_lock(settings, specs):
         return apply_tombstones(settings)
 
 
-def apply_tombstones(settings: Settings) -> tuple[Certificate, ...]:
+def apply_tombstones(settings: Settings) -> tuple[ForgetCertificate, ...]:
     """Remove what is held of forgotten customers; if nothing is, only read the index. The caller holds a lock.
 
     A tombstone that the ledger does not have (it was restored) is applied in full, so that versions are marked again.
@@ -174,7 +174,7 @@ def _check_reason(reason: str, names: Iterable[str]) -> None:
 
 def remove_customer(
     settings: Settings, tombstone: Tombstone, hashes: KeyedHash, *, outside: tuple[Holding, ...] = ()
-) -> Certificate:
+) -> ForgetCertificate:
     """Remove everything that is held of the customer, mark what learned from them, and write the certificate.
 
     Args:
@@ -279,7 +279,7 @@ def _remove_folder(folder: Path) -> None:
 
 def write_certificate(
     settings: Settings, ledger: Ledger, tombstone: Tombstone, began: str, versions: Iterable[LearnedVersion]
-) -> Certificate:
+) -> ForgetCertificate:
     """Write it from this removal's journal, next to the tombstones; repeated, it gives the same file."""
     journal = ledger.journal(tombstone.id, began)
     lines = [line for line in journal if line.event == "goes"]
@@ -288,7 +288,7 @@ def write_certificate(
         for line in lines
         if line.fate != "yours"
     )
-    certificate = Certificate(
+    certificate = ForgetCertificate(
         customer=tombstone.id,
         key_id=tombstone.key_id,
         began=next(line.at for line in journal if line.event == "began"),
@@ -308,7 +308,7 @@ def write_certificate(
     return certificate
 
 
-def certificate_text(certificate: Certificate) -> str:
+def certificate_text(certificate: ForgetCertificate) -> str:
     tables = "\n".join(
         f"  {each.fate:<10} {each.kind:<10} {each.n_rows:>8,} rows  {each.place}  {each.digest[:16]}"
         for each in certificate.removals
@@ -320,7 +320,7 @@ def certificate_text(certificate: Certificate) -> str:
     )
     sources = "\n".join(f"  {source}" for source in certificate.sources)
     return (
-        "Certificate of removal\n\n"
+        "ForgetCertificate of removal\n\n"
         f"customer  {certificate.customer}\n"
         f"          (HMAC-SHA256 of the id, key {certificate.key_id})\n"
         f"reason    {certificate.reason}\n"

@@ -27,6 +27,7 @@ from flows.workspace.disk import write_private
 from flows.workspace.settings import Settings
 from schemas.artifacts import (
     Artifact,
+    CertifiedRef,
     CheckResults,
     CorpusRef,
     CurationCard,
@@ -43,6 +44,7 @@ from schemas.curation_steps import RedactStep
 from schemas.data_checks import CheckResult
 from schemas.errors import TunegateError
 from schemas.report import (
+    CertificateLine,
     CitedPassage,
     CorpusFacts,
     Curve,
@@ -128,6 +130,7 @@ def gather(
         notes=tuple(_notes(recorded, dataset)),
         encoded=_encoded(recorded, dataset),
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
+        certificates=_certificates(recorded),
         corpus=_corpus_facts(corpus, items),
         labels=_if_readable(lambda: labelling_of(recorded).facts()),
         diagnosis=decision.diagnosis if decision else None,
@@ -273,6 +276,23 @@ def _curves(recorded: Recorded) -> tuple[Curve, ...]:
             file = artifact.root / "curves.parquet"  # none of a model that was trained elsewhere
             found |= {curve.name: curve for curve in (read_curves(file) if file.is_file() else ())}
     return tuple(found.values())
+
+
+def _certificates(recorded: Recorded) -> tuple[CertificateLine, ...]:
+    arms = ("tuned", "champion", "tfidf")
+    found = [recorded.result(f"certificate_{arm}", CertifiedRef, folder="certificate") for arm in arms]
+    return tuple(
+        CertificateLine(
+            arm=each.arm,
+            field=each.field,
+            threshold=each.threshold,
+            coverage=each.coverage,
+            sentence=each.sentence,
+            curve=each.curve,
+        )
+        for each in found
+        if each is not None
+    )
 
 
 def _corpus_facts(corpus: CorpusRef | None, items: EvalSet | None) -> CorpusFacts | None:

@@ -21,7 +21,7 @@ from schemas.pipeline import DataPipeline, PipelineSpec, pipeline_model, with_mo
 from schemas.registries import load_registries
 from schemas.verdicts import Finding
 from tasks.assess.labels import LABELLED
-from tasks.assess.worst import Answered, WorstItem, worst_items
+from tasks.assess.worst import AnsweredArm, WorstItem, worst_items
 
 A = TypeVar("A", bound=Artifact)
 HIDDEN = ("schedule", "register")
@@ -65,12 +65,12 @@ class Recorded:
         labelled = self.result(f"{LABELLED}_{arm}", Scores, folder=LABELLED)
         return labelled or self.result(f"scores_{arm}", Scores, folder="scores") or self._classifier(arm)
 
-    def answered(self, arm: str) -> Answered | None:
+    def answered(self, arm: str) -> AnsweredArm | None:
         """Return the scores of one arm with its answers; a classifier has none."""
         scores = self.scores(arm)
         answers = self.result(f"answers_{arm}", Predictions, folder="answers")
         is_whole = answers is not None or self._classifier(arm) is not None
-        return Answered(scores, answers) if scores is not None and is_whole else None
+        return AnsweredArm(scores, answers) if scores is not None and is_whole else None
 
     def _classifier(self, arm: str) -> Scores | None:
         return self.result(f"scores_{arm}", Scores, folder="classifier")

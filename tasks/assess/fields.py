@@ -29,7 +29,7 @@ class FieldPattern:
         """Where the answer first writes the field that `value_in` finds; None if that finds none.
 
         >>> FieldPattern(r"\\[(?P<category>[a-z]+)\\]").span_in("Thanks. [billing]", "category")
-        (8, 15)
+        (9, 16)
         """
         found = self._pattern.search(text) if self.value_in(text, name) is not None else None
         return None if found is None else found.span(name)

@@ -3,6 +3,7 @@
 An item without a prompt in some arm is left out for all arms, so that the items are fixed before any model answers.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ def select_items(
     one_per: str | None = None,
     at: tuple[int, ...] = (),
     again: SeenItems = NOTHING_SEEN,
+    without_share: float = 0.0,
     limit: FaultLimit | None = None,
 ) -> EvalSet:
     """Write `items.parquet`: the test rows with the `max_items` smallest hashes, ordered by item_id.
@@ -70,6 +72,7 @@ def select_items(
         one_per: Ticket column of which each value has at most one item; a row without a value is taken as it is.
         at: Items of the declared looks: the largest of these numbers is taken that there are.
         again: Items that judged this candidate before; they come first.
+        without_share: Share of the test rows that `select_calibration_items` takes, 0-1.
         limit: Ends the run if too many rows are faulty.
 
     Raises:
@@ -85,6 +88,7 @@ def select_items(
             hint="give the pipeline more tickets, or raise split.test_fraction",
         )
     ranked = _ranked(splits.test, seed=seed, newest=choose == "newest", stratify=stratify)
+    ranked = [name for name in ranked if not _calibrates(name, without_share)]
     hashes = frozenset(seen.hashes)
     shown = {name for name in ranked if item_hash(name, salt=seen.salt) in hashes} if hashes else set[str]()
     ranked.sort(key=lambda name: name in shown)  # stable: only what was seen moves
@@ -138,6 +142,40 @@ def select_validation_items(
     return _take_valid(splits.validation, ranked, max_items, _Texts(answer, prompts), limit=limit, out=out)
 
 
+@as_step("calibration_items", libraries=("pyarrow",))
+def select_calibration_items(
+    out: Path,
+    *,
+    splits: Splits,
+    share: float,
+    max_items: int,
+    seed: int,
+    answer: str,
+    prompts: tuple[PromptSpec, ...] = (),
+    limit: FaultLimit | None = None,
+) -> EvalSet:
+    """Like `select_items`, from the share of the test split that no verdict uses; which rows, a hash of the id decides.
+
+    Raises:
+        DataError: TG0221, the share has no row; TG0220 and TG0231, as in `select_items`.
+    """
+    ranked = [name for name in _ranked(splits.test, seed=seed) if _calibrates(name, share)]
+    if not ranked:
+        raise DataError(
+            f"none of the {splits.n_test} test rows is among the share {share} that calibrates",
+            code="TG0221",
+            where=str(splits.test),
+            hint="give the pipeline more tickets, or raise split.test_fraction",
+        )
+    return _take_valid(splits.test, ranked, max_items, _Texts(answer, prompts), limit=limit, out=out)
+
+
+def _calibrates(ticket_id: str, share: float) -> bool:
+    """Whether a test row is among the share; not by the seed, so that another draw of items mixes nothing up."""
+    digest = hashlib.sha256(f"calibration:{ticket_id}".encode()).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64
+
+
 def _ranked(split: Path, *, seed: int, newest: bool = False, stratify: str | None = None) -> list[str]:
     """The ticket ids of the split in the order of preference."""
     import pyarrow as pa
@@ -158,13 +196,16 @@ def _ranked(split: Path, *, seed: int, newest: bool = False, stratify: str | Non
     return [ids[place] for place in draw_order(ids, times, labels, seed=seed)]
 
 
-def count_available(splits: Splits, one_per: str | None) -> int:
+def count_available(splits: Splits, one_per: str | None, without_share: float = 0.0) -> int:
     """Count the test tickets that can be items, as `select_items` takes them."""
     import pyarrow.parquet as pq
 
-    if one_per is None:
+    if one_per is None and not without_share:
         return splits.n_test
     names: list[str] = pq.read_table(splits.test, columns=["ticket_id"]).column("ticket_id").to_pylist()
+    names = [name for name in names if not _calibrates(name, without_share)]
+    if one_per is None:
+        return len(names)
     return sum(1 for _ in _first_of_each(splits.test, names, one_per))
 
 

@@ -17,7 +17,7 @@ from schemas.metrics import MetricTraits
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredArm:
     """Scores and answers of one arm."""
 
     scores: Scores
@@ -44,8 +44,8 @@ class WorstItem:
 def worst_items(
     *,
     items: EvalSet,
-    candidate: Answered,
-    reference: Answered | None,
+    candidate: AnsweredArm,
+    reference: AnsweredArm | None,
     traits: MetricTraits,
     slice_name: str | None,
     n_items: int,
@@ -117,7 +117,7 @@ def _slices(scores: Scores) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _texts(arm: Answered | None, item_ids: list[str]) -> dict[str, str]:
+def _texts(arm: AnsweredArm | None, item_ids: list[str]) -> dict[str, str]:
     """Item -> answer; empty without any."""
     if arm is None or arm.predictions is None:
         return {}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class Example(NamedTuple):
+class TokenisedExample(NamedTuple):
     """One train example."""
 
     ticket_id: str
@@ -47,7 +47,7 @@ def example_losses(
         TrainingError: TG0420, a mean is not finite; TG0403, the model was trained on another base.
     """
     examples = [
-        Example(*row)
+        TokenisedExample(*row)
         for batch in read_encoded(dataset.root / "train")
         for row in zip(
             *(batch.column(name).to_pylist() for name in ("ticket_id", "input_ids", "loss_mask")), strict=True
@@ -71,7 +71,7 @@ def example_losses(
     return found
 
 
-def _means(model: nn.Module, batch: Sequence[Example]) -> list[float]:
+def _means(model: nn.Module, batch: Sequence[TokenisedExample]) -> list[float]:
     import torch
 
     from tasks.model.likelihood import means_per_row, token_nats

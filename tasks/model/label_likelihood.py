@@ -79,22 +79,22 @@ class LabelFinder:
 
 
 @dataclass
-class Node:
+class TokenNode:
     """Token sequences that begin alike."""
 
     ends: list[int] = field(default_factory=list)
     """Numbers of the sequences that are read here."""
-    after: dict[int, Node] = field(default_factory=dict)
+    after: dict[int, TokenNode] = field(default_factory=dict)
     """Next token -> the sequences that have it."""
 
 
-def trie_of(sequences: Sequence[Ids]) -> Node:
+def trie_of(sequences: Sequence[Ids]) -> TokenNode:
     """The sequences as a trie: what several begin with is there once."""
-    root = Node()
+    root = TokenNode()
     for number, sequence in enumerate(sequences):
         node = root
         for token in sequence:
-            node = node.after.setdefault(token, Node())
+            node = node.after.setdefault(token, TokenNode())
         node.ends.append(number)
     return root
 
@@ -108,7 +108,7 @@ def trie_logs(reading: FusedReading, sequences: Sequence[Ids]) -> Tensor:
 
     totals = torch.zeros(reading.n_rows, len(sequences), dtype=torch.float64)
 
-    def visit(node: Node, so_far: Tensor) -> None:
+    def visit(node: TokenNode, so_far: Tensor) -> None:
         for number in node.ends:
             totals[:, number] = so_far
         if not node.after:

@@ -3,18 +3,25 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from flows.build import build
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
 from flows.registry.state import registry_state_of
-from schemas.artifacts import ModelRef
+from flows.views.report import gather
+from flows.views.run_reader import Recorded
+from flows.workspace.settings import Settings
+from schemas.artifacts import EvalSet, ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
+from tasks.release.reports.page import draw_page
 from tasks.train.launch import train_model
 from tests.support.place import Place
 from tests.support.specs import pipeline_spec
+from tests.support.workplace import Workplace
 
 
 @pytest.mark.parametrize(
@@ -154,3 +161,65 @@ def test_every_training_waits_for_all_that_can_fail_without_it(
     assert {node.name for node in answers} >= {"answers · tuned", "answers · zero_shot", "answers · champion"}
     after = (node for node in graph.of_stage("assess") if node.name != "scores · tfidf_examples")  # which cannot fail
     assert not {node.folder for node in after} & {"items", "prompts", "classifier", "suite"}
+
+
+def with_abstain(document: dict[str, Any]) -> None:
+    document["pipelines"]["small"]["evaluate"] |= {
+        "fields": r"\[(?P<category>[a-z-]+) \|",
+        "abstain": {"field": "category", "target": 0.6, "share": 0.7},
+    }
+
+
+def test_each_arm_that_labels_tickets_is_certified_on_tickets_that_the_gate_does_not_use(workplace: Workplace) -> None:
+    workplace.declare(with_abstain)
+    run = workplace.json("run", "small")
+    recorded = Recorded(
+        Settings(home=workplace.home, cache=workplace.folder / "cache", prefect_api_url=None, mlflow_tracking_uri=None),
+        run["run_id"],
+    )
+    used = [recorded.result(name, EvalSet, folder=folder) for name, folder in (
+        ("items", "items"), ("items_calibration", "calibration_items"))]  # fmt: skip
+    judged, calibrating = (
+        set(pq.read_table(each.root / "items.parquet")["item_id"].to_pylist()) for each in used if each is not None
+    )
+    assert judged
+    assert calibrating
+    assert not judged & calibrating
+    report, _ = gather(recorded.settings, run["run_id"])
+    tuned, tfidf = report.certificates
+    assert (tuned.arm, tfidf.arm) == ("tuned", "tfidf")
+    # The random model writes no label, so none of its answers is one; the classifier learns them.
+    assert (tuned.threshold, tuned.coverage) == (None, 0)
+    assert "no answered tickets to plan with" in tuned.sentence
+    assert tfidf.threshold is not None or "more calibration tickets would do" in tfidf.sentence
+    page = draw_page(report, card="")
+    assert "Route or review" in page
+    assert tfidf.sentence in page
+
+
+def test_the_champion_is_certified_as_it_is_served_and_without_abstain_nothing_is(
+    place: Place, tiny_model: ModelRef, tmp_path: Path
+) -> None:
+    place.promote(1, after=None)  # with max_new_tokens 4
+
+    def nodes(**evaluate: Any) -> dict[str, Any]:
+        spec = pipeline_spec(
+            train={"base_model": f"file:{tiny_model.root}"}, register={"name": "replies"},
+            evaluate={"arms": ["tfidf"], "max_new_tokens": 2, "fields": r"\[(?P<category>\w+)\]", **evaluate},
+        )  # fmt: skip
+        context = GraphContext("f", root=tmp_path, cache=tmp_path, registry_state=registry_state_of(spec, place.ledger))
+        return dict(build(spec, context).graph.nodes)
+
+    found = nodes(abstain={"field": "category"})
+    assert {name for name in found if name.startswith("certificate")} == {
+        "certificate · tuned", "certificate · champion", "certificate · tfidf",
+    }  # fmt: skip
+    assert found["answers · champion · calibration"].params["decoding"].max_new_tokens == 4
+    plain = nodes()
+    assert not {"labels", "items · calibration", "certificate · tuned"} & set(plain)
+    assert plain["items"].params["without_share"] == 0
+
+
+def test_a_field_that_no_answer_has_cannot_be_certified() -> None:
+    with pytest.raises(ValidationError, match="not a named group"):
+        pipeline_spec(evaluate={"abstain": {"field": "category"}})

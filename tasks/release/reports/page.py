@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schemas.report import Curve, RunReport
+from schemas.report import CertificateLine, Curve, RunReport
 from schemas.verdicts import PARTS, Finding
 from tasks.pages import charts
 from tasks.pages.charts import Segment
@@ -41,6 +41,7 @@ def draw_page(report: RunReport, *, card: str) -> str:
         metrics=metrics,
         groups=_groups(report.findings),
         curve_charts=list(_curve_charts(report.curves)),
+        risk_charts=list(_risk_charts(report.certificates)),
         lengths=charts.columns(lengths, label="training examples by number of tokens"),
         interval=_interval,
         graph=draw_graph(report.graph) if report.graph else "",
@@ -65,6 +66,19 @@ def _interval(finding: Finding) -> str:
     return charts.interval(
         finding.lower, middle, finding.upper, limit, colour=COLOURS.get(finding.verdict, "bad"), label=label
     )
+
+
+def _risk_charts(certificates: tuple[CertificateLine, ...]) -> Iterator[tuple[str, str]]:
+    """Title and SVG of the accuracy over coverage of each arm, with the certified point as a series of its own."""
+    for each in certificates:
+        steps, values = [round(100 * point.coverage) for point in each.curve], [point.accuracy for point in each.curve]
+        series = [("accuracy", "candidate", steps, values)]
+        if each.threshold is not None:
+            at = min(each.curve, key=lambda point: abs(point.coverage - each.coverage))
+            series.append(("certified", "reference", [round(100 * each.coverage)], [at.accuracy]))
+        title = f"{each.arm}: share of right {each.field} over routed tickets, %"
+        if svg := charts.lines(series, label=title):
+            yield title, svg
 
 
 def _curve_charts(curves: tuple[Curve, ...]) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from flows.registry.feedback import feedback_database
 from flows.workspace.lock import pipeline_lock
 from schemas.artifacts import Splits, TrainedRef
 from schemas.errors import LockedError, SecurityError, StorageError
-from schemas.forget import Certificate
+from schemas.forget import ForgetCertificate
 from tasks.cluster.depot import mark
 from tasks.cluster.shared import Shared
 from tasks.monitor.feedback import FeedbackRules, feedback_state, ingest_feedback, latest_decisions
@@ -28,7 +28,7 @@ from tests.support.traces import traces
 
 def forget_customer(
     workspace: Workspace, customer: str = CUSTOMER, *, reason: str = "case 17", unknown: bool = False
-) -> Certificate:
+) -> ForgetCertificate:
     return forget(
         workspace.settings,
         workspace.specs,

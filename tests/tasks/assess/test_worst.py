@@ -8,7 +8,7 @@ import pytest
 from schemas.artifacts import EvalSet, Predictions, Scores
 from schemas.errors import GateError
 from schemas.metrics import MetricTraits
-from tasks.assess.worst import Answered, WorstItem, worst_items
+from tasks.assess.worst import AnsweredArm, WorstItem, worst_items
 
 MakeScores = Callable[..., Scores]
 
@@ -32,11 +32,11 @@ def ask(
         ids = [f"i{number:06d}" for number in range(len(candidate))]
         items = make_items([{"ticket_id": i, "subject": "S", "body": f"ask {i}", "answer": f"want {i}"} for i in ids])
 
-        def arm(name: str, values: Sequence[float | None]) -> Answered:
+        def arm(name: str, values: Sequence[float | None]) -> AnsweredArm:
             scores = make_scores(name, {"exact": values}, slices=slices if name == "tuned" else ())
             if name == "champion" and not writes:
-                return Answered(scores, None)
-            return Answered(scores, make_predictions([{"item_id": i, "text": f"{name} {i}"} for i in ids]))
+                return AnsweredArm(scores, None)
+            return AnsweredArm(scores, make_predictions([{"item_id": i, "text": f"{name} {i}"} for i in ids]))
 
         return worst_items(
             items=items, candidate=arm("tuned", candidate),
@@ -93,7 +93,7 @@ def test_a_file_that_is_gone_is_an_error_without_text(
     scores = make_scores("tuned", {"exact": [0.0, 1.0]})
     items = make_items([{"ticket_id": f"i{number:06d}", "answer": "secret"} for number in range(2)])
     shutil.rmtree(items.root)
-    candidate = Answered(scores, make_predictions([{"item_id": "i000000", "text": "secret"}]))
+    candidate = AnsweredArm(scores, make_predictions([{"item_id": "i000000", "text": "secret"}]))
     with pytest.raises(GateError, match="TG0603") as caught:
         worst_items(items=items, candidate=candidate, reference=None, traits=MetricTraits(name="exact"),
                     slice_name=None, n_items=3)  # fmt: skip
