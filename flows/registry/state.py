@@ -134,7 +134,7 @@ class RegistryState:
 
     def _n_seen(self, items: Artifact) -> int:
         shown = frozenset(self.seen.hashes)
-        return sum(item_hash(item, salt=self.seen.salt) in shown for item in _ids_of(items)) if shown else 0
+        return sum(item_hash(item, salt=self.seen.salt) in shown for item in ids_of(items)) if shown else 0
 
     def live_for(self, prompt: PromptSpec, max_new_tokens: int, model: Artifact, trained: Artifact) -> LiveQuality:
         """Return what agents did with suggestions, once the candidate is known: it may have served before."""
@@ -307,10 +307,11 @@ def recipe_of(spec: PipelineSpec) -> str:
 
 def record_held_out(ledger: Ledger, items: EvalSet) -> None:
     """Record which items the set has, before anything is judged on them."""
-    ledger.record_held_out(items.digest, _ids_of(items))
+    ledger.record_held_out(items.digest, ids_of(items))
 
 
-def _ids_of(items: Artifact) -> list[str]:
+def ids_of(items: Artifact) -> list[str]:
+    """Return the items of a held-out set."""
     ids: list[str] = pq.read_table(items.root / "items.parquet", columns=["item_id"]).column(0).to_pylist()
     return ids
 

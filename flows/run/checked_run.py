@@ -30,7 +30,7 @@ from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger, open_store
 from flows.ledger.promotions import NEVER, Waits
 from flows.ledger.rows import MOVES, RunVerdict
-from flows.registry.state import RegistryState, record_held_out, terms_of_gates
+from flows.registry.state import RegistryState, ids_of, record_held_out, terms_of_gates
 from flows.views.champion_files import check_champion
 from flows.views.gate_check import (
     CheckedFiles,
@@ -174,7 +174,8 @@ class _Check:
         request = self.request
         model = self._model(request.version_of or files["tuned"].digest)
         current = self._champion()
-        if current is not None and current.model.digest == model.digest:
+        is_champion = current is not None and current.model.digest == model.digest
+        if current is not None and is_champion and not request.version_of:
             return self._is_champion(current)
         terms, traits, values, judged = self._measure(files)
         faults = [
@@ -184,12 +185,15 @@ class _Check:
         ]
         kept = {arm: hashed(measured(file, terms.evaluate, self._new()), salt=self.salt) for arm, file in files.items()}
         how = {arm: self._measured_by(file, terms) for arm, file in files.items()}
-        faults += self._changed(kept["tuned"], how["tuned"], model, "candidate")
+        redrawn = list(self._changed(kept["tuned"], how["tuned"], model, "candidate"))
+        if current is not None and is_champion and not redrawn:
+            return self._is_champion(current)
+        faults += redrawn  # also of the champion: another model has got its reference
         if current is not None and "champion" in kept:
             faults += self._changed(kept["champion"], how["champion"], current.model, "champion")
         stored: dict[str, CheckedResults] = {}
         if current is not None and "champion" not in kept:
-            stored["champion"] = self._kept_for(current, kept["tuned"])
+            stored["champion"] = self._kept_for(current, kept["tuned"], how["tuned"], judged)
         anchor = self._anchor(current, terms)
         if "anchor" in kept and anchor is None:
             raise ConfigError(
@@ -199,7 +203,7 @@ class _Check:
         if anchor is not None and "anchor" in kept:
             faults += self._changed(kept["anchor"], how["anchor"], anchor.model, "anchor")
         if anchor is not None and "anchor" not in kept:
-            stored["anchor"] = self._kept_for(anchor, kept["tuned"])
+            stored["anchor"] = self._kept_for(anchor, kept["tuned"], how["tuned"], judged)
         for arm, results in stored.items():
             kept[arm], how[arm] = read_stored(results), results.measured
             values[arm] = values_of(kept[arm], None, self._new())
@@ -236,8 +240,9 @@ class _Check:
             terms.gates,
             None if terms.evaluate is None else terms.evaluate.model_dump(mode="json", exclude_defaults=True),
             [each.model_dump(mode="json") for each in paired.traits if each.name in terms.gates.judged_metrics()],
+            {metric: how["tuned"].get(metric) for metric in terms.gates.judged_metrics()},
         )
-        items = self._items(item_keys(paired.files["tuned"]))
+        items = self._items(item_keys(list(paired.files.values()), self._known_items()))
         inputs = digest_of([model.digest, results.digest, theirs.digest, items.digest, rules.rules, current.version])
         ledger.set_digests(self.run_id, inputs=inputs, code="", terms=rules)
         state = RegistryState(
@@ -370,13 +375,19 @@ class _Check:
         for run_id, earlier in self._earlier(model):
             yield from changed_items(file, how, earlier, arm=arm, when=f"in run {run_id}")
 
-    def _kept_for(self, ref: CheckedRef, candidate: ResultFile) -> CheckedResults:
-        """The newest results of the version that have the candidate's items; without any, those of its verdict."""
+    def _kept_for(
+        self, ref: CheckedRef, candidate: ResultFile, how: Mapping[str, str], judged: Sequence[str]
+    ) -> CheckedResults:
+        """The newest results of the version that have the candidate's items, measured in the same way if there are;
+        without any, those of its verdict."""
         wanted = {row.item_id for row in candidate.rows}
+        fitting = []
         for _, results in self._earlier(ref.model):
             if {row.item_id for row in read_stored(results).rows} == wanted:
-                return results
-        return ref.results
+                if all(results.measured.get(metric) == how.get(metric) for metric in judged):
+                    return results
+                fitting.append(results)
+        return fitting[0] if fitting else ref.results
 
     def _measured_by(self, file: ResultFile, terms: GateTerms) -> dict[str, str]:
         """Metric -> how the file's values of it come about."""
@@ -385,9 +396,20 @@ class _Check:
         return {name: COLUMN if name in own else scored for name in measured(file, terms.evaluate, self._new()).metrics}
 
     def _model(self, of: str) -> CheckedModel:
+        # A reference is one of its name: two teams may both say `main`. A sha256 is the same file everywhere.
+        content = {"of": of, **({"name": self.request.name} if of == self.request.version_of else {})}
         return self._keep(
-            MODEL, CheckedModel(root=Path(), of=of), lambda out: write_json(out / "model.json", {"of": of})
-        )
+            MODEL, CheckedModel(root=Path(), of=of), lambda out: write_json(out / "model.json", content),
+            content.get("name", ""),
+        )  # fmt: skip
+
+    def _known_items(self) -> Iterator[str]:
+        """Yield the items that verdicts of the name were about, the oldest first."""
+        runs = reversed(self.ledger.runs_with_step("items", pipeline=self.request.name))
+        for key in dict.fromkeys(self.ledger.keys_of(row.run_id)["items"] for row in runs):
+            found = self.store.whole("items", key, EvalSet)
+            if found is not None:
+                yield from ids_of(found)
 
     def _results(self, file: ResultFile, how: dict[str, str]) -> CheckedResults:
         lines = to_lines(file)

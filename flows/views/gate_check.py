@@ -304,8 +304,13 @@ class PairedFiles:
             for arm, file in files.items()
             if arm != "tuned"
         ]
+        lacking = [name for name in columns.slices if name not in grouping.columns]
         found = [
             *faults,
+            *(
+                PairFault("slices that are judged are in the files", f"the candidate has no column {name}")
+                for name in lacking
+            ),
             *faults_of(files["tuned"], "candidate", judged),
             *(fault for each in pairings for fault in each.faults),
         ]

@@ -199,6 +199,66 @@ def test_one_model_on_more_items_is_another_look_and_keeps_its_values(promoted: 
     assert (later["verdict"], later["findings"][0]["reference"]) == ("PROMOTE", 500 / N)
 
 
+def test_a_second_draw_under_another_repeat_is_found(promoted: Team) -> None:
+    """Else answers could be drawn until they are lucky, and each draw would count as the first look."""
+    more = ("--version-of", "model@abc")
+    promoted.write("c.jsonl", range(511))
+    assert promoted.check("c.jsonl", *more)["verdict"] == "HOLD"
+    drawn = promoted.write("c2.jsonl", range(540))
+    rows = [{**orjson.loads(line), "repeat": "2"} for line in (promoted.folder / drawn).read_bytes().splitlines()]
+    (promoted.folder / drawn).write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    found = promoted.check(drawn, *more)
+    assert (found["verdict"], "the candidate has other values" in found["reason"]) == ("ERROR", True)
+
+
+def test_another_model_under_the_champions_reference_is_not_skipped(team: Team) -> None:
+    more = ("--version-of", "adapter")
+    assert team.check("b.jsonl", "--champion", "a.jsonl", *more)["verdict"] == "PROMOTE"
+    assert team.check("b.jsonl", *more)["verdict"] == "SKIP"
+    team.write("c.jsonl", range(100))
+    found = team.check("c.jsonl", *more)
+    assert (found["verdict"], found["exit_code"]) == ("ERROR", 9)
+    assert "the candidate has other values" in found["reason"]
+
+
+def test_one_reference_in_two_names_is_of_two_models(promoted: Team) -> None:
+    promoted.write("c.jsonl", range(511))
+    promoted.write("d.jsonl", range(512))
+    assert promoted.check("c.jsonl", "--version-of", "main")["use"]["verdict"] == 2
+    words = ("gate", "check", "other", "--champion", "b.jsonl", "--candidate", "d.jsonl", "--version-of", "main")
+    found = orjson.loads(promoted.call(*words, "--json").stdout)
+    assert (found["verdict"], found["use"]["verdict"]) == ("HOLD", 3)
+
+
+def test_items_without_their_prompts_are_no_new_items(promoted: Team) -> None:
+    for number in (511, 512):
+        name = promoted.write(f"{number}.jsonl", range(number))
+        rows = [orjson.loads(line) for line in (promoted.folder / name).read_bytes().splitlines()]
+        bare = [{key: value for key, value in row.items() if key != "prompt"} for row in rows]
+        (promoted.folder / name).write_bytes(b"\n".join(map(orjson.dumps, bare)))
+    assert promoted.check("511.jsonl")["use"]["verdict"] == 2
+    assert promoted.check("512.jsonl")["use"]["verdict"] == 3
+
+
+def test_an_empty_cell_of_a_metric_that_is_not_judged_stays_empty(team: Team) -> None:
+    for name, right in (("a", 480), ("b", 510), ("c", 511)):
+        rows = [f"t{item},{int(item < right)},{'' if item == 3 else 0.5}" for item in range(N)]
+        (team.folder / f"{name}.csv").write_text("\n".join(["id,exact,seconds", *rows]))
+    metric = ("--metric", "exact")
+    assert team.check("b.csv", "--champion", "a.csv", *metric)["verdict"] == "PROMOTE"
+    first, again = team.check("c.csv", *metric), team.check("c.csv", *metric)
+    assert first["verdict"] == again["verdict"] == "HOLD", again["reason"]
+    assert first["use"] == again["use"]
+
+
+def test_a_slice_that_no_file_has_is_an_error(team: Team) -> None:
+    (team.folder / "rules.yaml").write_text(
+        "gates: {rules: [{metric: exact, change_threshold: {mode: improve}}], slices: {by: [channel]}}"
+    )
+    found = team.check("b.jsonl", "--champion", "a.jsonl", "--rules", "rules.yaml")
+    assert (found["verdict"], "the candidate has no column channel" in found["reason"]) == ("ERROR", True)
+
+
 def test_a_weaker_file_is_not_taken_for_the_champion(promoted: Team) -> None:
     promoted.write("c.jsonl", range(500))
     found = promoted.check("c.jsonl", "--champion", "a.jsonl")
