@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +16,14 @@ from flows.cli.output import Result, TextLine, TextTable, cell, note, warn, writ
 from flows.context.outcome import EXIT_CODES, Outcome
 from flows.ledger.promotions import Waits
 from flows.registry.state import waits_of
-from flows.run.checked_run import CheckRequest, check_with_ledger
+from flows.run.checked_run import NAME, CheckRequest, check_with_ledger
 from flows.views.gate_check import CheckedFiles, check_files, declared_terms, remarks, report_of, weakened
 from flows.views.report_files import summary_for_pull_request, weaker_lines, write_report
 from flows.workspace.settings import load_settings
-from schemas.errors import ConfigError, GateError
+from schemas.errors import ConfigError, GateError, TunegateError
 from schemas.gate_result import CheckedFile, GateCheckResult, RecordedCheck
 from schemas.load import load_file
+from tasks.tickets.visible import literal
 
 
 @command(example="tunegate gate check --champion champion.jsonl --candidate candidate.jsonl")
@@ -95,41 +97,42 @@ def check(
     """
     if out is not None and out.exists():
         raise ConfigError("it exists", code="TG0189", where=str(out), hint="name a folder that does not exist")
-    terms = declared_terms(rules=rules, pipeline=pipeline, config=config, without=without or ())
-    baselines = dict(_named(each) for each in baseline or ())
-    if no_weaker and against is None:
-        raise ConfigError("it needs a commit to compare with", code="TG0139", where="--no-weaker", hint="--against REF")
-    weaker = [] if against is None else weakened(against, rules=rules, pipeline=pipeline, config=config)
-    for each in weaker:
-        warn(f"the gate is weaker than in {against}: {each}")
-    if weaker and no_weaker:
-        if markdown is not None:
-            lines = [f"<!-- tunegate: {name or 'gate-check'} -->", *weaker_lines(weaker), "Nothing was judged."]
-            write_file(markdown, ("\n".join(lines) + "\n").encode(), replace=True)
-        raise GateError(
-            f"the gate is weaker than in {against}: {'; '.join(weaker)}", code="TG0626", where=str(rules or config),
-            hint="make it as strict again, or let a person merge the gate first",
-        )  # fmt: skip
-    if name is not None:
-        request = CheckRequest(
-            name=name, candidate=candidate, champion=champion, anchor=anchor, baselines=baselines, terms=terms,
-            metric=metric, lower_is_better=lower_is_better or (), id_column=id_, version_of=version_of,
-            waits=waits_of(load_file(config).get(pipeline)) if pipeline is not None else Waits(),
-            actor=login(), wait_s=wait,
-        )  # fmt: skip
-        checked = check_with_ledger(request, load_settings(config))
-        if isinstance(checked, Outcome):
-            return _skipped(checked, weaker, markdown)
-    elif champion is None or version_of:
-        missing = "--champion FILE" if champion is None else "NAME, which --version-of needs"
-        raise ConfigError(
-            f"no {missing}", code="TG0139", where="gate check", hint="NAME keeps the champion's results in a ledger"
-        )
-    else:
-        checked = check_files(
-            candidate=candidate, champion=champion, anchor=anchor, baselines=baselines, terms=terms, metric=metric,
-            lower_is_better=lower_is_better or (), id_column=id_,
-        )  # fmt: skip
+    weaker: list[str] = []
+    with _summary_without_verdict(markdown, name, weaker):
+        terms = declared_terms(rules=rules, pipeline=pipeline, config=config, without=without or ())
+        baselines = dict(_named(each) for each in baseline or ())
+        if no_weaker and against is None:
+            raise ConfigError(
+                "it needs a commit to compare with", code="TG0139", where="--no-weaker", hint="--against REF"
+            )
+        weaker += [] if against is None else weakened(against, rules=rules, pipeline=pipeline, config=config)
+        for each in weaker:
+            warn(f"the gate is weaker than in {against}: {each}")
+        if weaker and no_weaker:
+            raise GateError(
+                f"the gate is weaker than in {against}: {'; '.join(weaker)}", code="TG0626", where=str(rules or config),
+                hint="make it as strict again, or let a person merge the gate first",
+            )  # fmt: skip
+        if name is not None:
+            request = CheckRequest(
+                name=name, candidate=candidate, champion=champion, anchor=anchor, baselines=baselines, terms=terms,
+                metric=metric, lower_is_better=lower_is_better or (), id_column=id_, version_of=version_of,
+                waits=waits_of(load_file(config).get(pipeline)) if pipeline is not None else Waits(),
+                actor=login(), wait_s=wait,
+            )  # fmt: skip
+            checked = check_with_ledger(request, load_settings(config))
+            if isinstance(checked, Outcome):
+                return _skipped(checked, weaker, markdown)
+        elif champion is None or version_of:
+            missing = "--champion FILE" if champion is None else "NAME, which --version-of needs"
+            raise ConfigError(
+                f"no {missing}", code="TG0139", where="gate check", hint="NAME keeps the champion's results in a ledger"
+            )
+        else:
+            checked = check_files(
+                candidate=candidate, champion=champion, anchor=anchor, baselines=baselines, terms=terms, metric=metric,
+                lower_is_better=lower_is_better or (), id_column=id_,
+            )  # fmt: skip
     report = report_of(checked, command=shlex.join(["tunegate", *sys.argv[1:]]))
     if markdown is not None:
         write_file(markdown, summary_for_pull_request(report, weaker).encode(), replace=True)
@@ -164,6 +167,20 @@ def check(
         notes=tuple(remarks(checked)),
     )
     return Result(data.model_dump(mode="json"), _text(checked), exit_code=data.exit_code)
+
+
+@contextmanager
+def _summary_without_verdict(markdown: Path | None, name: str | None, weaker: list[str]) -> Iterator[None]:
+    """Write the summary of a check that fails: else the comment of an earlier one would stay, perhaps with PROMOTE."""
+    try:
+        yield
+    except TunegateError as error:
+        if markdown is not None:
+            marker = name if name is not None and NAME.fullmatch(name) else "gate-check"
+            why = [] if error.code == "TG0626" else [literal(f"{error.code}: {error.message}"), ""]
+            lines = [f"<!-- tunegate: {marker} -->", *weaker_lines(weaker), "## No verdict", "", *why]
+            write_file(markdown, ("\n".join([*lines, "Nothing was judged."]) + "\n").encode(), replace=True)
+        raise
 
 
 def _recorded(outcome: Outcome | None) -> RecordedCheck | None:

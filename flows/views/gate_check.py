@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from flows.context.outcome import Outcome
-from flows.workspace.commit import Commit
+from flows.workspace.commit import Commit, in_repository
 from schemas.artifacts import GateDecision, ScoredArm
 from schemas.comparison import with_comparison
 from schemas.errors import ConfigError, TunegateError
@@ -24,6 +24,7 @@ from schemas.gates import GateRule, GatesSpec
 from schemas.load import load_file
 from schemas.metrics import MetricTraits, traits_by_name, traits_of
 from schemas.names import closest
+from schemas.pipeline import RegisterSpec
 from schemas.report import ArmLine, RunReport
 from schemas.verdicts import Finding
 from tasks.assess.decision import summarise
@@ -55,6 +56,8 @@ class GateTerms:
     """Where the gate is declared, for people."""
     left_out: tuple[str, ...]
     """Checks that are not made."""
+    registry: RegisterSpec | None = None
+    """When a candidate waits for a person; None if a file of rules declares the gate."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def declared_terms(
         )  # fmt: skip
     absent = tuple(name for name in (*_OF_A_MODEL, *_DECLARED) if getattr(gates, name) is not None)
     gates = gates.model_copy(update={**dict.fromkeys(absent), "interim": None})
-    return GateTerms(gates, terms.evaluate, terms.metrics, terms.origin, absent)
+    return replace(terms, gates=gates, left_out=absent)
 
 
 def _declared(rules: Path | None, pipeline: str | None, config: Path | None) -> GateTerms | None:
@@ -113,7 +116,8 @@ def _declared(rules: Path | None, pipeline: str | None, config: Path | None) -> 
         return GateTerms(gates, file.evaluate, file.metrics, f"rules of {rules}", ())
     if pipeline is not None and config is not None:
         spec = load_file(config, only=pipeline).get(pipeline)
-        return GateTerms(spec.judged_gates, spec.evaluate, (), f"pipeline {pipeline} of {config}", ())
+        origin = f"pipeline {pipeline} of {config}"
+        return GateTerms(spec.judged_gates, spec.evaluate, (), origin, (), spec.registry)
     return None
 
 
@@ -135,8 +139,10 @@ def weakened(against: str, *, rules: Path | None, pipeline: str | None, config: 
             "the default gate is in no file that a commit could have", code="TG0139", where="--against",
             hint="--rules FILE or --pipeline NAME declares a gate",
         )  # fmt: skip
-    file = (rules or config).resolve()
-    commit = Commit(file.parent, against)
+    file = rules or config
+    if link := _link_in_repository(file):
+        return [f"{file} is reached by the link {link}, so that nothing shows that the gate is as strict"]
+    commit = Commit(file.resolve().parent, against)
     if file.name not in commit.names:
         return [f"{file.name} is not in {against}, so that nothing shows that the gate is as strict"]
     with tempfile.TemporaryDirectory(prefix="tunegate-against-") as name:
@@ -150,9 +156,31 @@ def weakened(against: str, *, rules: Path | None, pipeline: str | None, config: 
             ]
     if before is None:
         return []
-    return weaker_than(
-        before.gates, now.gates, evaluate=(before.evaluate, now.evaluate), traits=(before.metrics, now.metrics)
-    )
+    return [
+        *_promoted_more_easily(before.registry, now.registry),
+        *weaker_than(
+            before.gates, now.gates, evaluate=(before.evaluate, now.evaluate), traits=(before.metrics, now.metrics)
+        ),
+    ]
+
+
+def _link_in_repository(file: Path) -> Path | None:
+    """The first symbolic link in the path that is part of a repository: a change may point it at another gate."""
+    path = file.absolute()
+    links = (each for each in (path, *path.parents) if each.is_symlink())
+    return next((each for each in links if in_repository(each.parent)), None)
+
+
+def _promoted_more_easily(before: RegisterSpec | None, now: RegisterSpec | None) -> Iterator[str]:
+    """In what the section `register` lets a candidate in with less, a sentence each."""
+    if before is None or now is None:
+        return
+    if (before.approval, now.approval) == ("required", "none"):
+        yield "register.approval is none, and was required"
+    for key in ("cooldown_days", "cooldown_items"):
+        old, new = getattr(before, key), getattr(now, key)
+        if new < old:
+            yield f"register.{key} is {new:g}, and was {old:g}"
 
 
 def default_terms(files: Sequence[ResultFile], metrics: Sequence[MetricTraits], *, metric: str | None) -> GateTerms:

@@ -45,3 +45,13 @@ class Commit:
                 hint="name a commit, a branch or a tag of the repository that has pipelines.yaml",
             ) from None  # fmt: skip
         return done.stdout
+
+
+def in_repository(folder: Path) -> bool:
+    """Whether the folder is in the work tree of a repository."""
+    words = ["git", "rev-parse", "--is-inside-work-tree"]
+    try:
+        done = subprocess.run(words, cwd=folder, env={**os.environ, **GIT}, capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.stdout.strip() == b"true"

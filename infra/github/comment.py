@@ -72,7 +72,8 @@ def post(api: Api, number: int, text: str, *, author: str) -> str:
     mine = [
         comment["id"]
         for comment in api.comments(number)
-        if comment["user"]["login"] == author and comment["body"].partition("\n")[0].strip() == marker
+        # The account of a comment may be gone.
+        if (comment["user"] or {}).get("login") == author and comment["body"].partition("\n")[0].strip() == marker
     ]
     if mine:
         answer = api.call("PATCH", f"/issues/comments/{mine[-1]}", {"body": text})

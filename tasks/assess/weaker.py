@@ -5,7 +5,7 @@ Where it is not clear whether a change is looser, it is named, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from schemas.evaluation import EvaluateSpec
@@ -54,7 +54,7 @@ def weaker_than(
     """
     return list(
         dict.fromkeys([*_general(before, now), *_rules(before, now, traits[0]), *_checks(before, now),
-                       *_slices(before, now), *_measured(evaluate, traits)])
+                       *_slices(before, now), *_measured(evaluate), *_traits(before, evaluate, traits)])
     )  # fmt: skip
 
 
@@ -172,19 +172,27 @@ def _slices(before: GatesSpec, now: GatesSpec) -> Iterator[str]:
         yield _was("slices.top_up", before.slices.top_up, now.slices.top_up)
 
 
-def _measured(
-    evaluate: tuple[EvaluateSpec | None, EvaluateSpec | None],
-    traits: tuple[Sequence[MetricTraits], Sequence[MetricTraits]],
-) -> Iterator[str]:
+def _measured(evaluate: tuple[EvaluateSpec | None, EvaluateSpec | None]) -> Iterator[str]:
     before, now = ({} if each is None else each.model_dump(mode="json") for each in evaluate)
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         if old == new or key in _NOT_MEASURED or (key == "max_items" and _is_more(old, new)):
             continue
         yield f"evaluate.{key} is another: {_short(old)} before, {_short(new)} now"
-    declared: tuple[Mapping[str, MetricTraits], ...] = tuple({each.name: each for each in these} for these in traits)
-    for name, metric in declared[0].items():
-        if declared[1].get(name) != metric:
+
+
+def _traits(
+    before: GatesSpec,
+    evaluate: tuple[EvaluateSpec | None, EvaluateSpec | None],
+    traits: tuple[Sequence[MetricTraits], Sequence[MetricTraits]],
+) -> Iterator[str]:
+    """Metrics that are judged and have other properties, such as the direction: declaring one anew may turn it."""
+    old, new = (
+        traits_by_name([*declared, *(spec.traits() if spec is not None else ())])
+        for declared, spec in zip(traits, evaluate, strict=True)
+    )
+    for name in dict.fromkeys([*(each.name for each in traits[0]), *before.judged_metrics()]):
+        if traits_of(name, old) != traits_of(name, new):
             yield f"the metric {name} is declared otherwise"
 
 

@@ -179,7 +179,7 @@ def test_a_later_run_replaces_the_comment_of_the_first(job: Job) -> None:
     base = job.commit(margin="0.02")
     for number in range(120):  # more than a page
         job.github.add("ada", f"comment {number}")
-    job.github.add(STRANGER, "<!-- tunegate: gate-check -->\nnot yours")
+    job.github.add(STRANGER, "<!-- tunegate: gate-check -->\nnot yours")["user"] = None  # the account is gone
     code, said = job.run(base)
     assert code == 0, said
     assert job.github.calls[-1] == ("POST", "/repos/org/name/issues/7/comments")
@@ -238,3 +238,44 @@ def test_a_gate_that_the_base_does_not_have_counts_as_weaker(job: Job) -> None:
         weakened(base, rules=None, pipeline=None, config=config)
     with pytest.raises(ConfigError, match="cannot be read from git"):
         weakened("nowhere", rules=moved, pipeline=None, config=config)
+
+
+def test_a_gate_behind_a_link_counts_as_weaker(job: Job) -> None:
+    """Else a change could point the link at a lenient gate that the base has, too."""
+    (job.folder / "lenient").mkdir()
+    (job.folder / "lenient" / "gate.yaml").write_text(GATE % "0.9")
+    base = job.commit(margin="0.02")
+    gate, config = job.folder / "gate.yaml", job.folder / "pipelines.yaml"
+    assert weakened(base, rules=gate, pipeline=None, config=config) == []
+    gate.unlink()
+    gate.symlink_to("lenient/gate.yaml")
+    (job.folder / "strict").symlink_to("lenient")
+    for path in (gate, job.folder / "strict" / "gate.yaml"):
+        (found,) = weakened(base, rules=path, pipeline=None, config=config)
+        assert "is reached by the link" in found
+
+
+def test_a_check_that_fails_replaces_the_comment_of_an_earlier_verdict(job: Job) -> None:
+    base = job.commit(margin="0.02")
+    assert job.run(base)[0] == 0
+    (job.folder / "candidate.csv").write_text("no,ids\n1,2\n")
+    code, said = job.run(base)
+    assert code == 3, said
+    assert len(job.github.comments) == 1
+    body = job.github.comments[0]["body"]
+    assert "PROMOTE" not in body
+    assert "## No verdict" in body
+    assert "TG0262" in body
+
+
+def test_promotions_that_no_longer_wait_for_a_person_are_named(job: Job) -> None:
+    config, text = job.folder / "pipelines.yaml", (PROJECT / "pipelines.yaml").read_text()
+    name = "      name: support-replies #"
+    assert text.count(name) == 1
+    config.write_text(text.replace(name, f"      approval: required\n      cooldown_days: 7\n{name}"))
+    base = job.commit(margin="0.02")
+    assert weakened(base, rules=None, pipeline="support-replies", config=config) == []
+    config.write_text(text)
+    assert weakened(base, rules=None, pipeline="support-replies", config=config) == [
+        "register.approval is none, and was required", "register.cooldown_days is 1, and was 7",
+    ]  # fmt: skip

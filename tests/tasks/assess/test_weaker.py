@@ -103,3 +103,11 @@ def test_answers_that_are_scored_otherwise_and_metrics_that_turn_around_are_name
         "evaluate.fields", "evaluate.max_items", "the metric seconds",
     ]  # fmt: skip
     assert weaker_than(gates, gates, evaluate=(before, before.model_copy(update={"max_items": 800}))) == []
+
+
+def test_a_judged_metric_that_is_declared_anew_the_other_way_round_is_named() -> None:
+    rule = {"metric": "accuracy", "change_threshold": {"mode": "improve"}}
+    gates = GatesSpec.model_validate({"rules": [rule]})
+    turned = MetricTraits(name="accuracy", higher_is_better=False)
+    assert weaker_than(gates, gates, traits=((), (turned,))) == ["the metric accuracy is declared otherwise"]
+    assert weaker_than(gates, gates, traits=((), (SECONDS, MetricTraits(name="accuracy")))) == []
