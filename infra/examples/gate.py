@@ -43,6 +43,8 @@ def check(name: str, candidate: Path, *more: str, timeout_s: float = 600.0) -> d
     if done.returncode not in VERDICTS or not done.stdout.strip():
         raise NoVerdictError(f"exit code {done.returncode}: {done.stderr.strip()}")
     found: dict[str, Any] = json.loads(done.stdout)
+    if "error" in found:  # such as a gate that was weakened, with --no-weaker
+        raise NoVerdictError(f"exit code {done.returncode}: {found['error']['message']}")
     if found["version"] != 1:
         raise NoVerdictError(f"the result has version {found['version']}, and this file reads version 1")
     return found

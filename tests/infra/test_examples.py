@@ -61,3 +61,7 @@ def test_without_a_verdict_an_example_fails(folder: Path) -> None:
     unreadable = run(folder, "trl_script.py", "--results", "gate.py")
     assert unreadable.returncode != 0
     assert "TG0262" in unreadable.stderr
+    weakened = folder / "weakened.sh"  # what the command prints with --no-weaker
+    weakened.write_text("""echo '{"error":{"code":"TG0626","message":"the gate is weaker"},"exit_code":9}'; exit 9""")
+    refused = run(folder, "trl_script.py", "--results", "results/worse.jsonl", tunegate=f"/bin/sh {weakened}")
+    assert (refused.returncode, "NoVerdictError: exit code 9: the gate is weaker" in refused.stderr) == (1, True)
