@@ -1,5 +1,6 @@
-"""Files of a configuration stay in its folder; a folder can be listed while others change it."""
+"""Files of a configuration stay in its folder, a folder can be listed while others change it, writes survive a cut."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from schemas.checks import JudgeSpec
 from schemas.curation_steps import SqlStep
 from schemas.errors import SecurityError, StorageError
 from tasks.assess.llm_judge import labels_digest
-from tasks.storage.files import files_below, inside, verify
+from tasks.storage.files import MANIFEST, files_below, inside, seal, verify, write_atomic
+
+Synced = list[tuple[Path, bytes | set[str]]]
 
 
 @pytest.fixture
@@ -66,3 +69,42 @@ def test_a_folder_on_another_host_is_not_reported_as_damaged(tmp_path: Path) -> 
     assert "share" in str(caught.value.hint)
     with pytest.raises(StorageError, match=r"TG0510.*there is no manifest"):
         verify(tmp_path)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
+    """What would outlive a power cut, in the order in which it was made durable: bytes of a file, names in a folder."""
+    durable: Synced = []
+    sync = os.fsync
+
+    def record(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        durable.append((path, {each.name for each in path.iterdir()} if path.is_dir() else path.read_bytes()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    return durable
+
+
+def test_a_power_cut_leaves_the_old_bytes_or_all_the_new_ones(tmp_path: Path, synced: Synced) -> None:
+    target = tmp_path / "champion.json"
+    write_atomic(target, b"old")
+    synced.clear()
+    write_atomic(target, b"all the new ones")
+    (aside, content), *_, (folder, names) = synced
+    assert content == b"all the new ones"
+    assert aside != target, "it has its name only once it is durable"
+    assert (folder, names) == (tmp_path, {target.name})
+
+
+def test_a_power_cut_after_sealing_loses_nothing(tmp_path: Path, synced: Synced) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "rows.txt").write_bytes(b"rows")
+    (tmp_path / "table.txt").write_bytes(b"table")
+    digest = seal(tmp_path)
+    durable = dict(synced)
+    assert durable[tmp_path / "deep" / "rows.txt"] == b"rows"
+    assert durable[tmp_path / "table.txt"] == b"table"
+    assert durable[tmp_path / "deep"] == {"rows.txt"}
+    assert durable[tmp_path] == {"deep", "table.txt", MANIFEST}
+    assert verify(tmp_path) == digest
