@@ -10,7 +10,7 @@ import pytest
 from flows.graph.store import Damage, Store
 from schemas.artifacts import Artifact, TicketTable
 from schemas.errors import SecurityError, StorageError
-from tasks.storage.files import MANIFEST, verify
+from tasks.storage.files import MANIFEST, seal, verify
 
 
 def test_a_result_is_made_once_and_then_reused(kit, tmp_path):
@@ -116,6 +116,16 @@ def test_only_the_deep_check_finds_a_flipped_bit(kit, tmp_path):
     assert isinstance(damage, Damage)
     assert store.find("table", made.key, TicketTable, deep=True) is None
     assert store.find("table", made.key, TicketTable) is None
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_whole_result_that_is_not_the_recorded_one_is_damaged(kit, tmp_path, deep):
+    made = kit.table_of(tmp_path / "home", tmp_path / "journal")
+    store = Store(tmp_path / "home", recorded={made.key: frozenset({made.result.digest})}.__getitem__)
+    assert store.look("table", made.key, TicketTable, deep=deep) == made.result
+    (made.result.root / "two.txt").write_text("exchanged\n")
+    seal(made.result.root)
+    assert isinstance(store.look("table", made.key, TicketTable, deep=deep), Damage)
 
 
 def test_a_full_disk_is_reported_with_its_path_and_leaves_no_files(tmp_path):
