@@ -49,8 +49,13 @@ def test_files_that_were_not_evaluated_are_not_registered(tmp_path: Path) -> Non
         root.mkdir()
         (root / "adapter_model.safetensors").write_text(root.name)
     trained = trained_ref(roots[0], digest=seal(roots[0]))
+    bundle = BundleRef(root=roots[1], digest=seal(roots[1]), n_bytes=1)
     with pytest.raises(StorageError, match="TG0549"):
-        check_evaluated(BundleRef(root=roots[1], digest=seal(roots[1]), n_bytes=1), trained)
+        check_evaluated(bundle, trained)
+    (roots[0] / "adapter_model.safetensors").write_text("bundle")
+    assert seal(roots[0]) == bundle.digest, "now both have the same files, but others than those that were evaluated"
+    with pytest.raises(StorageError, match="TG0549"):
+        check_evaluated(bundle, trained)
 
 
 def make(model: ModelRef, folder: Path, *files: str) -> Path:
