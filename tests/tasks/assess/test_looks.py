@@ -62,6 +62,13 @@ def test_looks_whose_sets_do_not_grow_spend_their_part_and_no_more() -> None:
     assert levels_of(once, UsedBudget(), n_items=0) == Levels(pytest.approx(0.05), pytest.approx(0.05))
 
 
+def test_a_look_spends_no_more_than_looks_by_other_rules_have_left() -> None:
+    gates = GatesSpec(rules=(RULE,), looks=LooksSpec(max=2, spend="equal"))
+    for spent, left in ((0.01, 0.025), (0.025, 0.025), (0.04, 0.01)):
+        found = levels_of(gates, UsedBudget(looks=1, spent=(spent,)), n_items=600)
+        assert found == Levels(pytest.approx(left), pytest.approx(left))
+
+
 def test_the_first_of_many_looks_can_be_judged() -> None:
     gates = GatesSpec(rules=(RULE,), confidence=0.99, looks=LooksSpec(max=20))
     for looks in range(3):  # by the function alone, less than the difference of 1 and the next number

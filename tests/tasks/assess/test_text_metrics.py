@@ -319,6 +319,7 @@ def test_no_leak_in_three_hundred_answers_shows_a_rate_of_at_most_one_percent(
     assert verdict(4, 500) == "HOLD"
     assert verdict(12, 400) == "BLOCK"
     assert verdict(1, 900, hard_limit=0.0) == "BLOCK"
+    assert verdict(1, 900, hard_limit=0.05) == "PROMOTE"
 
 
 def test_a_metric_of_ones_own_is_read_the_way_it_was_declared(
