@@ -152,6 +152,8 @@ def test_a_rollback_starts_a_cooldown_that_only_a_person_ends(ledger, submit, mo
     monkeypatch.setenv(clock.VARIABLE, (begin + 2 * day).isoformat())
     assert submit(3, "1").action == "promote"
     assert ledger.champion("replies").version == "3"
+    ledger.rollback("replies", reason="customers complain again", cooldown_days=1)
+    assert submit(4, "1").reason == "cooldown until 2026-03-04T00:00:00+00:00 after the rollback from v3"
 
 
 def test_approval_and_force_work_during_a_cooldown(ledger, record, submit):
