@@ -61,6 +61,7 @@ def test_a_value_is_set_only_where_the_old_one_still_holds(correct: Correct, row
         correction("a", field="reply", old=digest_of_value("Caf\u00e9 is open."), new="Closed."),
         correction("b", field="category", new="delivery"),
         correction("c", field="category", old="billing", new="refund"),
+        correction("c", field="priority", new="high"),
         correction("z", do="drop"),
     )
     rows = rows_of(done.tickets)
@@ -68,7 +69,7 @@ def test_a_value_is_set_only_where_the_old_one_still_holds(correct: Correct, row
     assert rows["a"]["reply"] == "Closed."
     states = {(row["ticket_id"], row["field"]): row["state"] for row in _listed(done)}
     assert (states["c", "category"], states["z", None]) == ("stale", "unknown")
-    wanted = {"applied": 3, "stale": 1, "unknown": 1, "corrected": 2, "dropped_correction": 0}
+    wanted = {"applied": 4, "stale": 1, "unknown": 1, "corrected": 3, "dropped_correction": 0}
     assert {name: done.notes[name] for name in wanted} == wanted
 
 
