@@ -105,7 +105,7 @@ def test_train_rows_that_leak_a_validation_row_go_and_name_it(make_splits: Any, 
         row("near", " ".join(edited)),
         row("quoted", f"{text(101)} you wrote: {text(2)} {text(102)}"),
         row("of-both", f"{text(2)} {text(8)}"),
-        row("of-the-dropped", " ".join(text(9).split()[:20])),
+        row("of-the-dropped", " ".join(text(9).split()[:30])),
         row("clean", text(200)),
     ]
     validation = [row("v1", text(1)), row("v2", text(2)), row("leaks-test", f"{text(9)} {text(8)}")]
