@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.curate.rows import REMOVED_ARROW, ticket_table, write_tickets
@@ -137,9 +137,14 @@ VALUES = st.fixed_dictionaries(
     }
 )
 STATES = st.dictionaries(st.integers(0, 7), VALUES, max_size=8)
+WHOLE = {"body": "a", "category": "billing", "rating": 0.5, "split": "train"}
 
 
 @given(first=STATES, second=STATES)
+@example(
+    first={number: {**WHOLE, name: None} for number, name in enumerate(("body", "category", "rating"))},
+    second=dict.fromkeys(range(3), WHOLE),
+)
 def test_the_tickets_on_either_side_are_those_of_except(
     new_folder: Callable[[], Path], first: dict[int, dict[str, Any]], second: dict[int, dict[str, Any]]
 ) -> None:
