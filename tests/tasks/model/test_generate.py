@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from schemas.artifacts import ModelRef, Predictions, PromptSet
+from schemas.artifacts import ModelRef, Predictions, PromptSet, TrainedRef
 from schemas.errors import DataError, TrainingError
 from schemas.evaluation import DecodingSpec
-from schemas.training import AdapterSpec
+from schemas.training import AdapterSpec, TrainSpec
 from tasks.model.adapter import attach_adapter
 from tasks.model.answer_engine import CancelledError, Engine, greedy
 from tasks.model.base_model import load_base, load_tokenizer
@@ -27,7 +27,7 @@ from tasks.model.decoding.plain_decoder import PlainDecoder
 from tasks.model.generate import AnswerJob, each_batch, generate_answers, shared_prefix
 from tasks.storage.files import seal
 from tasks.tickets.prompts import dump_messages
-from tests.support.trained import shake
+from tests.support.trained import save_perturbed, shake
 
 BODIES = (
     "My parcel NB-10234 has not arrived.",
@@ -55,11 +55,18 @@ def prompt_set(folder: Path, *, form: Literal["instruction", "completion"] = "in
     return PromptSet(root=folder, arm="zero_shot", format=form, n_items=n)
 
 
-def answers(tmp_path: Path, prompts: PromptSet, model: ModelRef, spec: DecodingSpec, name: str) -> Predictions:
+def answers(
+    tmp_path: Path,
+    prompts: PromptSet,
+    model: ModelRef,
+    spec: DecodingSpec,
+    name: str,
+    trained: TrainedRef | None = None,
+) -> Predictions:
     out, scratch = tmp_path / f"{name}-out", tmp_path / f"{name}-scratch"
     out.mkdir(exist_ok=True)
     scratch.mkdir(exist_ok=True)
-    return generate_answers(prompts=prompts, model=model, decoding=spec, out=out, scratch=scratch)
+    return generate_answers(prompts=prompts, model=model, decoding=spec, trained=trained, out=out, scratch=scratch)
 
 
 def rows(predictions: Predictions) -> list[dict[str, Any]]:
@@ -334,6 +341,17 @@ def test_batches_kept_for_other_prompts_or_settings_are_not_reused(tmp_path: Pat
     assert max(row["n_new_tokens"] for row in rows(answers(tmp_path, prompts, tiny_model, SPEC, "a"))) > 2
     (tmp_path / "a-scratch" / "answers-000000.json").write_bytes(b'{"key": "cut off')
     assert answers(tmp_path, prompts, tiny_model, SPEC, "a").n_items == 7
+
+
+def test_batches_kept_for_other_weights_are_not_reused(tmp_path: Path, tiny_model: ModelRef) -> None:
+    spec = TrainSpec(base_model="tiny", dtype="float32", adapter=AdapterSpec(rank=4, alpha=8))
+    trained = save_perturbed(tiny_model, spec, tmp_path / "adapter", size=0.5)
+    prompts = prompt_set(tmp_path / "prompts", n=2)
+    short = SPEC.model_copy(update={"max_new_tokens": 2})
+    answers(tmp_path, prompts, tiny_model, short, "a")
+    adapted = answers(tmp_path, prompts, tiny_model, short, "a", trained)
+    alone = answers(tmp_path, prompts, tiny_model, short, "b", trained)
+    assert seal(adapted.root) == seal(alone.root)
 
 
 def test_items_are_ordered_by_item_id_and_counts_add_up(tmp_path: Path, tiny_model: ModelRef) -> None:
