@@ -82,8 +82,8 @@ def assess(
             adder.labelled(_labelled_arms(spec, arms))
         if "tfidf" in prepared.classifiers and tuned.dataset is not None:
             _classifier_of_examples(graph, spec, splits=splits, items=items, dataset=tuned.dataset)
-        add_certificates(graph, spec, context, splits=splits, prepared=prepared, tuned=tuned)
-        checks = CheckAdder(graph, spec, context, splits, prepared, tuned, arms).add_all()
+        calibration = add_certificates(graph, spec, context, splits=splits, prepared=prepared, tuned=tuned)
+        checks = CheckAdder(graph, spec, context, splits, prepared, tuned, arms, calibration).add_all()
         with graph.staying():  # it reads the ledger
             decision = graph.named("gate").expand(
                 add_gate,

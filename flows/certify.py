@@ -35,11 +35,14 @@ class _Model:
 
 def add_certificates(
     graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, prepared: Prepared, tuned: Tuned
-) -> None:
-    """Add the certificates of the candidate, the champion and TF-IDF; none without `evaluate.abstain`."""
+) -> EvalSet | None:
+    """Add the certificates of the candidate, the champion and TF-IDF, and return the tickets that calibrate.
+
+    None without `evaluate.abstain`.
+    """
     evaluate, train, abstain = spec.evaluate, spec.train, spec.evaluate.abstain
     if abstain is None or evaluate.fields is None:
-        return
+        return None
     models: dict[ModelArm, _Model] = {
         "tuned": _Model(tuned.model, tuned.trained, train.prompt, train.format, evaluate.max_new_tokens)
     }
@@ -92,6 +95,7 @@ def add_certificates(
             abstain=abstain,
             cluster_by=spec.gates.cluster_by,
         )
+    return calibration
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from flows.finetune import Tuned
 from flows.graph.graph import Graph
 from flows.model_steps import ArmHandles, ModelSteps
 from flows.prepare import Prepared
-from schemas.artifacts import CheckEvidence, Scores, Splits
+from schemas.artifacts import CheckEvidence, EvalSet, Scores, Splits
 from schemas.checks import ForgettingSpec, JudgeSpec
 from schemas.pipeline import PipelineSpec
 from schemas.source import FilesSource
@@ -71,6 +71,8 @@ class CheckAdder:
     prepared: Prepared
     tuned: Tuned
     arms: ArmHandles
+    calibration: EvalSet | None = None
+    """Tickets of `evaluate.abstain`, which no model may have learned."""
     found: Checked = field(default_factory=Checked)
 
     def add_all(self) -> Checked:
@@ -115,6 +117,7 @@ class CheckAdder:
         before = "champion" if champion is not None else next((arm for arm in PROMPTING if arm in answers), None)
         return {
             "items": self.prepared.items,
+            "calibration": self.calibration,
             "splits": self.splits,
             "dataset": tuned.dataset,
             "model": tuned.model,

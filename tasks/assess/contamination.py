@@ -57,6 +57,7 @@ def check_contamination(
     spec: ContaminationSpec,
     decontaminate: DecontaminateSpec,
     planted_ids: tuple[str, ...] = (),
+    calibration: EvalSet | None = None,
 ) -> CheckEvidence:
     """Write `evidence.parquet` (ticket_id, code, kept_id: the held-out ticket, score; no text) and count the tickets.
 
@@ -65,12 +66,14 @@ def check_contamination(
         splits: Has the texts of their tickets, and the columns that the split keeps apart.
         decontaminate: Lengths of n-grams and what counts as boilerplate; its thresholds are not used.
         planted_ids: Ids of examples that are not tickets.
+        calibration: Tickets of `evaluate.abstain`, which are held out too: a certificate is worth nothing if the model
+            learned them.
 
     Raises:
         GateError: TG0603, the encoded examples cannot be read, or their number is wrong.
     """
     trained = frozenset(_trained_ids(dataset)) - frozenset(planted_ids)
-    held_out = pq.read_table(items.root / "items.parquet")
+    held_out = _held_out(items, calibration)
     rows = _rows_of(splits, trained)
     found: dict[str, tuple[str, str | None, float]] = {}
 
@@ -83,7 +86,8 @@ def check_contamination(
         note(name, "leak_unknown")
     # The same pool as in decontamination, since it decides how rare an n-gram is; untrained tickets are left out below.
     pool = [splits.train, splits.validation]
-    report = _text_leaks(pool, items.root / "items.parquet", spec, decontaminate)
+    with tempfile.TemporaryDirectory(prefix="tunegate-held-out-") as aside:
+        report = _text_leaks(pool, _written(held_out, Path(aside)), spec, decontaminate)
     for leak in report.leaks:
         if leak.ticket_id in trained:
             note(leak.ticket_id, leak.code, leak.kept_id, leak.score)
@@ -110,6 +114,7 @@ def check_declared_examples(
     decontaminate: DecontaminateSpec,
     prompt: PromptSpec,
     root: Path,
+    calibration: EvalSet | None = None,
 ) -> CheckEvidence:
     """The same of a model that was trained elsewhere, by the files that are said to be its examples.
 
@@ -121,6 +126,7 @@ def check_declared_examples(
         trained_on: Paths or globs.
         prompt: How the pipeline asks: examples may have its words around a ticket.
         root: Folder of pipelines.yaml.
+        calibration: As in `check_contamination`.
 
     Raises:
         DataError: TG0201 to TG0221, the files cannot be read (`tasks/curate/extract.py`).
@@ -128,7 +134,7 @@ def check_declared_examples(
     if not trained_on:
         return _evidence(out, {}, items, {"unknown": 1.0})
     source = FilesSource(kind="files", paths=trained_on)
-    held_out = pq.read_table(items.root / "items.parquet")
+    held_out = _held_out(items, calibration)
     found: dict[str, tuple[str, str | None, float]] = {}
     with tempfile.TemporaryDirectory(prefix="tunegate-trained-on-") as aside:
         extracted, pool = Path(aside) / "extracted", Path(aside) / "pool.parquet"
@@ -143,7 +149,7 @@ def check_declared_examples(
         for name in sorted(ids.intersection(rows["ticket_id"].to_pylist())):
             found.setdefault(name, ("leak_item", name, 1.0))
         n_unprotected = 0
-        for questions in (items.root / "items.parquet", *_as_asked(held_out, prompt, Path(aside))):
+        for questions in (_written(held_out, Path(aside)), *_as_asked(held_out, prompt, Path(aside))):
             report = _text_leaks([pool], questions, spec, decontaminate)
             n_unprotected = n_unprotected or report.n_unprotected
             for leak in report.leaks:
@@ -180,6 +186,18 @@ def _evidence(
         values=values | {code: float(codes[code]) for code in REASONS},
         examples=tuple(order[:N_EXAMPLES]),
     )
+
+
+def _held_out(items: EvalSet, calibration: EvalSet | None) -> pa.Table:
+    """The gate's items, and the tickets that calibrate."""
+    sets = [each for each in (items, calibration) if each is not None]
+    return pa.concat_tables([pq.read_table(each.root / "items.parquet") for each in sets], promote_options="default")
+
+
+def _written(table: pa.Table, aside: Path) -> Path:
+    file = aside / "held_out.parquet"
+    pq.write_table(table, file)
+    return file
 
 
 def _every_question(rows: pa.Table) -> pa.Table:

@@ -215,6 +215,7 @@ def test_the_champion_is_certified_as_it_is_served_and_without_abstain_nothing_i
         "certificate · tuned", "certificate · champion", "certificate · tfidf",
     }  # fmt: skip
     assert found["answers · champion · calibration"].params["decoding"].max_new_tokens == 4
+    assert found["contamination"].arguments["calibration"] is not None
     plain = nodes()
     assert not {"labels", "items · calibration", "certificate · tuned"} & set(plain)
     assert plain["items"].params["without_share"] == 0

@@ -43,8 +43,9 @@ def check(
     make_splits: Callable[..., Splits], make_items: Callable[..., EvalSet], new_folder: Callable[[], Path]
 ) -> MakeEvidence:
     def run(
-        train: Sequence[Row], *, trained: Sequence[str] | None = None, n_train: int | None = None, **spec: Any
-    ) -> CheckEvidence:
+        train: Sequence[Row], *, trained: Sequence[str] | None = None, n_train: int | None = None,
+        calibrating: Sequence[Row] = (), **spec: Any,
+    ) -> CheckEvidence:  # fmt: skip
         """Evidence about training on `trained` (all of train if not given) before 30 held-out items."""
         held_out = [ticket(number, held_out=True) for number in range(30)]
         splits = make_splits(train=train, test=held_out).model_copy(
@@ -64,6 +65,7 @@ def check(
         return check_contamination(
             dataset=dataset, splits=splits, items=make_items([row | {"answer": "Settled."} for row in held_out]),
             spec=ContaminationSpec(**spec), decontaminate=DecontaminateSpec(), planted_ids=("planted-0",),
+            calibration=make_items([row | {"answer": "Settled."} for row in calibrating]) if calibrating else None,
             out=new_folder(),
         )  # fmt: skip
 
@@ -124,6 +126,16 @@ def test_an_item_and_an_unknown_id_among_the_encoded_examples_are_leaks(check: M
     assert codes(check(CLEAN, trained=["t1", "h4", "nobody"])) == {"h4": "leak_item", "nobody": "leak_unknown"}
 
 
+def test_a_ticket_that_calibrates_is_held_out_too(check: MakeEvidence) -> None:
+    calibrating = [ticket(number, held_out=True) for number in range(30, 40)]
+    told = calibrating[3]["body"]
+    assert codes(check([*CLEAN, ticket(50, body=told)])) == {}
+    assert codes(check([*CLEAN, ticket(50, body=told)], calibrating=calibrating)) == {"t50": "leak_exact"}
+    assert codes(check([*CLEAN, ticket(50, customer_id="hc33")], calibrating=calibrating)) == {
+        "t50": "leak_customer_id"
+    }
+
+
 def test_what_is_declared_apart_is_not_asked_for(check: MakeEvidence) -> None:
     rows = [*CLEAN, ticket(50, customer_id="hc1"), ticket(51, created_at=None)]
     assert codes(check(rows, same=("thread_id",), time_order=False)) == {}
@@ -168,6 +180,8 @@ def check_declared(
     splits = make_splits(train=CLEAN, test=held_out).model_copy(update={"group_by": ("customer_id",), "cut": CUT})
     items = make_items([row | {"answer": "Settled."} for row in held_out])
 
+    calibrating = make_items([ticket(30, held_out=True, subject=None) | {"answer": "Settled."}])
+
     def run(rows: Sequence[Any] | None, *, user: str = "{body}") -> CheckEvidence:
         """Evidence about a model that was trained elsewhere on these rows."""
         root = new_folder()
@@ -176,6 +190,7 @@ def check_declared(
         return check_declared_examples(
             trained_on=() if rows is None else ("learned.jsonl",), splits=splits, items=items, root=root,
             spec=ContaminationSpec(), decontaminate=DecontaminateSpec(), prompt=PromptSpec(user=user), out=new_folder(),
+            calibration=calibrating,
         )  # fmt: skip
 
     return run
@@ -197,12 +212,13 @@ HELD = ticket(7, held_out=True)["body"]
         ("leak_exact", chat(HELD.upper()), "{body}"),
         ("leak_exact", chat(HELD, words(90001)), "{body}"),  # an earlier question of a conversation
         ("leak_exact", {"prompt": f"{ASKED}{SHORT}", "completion": "Ok."}, f"{ASKED}{{body}}"),
+        ("leak_exact", chat(ticket(30, held_out=True)["body"]), "{body}"),
         ("leak_quote", {"instruction": f"{words(90001, 60)} {HELD}", "output": "Ok."}, "{body}"),
         ("leak_item", ticket(8) | {"ticket_id": "h7"}, "{body}"),
         ("leak_customer_id", ticket(8) | {"customer_id": "hc7"}, "{body}"),
         ("leak_time", ticket(8) | {"created_at": "2026-07-01T00:00:00"}, "{body}"),
     ],
-    ids=["upper case", "conversation", "prompt", "quote", "id", "customer", "time"],
+    ids=["upper case", "conversation", "prompt", "calibration", "quote", "id", "customer", "time"],
 )
 def test_declared_examples_of_any_form_are_compared(
     code: str, row: dict[str, Any], user: str, check_declared: MakeEvidence
