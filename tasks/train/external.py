@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,6 +176,9 @@ def _read_adapter(file: Path) -> dict[str, Any]:
     rank = known["r"]
     if type(rank) is not int or not 1 <= rank <= 65_536:
         raise refuse(f"has rank {str(rank)[:40]}; allowed is a whole number from 1", "copy its own adapter_config.json")
+    for name in _DEFAULTS:
+        if not _TYPES.get(name, _is_flag)(known[name]):
+            raise refuse(f"has {name} {str(known[name])[:40]!r}, which PEFT never writes", f"copy its own {CONFIG}")
     return known
 
 
@@ -185,6 +188,42 @@ _DEFAULTS: Mapping[str, Any] = {
     "target_parameters": None, "rank_pattern": {}, "alpha_pattern": {},
 }  # fmt: skip
 """Settings from which an adapter is rebuilt, with PEFT's defaults: older releases do not write all of them."""
+
+
+def _is_flag(value: object) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_names(value: object) -> bool:
+    return value is None or isinstance(value, str) or _are(value, str)
+
+
+def _are_indices(value: object) -> bool:
+    return value is None or type(value) is int or _are(value, int)
+
+
+def _are(values: object, kind: type) -> bool:
+    return isinstance(values, list) and all(type(each) is kind for each in values)
+
+
+def _is_pattern(value: object) -> bool:
+    return value is None or (isinstance(value, dict) and all(_is_number(each) for each in value.values()))
+
+
+def _are_tokens(value: object) -> bool:
+    return _are_indices(value) or (isinstance(value, dict) and all(_are(each, int) for each in value.values()))
+
+
+_TYPES: Mapping[str, Callable[[object], bool]] = {
+    "r": _is_number, "lora_alpha": _is_number, "lora_dropout": _is_number, "target_modules": _are_names,
+    "target_parameters": _are_names, "layers_to_transform": _are_indices, "rank_pattern": _is_pattern,
+    "alpha_pattern": _is_pattern, "trainable_token_indices": _are_tokens, "task_type": _are_names,
+}  # fmt: skip
+"""Setting -> whether a value is of a type that PEFT can read; the others are flags."""
 
 
 def check_base(candidate: ExternalModel, *, base_model: str, base: Path | None, root: Path) -> str | None:
@@ -218,7 +257,7 @@ def check_base(candidate: ExternalModel, *, base_model: str, base: Path | None, 
         if re.fullmatch(r"[0-9a-f]{40}", revision):
             raise _other_base(f"{named} at {revision[:12]}", f"commit {declared.revision[:12]}", where)
         return _by_name(named, base_model)
-    folder = next((each for each in (Path(named), root / named) if (each / "config.json").is_file()), None)
+    folder = next((each for each in (Path(named), root / named) if _is_model(each)), None)
     if folder is not None and base is not None and not (base / TEXT_PART).is_file():
         if _weights(folder) == _weights(base):
             return None
@@ -226,6 +265,13 @@ def check_base(candidate: ExternalModel, *, base_model: str, base: Path | None, 
     if _base_name(named) != _base_name(_path_of(declared)):
         raise _other_base(named, _short(base_model), where)
     return _by_name(named, base_model)
+
+
+def _is_model(folder: Path) -> bool:
+    try:
+        return (folder / "config.json").is_file()
+    except OSError:  # a name that no path can have
+        return False
 
 
 def _weights(folder: Path) -> frozenset[str]:
@@ -258,7 +304,7 @@ def _by_name(named: str, base_model: str) -> str:
 
 def _other_base(named: str, declared: str, where: str) -> TrainingError:
     return TrainingError(
-        f"the adapter was trained on {named}, and train.base_model is {declared}", code="TG0403", where=where,
+        f"the adapter was trained on {named[:200]}, and train.base_model is {declared}", code="TG0403", where=where,
         hint="declare the base model that it was trained on; if it is the same, correct base_model_name_or_path",
     )  # fmt: skip
 

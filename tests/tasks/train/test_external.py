@@ -158,6 +158,12 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str, str]] = {
     ),
     "another kind": (lambda folder: edit(folder / CONFIG, peft_type="IA3"), "TG0173", "only LORA"),
     "PiSSA": (lambda folder: edit(folder / CONFIG, init_lora_weights="pissa"), "TG0173", "changes the weights"),
+    "rank in words": (lambda folder: edit(folder / CONFIG, lora_alpha="8"), "TG0173", "has lora_alpha '8', which PEFT"),
+    "rank of no module": (lambda folder: edit(folder / CONFIG, rank_pattern=[1]), "TG0173", "has rank_pattern"),
+    "flag in words": (lambda folder: edit(folder / CONFIG, use_dora="no"), "TG0173", "has use_dora 'no'"),
+    "endless name": (
+        lambda folder: edit(folder / CONFIG, base_model_name_or_path="x" * 5000), "TG0403", "trained on x{200}, and",
+    ),
     "saved modules": (lambda folder: edit(folder / CONFIG, modules_to_save=["lm_head"]), "TG0173", "modules_to_save"),
     "both": (
         lambda folder: (folder / "model.safetensors").write_bytes((folder / WEIGHTS).read_bytes()), "TG0171", "both",
