@@ -155,7 +155,7 @@ def _read_answers(
         row["item_id"]: row for row in _rows(predictions.root / "predictions.parquet", "item_id", "text", "label_logs")
     }
     pattern = FieldPattern(labels.pattern)
-    logs = [answers[row["item_id"]]["label_logs"] for row in rows]
+    logs = [_finite(answers[row["item_id"]]["label_logs"]) for row in rows]
     values = [pattern.value_in(answers[row["item_id"]]["text"], labels.field) for row in rows]
     return _LabelledAnswers(
         logs,
@@ -210,6 +210,11 @@ def risk_coverage(tickets: Answered) -> tuple[CurvePoint, ...]:
     return tuple(
         CurvePoint(coverage=(end + 1) / len(tickets), accuracy=float(accuracy[end])) for end in ends[::-1][::step][::-1]
     )
+
+
+def _finite(logs: list[float] | None) -> list[float] | None:
+    """None for likelihoods of which one is no number, as of a model that overflows: nothing is sure of that answer."""
+    return logs if logs is not None and np.isfinite(logs).all() else None
 
 
 def _softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -91,6 +91,24 @@ def test_too_few_calibration_tickets_certify_nothing_and_say_so(tmp_path: Path) 
     assert found.sentence.endswith(f"about {found.n_more} more calibration tickets would do")
 
 
+def test_an_answer_whose_likelihoods_are_no_numbers_is_never_routed(tmp_path: Path) -> None:
+    whole = certified(tmp_path, 600)
+    planning, planned = model_answers(tmp_path / "planning", 300, seed=1)
+    calibration, calibrated = model_answers(tmp_path / "calibration", 600, seed=2)
+    for broken in (planned, calibrated):
+        file = broken.root / "predictions.parquet"
+        rows = pq.read_table(file).to_pylist()
+        for row in rows[1:11]:
+            row["label_logs"] = [math.nan, -1.0, -2.0]
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    labels = LabelSet(root=tmp_path, field="category", pattern=PATTERN, labels=LABELS)
+    found = certify_answers(
+        tmp_path, arm="tuned", labels=labels, planning=planning, planned=planned, calibration=calibration,
+        calibrated=calibrated, abstain=SPEC,
+    )  # fmt: skip
+    assert found.curve[-1].coverage == pytest.approx(whole.curve[-1].coverage - 10 / 600)
+
+
 def test_tickets_of_one_customer_are_one_observation(tmp_path: Path) -> None:
     found = certified(tmp_path, 600, customers=150)
     assert found.n_clusters == 150
