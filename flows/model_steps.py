@@ -74,7 +74,7 @@ class ModelSteps:
         registered, reads = None, {}
         with self.graph.staying():  # a folder of this machine, or its login for MLflow
             if self.context.registered is None:
-                reads = {"files": fingerprint_candidate(address, root=root)}
+                reads = {"candidate": fingerprint_candidate(address, root=root)}
             else:
                 found = self.context.registered
                 registered = self.graph.add(fetch_registered, source=found.source, uri=found.uri)

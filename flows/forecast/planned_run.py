@@ -28,6 +28,7 @@ DIGESTS = {
     "params.fingerprint": "new tickets",
     "params.forgotten": "customers were forgotten",
     "params.files": "another base model",
+    "params.candidate": "another candidate",
     "params.tables": "another named table",
     "params.feedback": "new feedback",
     "params.articles": "other help articles",

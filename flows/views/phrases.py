@@ -3,6 +3,7 @@
 from schemas.artifacts import (
     Artifact,
     BundleRef,
+    CertifiedRef,
     CheckEvidence,
     CheckResults,
     CurationCard,
@@ -10,6 +11,7 @@ from schemas.artifacts import (
     EvalSet,
     GateDecision,
     InterimAnswers,
+    LabelSet,
     ModelRef,
     Predictions,
     PromptSet,
@@ -76,6 +78,10 @@ def describe(artifact: Artifact) -> str:
             faulty = f", {artifact.n_quarantined:,} quarantined" if artifact.n_quarantined else ""
             repeated = f", {artifact.n_repeated:,} with the prompt of another" if artifact.n_repeated else ""
             return f"{counted(artifact.n_items, 'held-out item')} of {artifact.n_available:,}{faulty}{repeated}"
+        case LabelSet():
+            return f"{counted(len(artifact.labels), 'label')} of {artifact.field}"
+        case CertifiedRef():
+            return artifact.sentence
         case PromptSet():
             return counted(artifact.n_items, "prompt")
         case Predictions():

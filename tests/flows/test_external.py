@@ -7,6 +7,7 @@ is renamed. It never stops: TRL pads with the token that ends a turn, and paddin
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,14 @@ def test_a_better_adapter_of_trl_is_promoted_and_a_worse_one_of_peft_blocked(
     again = workplace.run("run", "small", "--until", "finetune")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "adapter that was trained elsewhere, 8,192 weights" in again.stdout + again.stderr
+
+    copy = Path(shutil.copytree(TRL, folder / "copy"))
+    _declare(workplace, model="copy", trained_on=["learned.jsonl"])
+    assert workplace.run("run", "small", "--until", "finetune").returncode == 0
+    settings = json.loads((copy / "adapter_config.json").read_text())
+    (copy / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 4}))
+    why = {row["step"]: row["why"] for row in workplace.json("plan", "small")["steps"]}
+    assert why["train"] == "another candidate"
 
     torch.manual_seed(2)
     worse = get_peft_model(
