@@ -5,6 +5,10 @@ BIN := .venv/bin
 MARKS ?= not campaign and not gpu
 # Their tests wait for servers for a quarter of their time: one worker more than cores.
 SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
+# Each commit of a ledger waits for its disk, which is a third of the tests' time, and in memory does not. The suite
+# writes 3 GB.
+ROOMY := $(shell test "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)" -gt 8000000 2>/dev/null && echo /dev/shm)
+IN_SCRATCH := scratch=$$(mktemp -d "$(or $(ROOMY),$(or $(TMPDIR),/tmp))/tgXXXX") && trap 'rm -rf "$$scratch"' EXIT && PYTEST_DEBUG_TEMPROOT=$$scratch
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -42,10 +46,10 @@ lint-infra: install ## image and compose files
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml infra/compose.gpu.yaml
 
 test: install ## tests in this process; those that lack data skip with their reason; ORDER=7 shuffles them
-	@OMP_NUM_THREADS=1 TEST_ORDER=$(ORDER) $(BIN)/python -m pytest -q -n logical --dist worksteal -m "$(MARKS)" --ignore=tests/system
+	@$(IN_SCRATCH) OMP_NUM_THREADS=1 TEST_ORDER=$(ORDER) $(BIN)/python -m pytest -q -n logical --dist worksteal -m "$(MARKS)" --ignore=tests/system
 
 test-system: install ## tests of processes, servers, browsers, Ray and two hosts; those that lack one skip with their reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(SYSTEM_WORKERS) --dist loadgroup --no-loadscope-reorder --durations 12 -m "$(MARKS)" tests/system
+	@$(IN_SCRATCH) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(SYSTEM_WORKERS) --dist loadgroup --no-loadscope-reorder --durations 12 -m "$(MARKS)" tests/system
 
 test-gpu: install ## tests that need a CUDA device, two for some; fails where there is none
 	@$(BIN)/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'there is no CUDA device')"
