@@ -17,7 +17,7 @@ from flows.context.outcome import EXIT_CODES, Outcome
 from flows.ledger.promotions import Waits
 from flows.registry.state import waits_of
 from flows.run.checked_run import NAME, CheckRequest, check_with_ledger
-from flows.views.gate_check import CheckedFiles, check_files, declared_terms, remarks, report_of, weakened
+from flows.views.gate_check import CheckedFiles, check_files, declared_terms, mlflow_of, remarks, report_of, weakened
 from flows.views.report_files import summary_for_pull_request, weaker_lines, write_report
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError, GateError, TunegateError
@@ -92,8 +92,9 @@ def check(
     With NAME the ledger counts looks and candidates, keeps the champion's results, and moves the champion: `tunegate
     model history NAME`, `promote`, `approve`, `rollback` and `gate explain RUN` work as for pipelines.
 
-    Reads JSON Lines, CSV and Parquet, and what lm-eval, Inspect, DeepEval, promptfoo and MLflow write. Exits as a run
-    does: 0 PROMOTE, 5 BLOCK, 8 HOLD, 9 ERROR, 10 UNCOMPARED.
+    Reads JSON Lines, CSV and Parquet, and what lm-eval, Inspect, DeepEval, promptfoo and MLflow write. In place of a
+    file, `models:/NAME@ALIAS` names a version in MLflow, of which the evaluation's table is read. Exits as a run does:
+    0 PROMOTE, 5 BLOCK, 8 HOLD, 9 ERROR, 10 UNCOMPARED.
     """
     if out is not None and out.exists():
         raise ConfigError("it exists", code="TG0189", where=str(out), hint="name a folder that does not exist")
@@ -131,7 +132,7 @@ def check(
         else:
             checked = check_files(
                 candidate=candidate, champion=champion, anchor=anchor, baselines=baselines, terms=terms, metric=metric,
-                lower_is_better=lower_is_better or (), id_column=id_,
+                lower_is_better=lower_is_better or (), id_column=id_, mlflow=mlflow_of(terms, load_settings(config)),
             )  # fmt: skip
     report = report_of(checked, command=shlex.join(["tunegate", *sys.argv[1:]]))
     if markdown is not None:

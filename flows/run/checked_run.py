@@ -38,6 +38,8 @@ from flows.views.gate_check import (
     PairedFiles,
     check_baselines,
     default_terms,
+    mlflow_of,
+    read_arms,
     traits_of_files,
 )
 from flows.workspace.disk import named_disk_errors
@@ -49,7 +51,6 @@ from schemas.metrics import MetricTraits
 from tasks.assess.decision import surpassed, write_decision
 from tasks.assess.gate import GateContext
 from tasks.results.pair import PairFault, faults_of
-from tasks.results.read import read_results
 from tasks.results.rows import ResultFile
 from tasks.results.scores import measured, values_of
 from tasks.results.stored import COLUMN, ROWS, changed_items, hashed, item_keys, read_stored, to_lines
@@ -92,7 +93,7 @@ def check_with_ledger(request: CheckRequest, settings: Settings) -> CheckedFiles
     Raises:
         ConfigError: TG0103, the name cannot be one, or as in `check_files`; TG0159, there is no champion and no file of
             one, or the name has models that were trained here.
-        DataError: TG0262, a file cannot be read.
+        DataError, ServiceError: As in `read_arms`.
         StorageError: TG0510 or TG0549, the champion's results are not those that were kept; TG0580 or TG0581, the
             ledger was altered.
         LockedError: TG0520, another check of the name runs for longer than `wait_s`.
@@ -104,7 +105,7 @@ def check_with_ledger(request: CheckRequest, settings: Settings) -> CheckedFiles
         )  # fmt: skip
     check_baselines(request.baselines)
     given = {"tuned": request.candidate, "champion": request.champion, "anchor": request.anchor, **request.baselines}
-    files = {arm: read_results(path, id_column=request.id_column) for arm, path in given.items() if path is not None}
+    files = read_arms(given, id_column=request.id_column, mlflow=mlflow_of(request.terms, settings))
     ledger, run_id, home = open_ledger(settings), new_run_id(), settings.home
     lock = ledger.pipeline_lock(request.name, wait_s=request.wait_s, run_id=run_id)
     with named_disk_errors(home), lock, temporary_files_below(home, make=True):

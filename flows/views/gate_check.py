@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import cast
 
 from flows.context.outcome import Outcome
+from flows.registry.address import registry_address
 from flows.workspace.commit import Commit, in_repository
+from flows.workspace.settings import Settings
 from schemas.artifacts import GateDecision, ScoredArm
 from schemas.comparison import with_comparison
 from schemas.errors import ConfigError, TunegateError
@@ -31,6 +33,8 @@ from tasks.assess.decision import summarise
 from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.weaker import weaker_than
+from tasks.model.model_uri import REGISTRY
+from tasks.release.registered import fetch_results, find_registered
 from tasks.results.pair import PairFault, faults_of, pair
 from tasks.results.read import read_results
 from tasks.results.rows import ResultFile, is_scored
@@ -250,25 +254,27 @@ def check_files(
     metric: str | None = None,
     lower_is_better: Sequence[str] = (),
     id_column: str | None = None,
+    mlflow: str = "",
 ) -> CheckedFiles:
     """Read, pair and judge the files.
 
     Args:
-        candidate: Path of the candidate's results; so are champion, anchor and baselines.
+        candidate: Path of the candidate's results, or a version in MLflow; so are champion, anchor and baselines.
         anchor: The best champion so far; the champion itself if not given.
         baselines: Prompting arm or classifier -> path.
         terms: The gate; None is that of `default_terms`.
         metric: What the default gate compares.
         lower_is_better: Metrics of which less is better.
         id_column: Column with the item's id.
+        mlflow: Store or server that has such versions.
 
     Raises:
         ConfigError: TG0103, an arm or metric is unknown.
-        DataError: TG0262, a file cannot be read.
+        Others: as in `read_arms`.
     """
     check_baselines(baselines or {})
-    given = {"tuned": candidate, "champion": champion, **({"anchor": anchor} if anchor else {}), **(baselines or {})}
-    files = {arm: read_results(address, id_column=id_column) for arm, address in given.items()}
+    given = {"tuned": candidate, "champion": champion, "anchor": anchor, **(baselines or {})}
+    files = read_arms(given, id_column=id_column, mlflow=mlflow)
     with tempfile.TemporaryDirectory(prefix="tunegate-check-") as name:
         folder = Path(name)
         evaluate = terms.evaluate if terms is not None else None
@@ -286,6 +292,44 @@ def check_files(
         checked = paired.judge(folder, values, context)
         # How often these items have judged is not known here.
         return replace(checked, decision=checked.decision.model_copy(update={"use": None}))
+
+
+def read_arms(given: Mapping[str, str | None], *, id_column: str | None, mlflow: str) -> dict[str, ResultFile]:
+    """Read the results of each arm that is given.
+
+    Args:
+        given: Arm -> path, or `models:/NAME@ALIAS` or `models:/NAME/VERSION` of MLflow.
+        id_column: Column with the item's id.
+        mlflow: Store or server that has such versions.
+
+    Raises:
+        ConfigError: TG0171, MLflow has no such version.
+        DataError: TG0262, a file cannot be read, or it is not clear which results are those of a version.
+        ServiceError: TG0710, MLflow does not answer.
+    """
+    return {
+        arm: _registered_results(address, arm, id_column, mlflow)
+        if address.startswith(REGISTRY)
+        else read_results(address, id_column=id_column)
+        for arm, address in given.items()
+        if address is not None
+    }
+
+
+def _registered_results(address: str, arm: str, id_column: str | None, mlflow: str) -> ResultFile:
+    found = find_registered(address, uri=mlflow, where="--candidate" if arm == "tuned" else f"--{arm}")
+    version = f"{found.name} version {found.version}"
+    with tempfile.TemporaryDirectory(prefix="tunegate-results-") as name:
+        artifact, path = fetch_results(found, Path(name))
+        file = read_results(str(path), id_column=id_column)
+    model = version if file.model is None else f"{version} ({file.model})"
+    return replace(file, path=Path(f"{REGISTRY}{found.name}/{found.version}/{artifact}"), model=model)
+
+
+def mlflow_of(terms: GateTerms | None, settings: Settings) -> str:
+    """The MLflow of the gate's pipeline, else that of the environment or of the home folder."""
+    register = terms.registry if terms is not None else None
+    return registry_address("" if register is None else register.tracking_uri, settings)
 
 
 def check_baselines(baselines: Mapping[str, str]) -> None:

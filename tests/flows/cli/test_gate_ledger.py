@@ -1,5 +1,6 @@
 """`tunegate gate check NAME`: a ledger counts verdicts over files, keeps the champion's results, moves the champion."""
 
+import gc
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from flows.workspace.settings import Settings, load_settings
 from schemas.artifacts import CheckedRef
 from schemas.errors import ConfigError
 from schemas.gate_result import GateCheckResult
+from tasks.release.tracking import choose_uri, open_client
 from tasks.storage.failpoint import VARIABLE
 from tests.support.commands import run_here
 from tests.support.place import Place
@@ -342,6 +344,39 @@ def test_a_name_has_results_or_trained_models_never_both(promoted: Team) -> None
         place.record(2, "PROMOTE", name="vendor")
     with pytest.raises(ConfigError, match="results from files"):
         promoted.ledger.champion("vendor")
+
+
+def test_a_version_in_mlflow_is_the_champion_by_the_table_of_its_evaluation(team: Team) -> None:
+    """An alias is looked up once: what was judged is the version with its number, wherever the alias moves."""
+    client = open_client(choose_uri("", None, home=team.settings.home))
+    client.create_registered_model("vendor")
+    experiment = client.create_experiment("vendor", artifact_location=(team.folder / "artifacts").as_uri())
+    for name in ("a", "b"):
+        rows = [orjson.loads(line) for line in (team.folder / f"{name}.jsonl").read_bytes().splitlines()]
+        run_id = client.create_run(experiment).info.run_id
+        table = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+        client.log_dict(run_id, table, "eval_results_table.json")
+        client.create_model_version("vendor", source="runs:/unused", run_id=run_id)
+    client.set_registered_model_alias("vendor", "champion", "1")
+    alias = ("--champion", "models:/vendor@champion")
+    missing = team.call("gate", "check", "vendor", "--candidate", "b.jsonl", "--champion", "models:/vendor@serving")
+    assert missing.returncode == 2
+    assert "MLflow has no models:/vendor@serving" in missing.stderr
+    found = team.check("b.jsonl", *alias)
+    assert (found["verdict"], found["findings"][0]["reference"]) == ("PROMOTE", 480 / N)
+    assert found["files"]["champion"]["path"] == "models:/vendor/1/eval_results_table.json"
+    assert found["files"]["champion"]["model"] == "vendor version 1"
+    assert found["files"]["champion"]["tool"] == "MLflow table"
+    # The ledger's champion is `b` now: the alias still names another model, whose results are not taken for its own.
+    team.write("c.jsonl", range(560))
+    stale = team.check("c.jsonl", *alias)
+    assert (stale["verdict"], "the champion has other values" in stale["reason"]) == ("ERROR", True)
+    client.set_registered_model_alias("vendor", "champion", "2")
+    assert team.check("c.jsonl", *alias)["verdict"] == "PROMOTE"
+    words = ("gate", "check", "--candidate", "models:/vendor/2", *alias)
+    alone = team.call(*words)
+    assert (alone.returncode, "the same file" in alone.stdout) == (9, True), alone.stderr
+    gc.collect()  # MLflow's own cycles keep the threads of its downloads
 
 
 PLACES = (

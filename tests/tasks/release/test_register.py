@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from schemas.artifacts import BundleRef
-from schemas.errors import ConfigError, ServiceError, StorageError
+from schemas.errors import ConfigError, DataError, ServiceError, StorageError
 from schemas.release import RunRecord
 from tasks.release.register import (
     BUNDLE_TAG,
@@ -26,7 +27,7 @@ from tasks.release.register import (
     register_version,
     tag_version,
 )
-from tasks.release.registered import fetch_registered, find_registered
+from tasks.release.registered import RESULTS_TAG, fetch_registered, fetch_results, find_registered
 from tasks.release.tracking import begin_run, open_client
 from tasks.storage.files import verify
 from tests.support.place import alias_version, verdicts_of
@@ -216,3 +217,45 @@ def test_a_version_that_another_program_registered_is_found_by_alias_or_number(
     for address in ("models:/theirs@worst", "models:/theirs/3", "models:/nobody@best"):
         with pytest.raises(ConfigError, match=f"MLflow has no {address}"):
             find_registered(address, uri=uri)
+    gc.collect()  # MLflow's own cycles keep the threads of its downloads
+
+
+def test_the_results_of_a_version_are_the_only_table_of_its_run_or_what_its_tag_names(
+    client: MlflowClient, uri: str, tmp_path: Path
+) -> None:
+    """Which results are meant is never guessed."""
+    client.create_registered_model("judged")
+    experiment = client.create_experiment("judged", artifact_location=(tmp_path / "artifacts").as_uri())
+
+    def register(*tables: str, run_id: str | None = None, **tags: str) -> str:
+        run_id = run_id or client.create_run(experiment).info.run_id
+        for table in tables:
+            client.log_dict(run_id, {"columns": ["id", "exact"], "data": [["t1", len(table)]]}, table)
+        client.create_model_version("judged", source="runs:/unused", run_id=run_id, tags=tags)
+        return str(run_id)
+
+    def read(version: int) -> tuple[str, str]:
+        out = tmp_path / f"results-{version}"
+        out.mkdir(exist_ok=True)
+        artifact, path = fetch_results(find_registered(f"models:/judged/{version}", uri=uri), out)
+        return artifact, path.read_text()
+
+    run_id = register("test_eval_results_table.json")
+    artifact, text = read(1)
+    assert (artifact, "28" in text) == ("test_eval_results_table.json", True)
+    register("test_eval_results_table.json", "val_eval_results_table.json")
+    with pytest.raises(DataError, match=r"has the tables test_.*, val_.*") as refused:
+        read(2)
+    assert "tag `results`" in str(refused.value.hint)
+    register("own.json")
+    with pytest.raises(DataError, match=r"has no eval_results_table\.json"):
+        read(3)
+    register("eval/rows.json", "eval_results_table.json", **{RESULTS_TAG: "eval/rows.json"})
+    assert read(4)[0] == "eval/rows.json"
+    register(run_id=run_id)
+    with pytest.raises(DataError, match="has 2 versions of the name"):
+        read(1)
+    client.create_model_version("judged", source=tmp_path.as_uri())
+    with pytest.raises(DataError, match="comes from no run"):
+        read(6)
+    gc.collect()  # MLflow's own cycles keep the threads of its downloads
