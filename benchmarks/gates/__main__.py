@@ -9,13 +9,16 @@ promoted, 0-1) and the other figures.
 
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.gates.defaults import defaults
+from benchmarks.gates.files import files
 from benchmarks.gates.guards import guards
 from benchmarks.gates.league import League
 from benchmarks.gates.looks import looks, looks_table
 from benchmarks.gates.promises import missed, promise_table, promises
+from benchmarks.gates.real_pairs import Pair
 from benchmarks.gates.simulated import measure
 from benchmarks.measure import PROJECT, Bench, pinned
 
@@ -37,10 +40,14 @@ def main() -> int:
     return 0 if figures["bars_met"] else 1
 
 
-def gate_alone(*, quick: bool) -> tuple[str, dict[str, object]]:
-    """Measure the gate; its tables and figures."""
+def gate_alone(*, quick: bool, pairs: Sequence[Pair] = ()) -> tuple[str, dict[str, object]]:
+    """Measure the gate; its tables and figures.
+
+    Args:
+        pairs: Real ones, to be judged from files.
+    """
     body, figures = measure(quick=quick)
-    figures |= promises(quick=quick) | guards(quick=quick) | looks(quick=quick)
+    figures |= promises(quick=quick) | guards(quick=quick) | looks(quick=quick) | files(quick=quick, pairs=pairs)
     written, found = defaults(quick=quick)
     figures |= found
     again = f"## A HOLD that is judged again, and stops\n\n{looks_table(figures)}"
@@ -56,7 +63,7 @@ def with_league(bench: Bench) -> tuple[str, dict[str, object]]:
     # The peers run in processes of their own, so they and our simulations have a core each.
     with bench.scratch() as scratch, ThreadPoolExecutor(1) as pool:
         peers = pool.submit(league.play, bench.home, scratch)
-        body, figures = gate_alone(quick=bench.quick)
+        body, figures = gate_alone(quick=bench.quick, pairs=league.pairs)
         peers.result()
     if bench.record:
         PICTURE.write_text(league.chart(), encoding="utf-8")

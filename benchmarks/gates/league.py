@@ -95,7 +95,7 @@ class League:
         self._tables = Tables(self._requests, ranges, resamples=size.resamples)
         self._judged = {
             trial.name: Judged(self._requests, trial, _judges(trial), resamples=size.resamples)
-            for trial in self._draw_trials()
+            for trial in draw_trials(np.random.default_rng([seed, 1]), size.rows)
         }
         self._streams = {
             (rule.name, delta): self._requests.add(rule, "stream", differences=self._requests.share(name, array))
@@ -109,26 +109,6 @@ class League:
         """Ask the peers."""
         self._answers = self._requests.answers(home, scratch)
         self.tables = self._tables.read(self._answers)
-
-    def _draw_trials(self) -> list[Trial]:
-        rows, generator = self.size.rows, np.random.default_rng([self._seed, 1])
-        tails = [
-            Trial(name, *_stacked([draw_pair(generator, 200) for _ in range(rows)]), continuous=True)
-            for name, draw_pair in TAILS.items()
-        ]
-        owners = np.repeat(np.arange(40), 20)
-        clustered = [
-            Trial(
-                f"customers, {name}",
-                *_stacked(
-                    [customers(generator, 40, 20, discordance=0.1, correlation=0.3, delta=delta) for _ in range(rows)]
-                ),
-                groups=owners,
-            )
-            for name, delta in (("equal", 0.0), ("5 points better", 0.05))
-        ]
-        slices = [scored_slices(name, *world) for name, world in slice_worlds(generator, rows).items()]
-        return [*tails, *clustered, *slices]
 
     def _draw_streams(self) -> dict[float, tuple[str, NDArray[np.int8]]]:
         generator = np.random.default_rng([self._seed, 2])
@@ -306,6 +286,27 @@ class League:
                 "equal_blocked": round(blocked[1], 4), "items_80": items_for_power(self.powers(name, EFFECT)),
             }  # fmt: skip
         return found
+
+
+def draw_trials(generator: np.random.Generator, rows: int) -> list[Trial]:
+    """What is judged as whole vectors: heavy tails, customers with many tickets, and slices; `rows` pairs of each."""
+    tails = [
+        Trial(name, *_stacked([draw_pair(generator, 200) for _ in range(rows)]), continuous=True)
+        for name, draw_pair in TAILS.items()
+    ]
+    owners = np.repeat(np.arange(40), 20)
+    clustered = [
+        Trial(
+            f"customers, {name}",
+            *_stacked(
+                [customers(generator, 40, 20, discordance=0.1, correlation=0.3, delta=delta) for _ in range(rows)]
+            ),
+            groups=owners,
+        )
+        for name, delta in (("equal", 0.0), ("5 points better", 0.05))
+    ]
+    slices = [scored_slices(name, *world) for name, world in slice_worlds(generator, rows).items()]
+    return [*tails, *clustered, *slices]
 
 
 def slice_worlds(

@@ -44,6 +44,7 @@ AT_MOST: Mapping[str, float] = {
     "defaults_frozen_weeks": 0, "defaults_reuse_pass": 0.05,
     "defaults_regressions_year": 0.20, "defaults_printed_off": 0.03, "defaults_final_loss": 0.01,
     "defaults_below_best": 0.015, "resume_equal_pass": 0.05, "edited_equal_pass": 0.05,
+    "file_verdicts_unequal": 0,
 }  # fmt: skip
 AT_LEAST: Mapping[str, float] = {
     "p_plus3": 0.8,
@@ -93,6 +94,7 @@ ABOUT: Mapping[str, str] = {
     "edited_equal_pass": "six settings of `improve` tried on one candidate: equal model promoted by one, worst of 1, 3 "
     "and 6 declared looks and both spending functions; exact",
     "resume_plus3": "looks at 248, 496 and 744 items, equal spending: promoted by the last if 3 points better, exact",
+    "file_verdicts_unequal": "`gate check` on two files: pairs whose verdict, reason or a figure is not the run's",
     "defaults_frozen_weeks": "gate of `init`: weeks of two years with HOLD for the budget while 50 items are unused",
     "defaults_reuse_pass": "gate of `init`: promoted at the margin, two years on items that are used again",
     "defaults_regressions_year": "gate of `init`: regressions of more than a point promoted in a year, worst of five "

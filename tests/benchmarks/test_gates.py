@@ -12,8 +12,9 @@ from benchmarks.engines.gates import mlflow
 from benchmarks.gates.chart import panels
 from benchmarks.gates.defaults import PLUS3, found, printed, reuse
 from benchmarks.gates.draws import differences
+from benchmarks.gates.files import UNEQUAL, counted, shared_verdicts
 from benchmarks.gates.guards import EVEN6, EVEN20, UNEVEN, power_lost, ruined
-from benchmarks.gates.league import scored_slices
+from benchmarks.gates.league import draw_trials, scored_slices
 from benchmarks.gates.looks import LOOKS, edited, looks_table, resumed, weighed
 from benchmarks.gates.promises import (
     AT_LEAST,
@@ -307,3 +308,12 @@ def test_looks_of_the_benchmark_have_the_verdicts_of_the_real_gate(
                 out=new_folder(),
             )
             assert decision.verdict == ("PROMOTE" if won == fewest else "HOLD"), decision.reason
+
+
+def test_files_of_results_have_the_verdict_of_a_run_to_the_last_digit(new_folder: Callable[[], Path]) -> None:
+    """One pair of each world, and one world in each form and mode; the whole set is a bar of the benchmark."""
+    trials = [*draw_trials(np.random.default_rng(14), 1), *counted(np.random.default_rng(15), (200,))]
+    found = [verdict for trial in trials for verdict in shared_verdicts(trial, new_folder(), rows=1)]
+    found += shared_verdicts(trials[-1], new_folder(), rows=9)
+    assert UNEQUAL not in found
+    assert {"PROMOTE", "HOLD", "BLOCK"} == set(found)
