@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ import typer
 
 from flows.cli.command import command
 from flows.cli.findings import findings_text
-from flows.cli.options import CONFIG, Config, Markdown, Wait, login
+from flows.cli.options import CONFIG, Against, Config, Markdown, NoWeaker, Wait, login
 from flows.cli.output import Result, TextLine, TextTable, cell, note, warn, write_file
 from flows.context.outcome import EXIT_CODES, Outcome
 from flows.ledger.promotions import Waits
@@ -76,11 +76,8 @@ def check(
         typer.Option(metavar="CHECK", show_default=False, help="Leave out a declared check; repeatable."),
     ] = None,
     wait: Wait = 0.0,
-    against: Annotated[
-        str | None,
-        typer.Option(metavar="REF", show_default=False, help="Name in what the gate is weaker than at this commit."),
-    ] = None,
-    no_weaker: Annotated[bool, typer.Option("--no-weaker", help="Judge nothing by a gate that is weaker.")] = False,
+    against: Against = None,
+    no_weaker: NoWeaker = False,
     markdown: Markdown = None,
     out: Annotated[
         Path | None,
@@ -99,21 +96,12 @@ def check(
     if out is not None and out.exists():
         raise ConfigError("it exists", code="TG0189", where=str(out), hint="name a folder that does not exist")
     weaker: list[str] = []
-    with _summary_without_verdict(markdown, name, weaker):
+    with summary_without_verdict(markdown, name, weaker):
         terms = declared_terms(rules=rules, pipeline=pipeline, config=config, without=without or ())
         baselines = dict(_named(each) for each in baseline or ())
-        if no_weaker and against is None:
-            raise ConfigError(
-                "it needs a commit to compare with", code="TG0139", where="--no-weaker", hint="--against REF"
-            )
-        weaker += [] if against is None else weakened(against, rules=rules, pipeline=pipeline, config=config)
-        for each in weaker:
-            warn(f"the gate is weaker than in {against}: {each}")
-        if weaker and no_weaker:
-            raise GateError(
-                f"the gate is weaker than in {against}: {'; '.join(weaker)}", code="TG0626", where=str(rules or config),
-                hint="make it as strict again, or let a person merge the gate first",
-            )  # fmt: skip
+        weaker += named_weaker(against, no_weaker=no_weaker, rules=rules, pipeline=pipeline, config=config)
+        if no_weaker:
+            refuse_weaker(weaker, against, where=rules or config)
         if name is not None:
             request = CheckRequest(
                 name=name, candidate=candidate, champion=champion, anchor=anchor, baselines=baselines, terms=terms,
@@ -170,9 +158,52 @@ def check(
     return Result(data.model_dump(mode="json"), _text(checked), exit_code=data.exit_code)
 
 
+def named_weaker(
+    against: str | None,
+    *,
+    no_weaker: bool,
+    rules: Path | None = None,
+    pipeline: str | None,
+    config: Path,
+    given: Sequence[str] = (),
+) -> list[str]:
+    """Warn of each setting by which the declared gate is weaker than at a commit, and return them.
+
+    Args:
+        against: The commit; None compares with none.
+        given: Settings of this call alone, as of `--set`.
+
+    Raises:
+        ConfigError: TG0139, `--no-weaker` without a commit; others as in `weakened`.
+    """
+    if against is None:
+        if no_weaker:
+            raise ConfigError(
+                "it needs a commit to compare with", code="TG0139", where="--no-weaker", hint="--against REF"
+            )
+        return []
+    weaker = weakened(against, rules=rules, pipeline=pipeline, config=config, given=given)
+    for each in weaker:
+        warn(f"the gate is weaker than in {against}: {each}")
+    return weaker
+
+
+def refuse_weaker(weaker: Sequence[str], against: str | None, *, where: Path) -> None:
+    """Raise GateError (TG0626) if the gate is weaker in anything."""
+    if weaker:
+        raise GateError(
+            f"the gate is weaker than in {against}: {'; '.join(weaker)}", code="TG0626", where=str(where),
+            hint="make it as strict again, or let a person merge the gate first",
+        )  # fmt: skip
+
+
 @contextmanager
-def _summary_without_verdict(markdown: Path | None, name: str | None, weaker: list[str]) -> Iterator[None]:
-    """Write the summary of a check that fails: else the comment of an earlier one would stay, perhaps with PROMOTE."""
+def summary_without_verdict(markdown: Path | None, name: str | None, weaker: list[str]) -> Iterator[None]:
+    """Write the summary of a verdict that fails: else the comment of an earlier one would stay, perhaps with PROMOTE.
+
+    Args:
+        weaker: In what the gate is weaker, as far as it is known when it fails.
+    """
     try:
         yield
     except TunegateError as error:

@@ -51,6 +51,11 @@ Markdown = Annotated[
     Path | None,
     typer.Option(metavar="FILE", show_default=False, help="Write the summary for a pull request, in Markdown."),
 ]
+Against = Annotated[
+    str | None,
+    typer.Option(metavar="REF", show_default=False, help="Name in what the gate is weaker than at this commit."),
+]
+NoWeaker = Annotated[bool, typer.Option("--no-weaker", help="Judge nothing by a gate that is weaker.")]
 AsOf = Annotated[
     str | None,
     typer.Option(

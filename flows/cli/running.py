@@ -6,6 +6,7 @@ Check the source, find or start a Prefect server, run the flow, print the verdic
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
@@ -16,7 +17,8 @@ from flows.champion.mlflow_sync import reconcile, synchronise
 from flows.cli.command import command
 from flows.cli.data import FUNNEL_COLUMNS
 from flows.cli.exit_codes import TERMINATED
-from flows.cli.options import CONFIG, AsOf, Config, Given, Markdown, Pipeline, Wait, login
+from flows.cli.gate_files import named_weaker, refuse_weaker, summary_without_verdict
+from flows.cli.options import CONFIG, Against, AsOf, Config, Given, Markdown, NoWeaker, Pipeline, Wait, login
 from flows.cli.output import Result, TextTable, talk, warn, write_file
 from flows.context.as_of import check_as_of
 from flows.context.ingest import landed_folder
@@ -67,6 +69,8 @@ def run(
     wait: Wait = 0.0,
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run without a Prefect server.")] = False,
     require_mlflow: Annotated[bool, typer.Option(help="Exit 7 instead of 0 when MLflow is not up to date.")] = False,
+    against: Against = None,
+    no_weaker: NoWeaker = False,
     markdown: Markdown = None,
     new_ledger: Annotated[
         bool, typer.Option("--new-ledger", help="The ledger is lost: begin a new one, without champion and history.")
@@ -80,15 +84,22 @@ def run(
 
     The champion moves only with PROMOTE. What is in the store already is reused.
     """
-    if new_ledger or accept_ledger:
-        accept_other_ledger(config, new=new_ledger, reason=reason)
-    request = RunRequest(again=again, until=until, wait_s=wait, as_of=as_of, given=tuple(given or ()))
-    server: Server = "none" if no_prefect else "start"
-    ran = run_pipeline(pipeline, config, request, server=server, require_mlflow=require_mlflow)
-    if markdown is not None and ran.data is not None:
+    weaker: list[str] = []
+    with summary_without_verdict(markdown, pipeline, weaker):
+        weaker += named_weaker(against, no_weaker=no_weaker, pipeline=pipeline, config=config, given=given or ())
+        if no_weaker:
+            refuse_weaker(weaker, against, where=config)
+        if new_ledger or accept_ledger:
+            accept_other_ledger(config, new=new_ledger, reason=reason)
+        request = RunRequest(again=again, until=until, wait_s=wait, as_of=as_of, given=tuple(given or ()))
+        server: Server = "none" if no_prefect else "start"
+        ran = run_pipeline(pipeline, config, request, server=server, require_mlflow=require_mlflow)
+    if ran.data is None:
+        return ran
+    if markdown is not None:
         report, _ = gather(load_settings(config), ran.data["run_id"])
-        write_file(markdown, summary_for_pull_request(report).encode(), replace=True)
-    return ran
+        write_file(markdown, summary_for_pull_request(report, weaker).encode(), replace=True)
+    return replace(ran, data={**ran.data, "weaker": weaker})
 
 
 @command(example="tunegate data curate support-replies")

@@ -113,19 +113,23 @@ def declared_terms(
     return replace(terms, gates=gates, left_out=absent)
 
 
-def _declared(rules: Path | None, pipeline: str | None, config: Path | None) -> GateTerms | None:
+def _declared(
+    rules: Path | None, pipeline: str | None, config: Path | None, given: Sequence[str] = ()
+) -> GateTerms | None:
     if rules is not None:
         file = load_gate_file(rules)
         gates = with_comparison(file.gates, file.evaluate)
         return GateTerms(gates, file.evaluate, file.metrics, f"rules of {rules}", ())
     if pipeline is not None and config is not None:
-        spec = load_file(config, only=pipeline).get(pipeline)
+        spec = load_file(config, settings=given, only=pipeline).get(pipeline)
         origin = f"pipeline {pipeline} of {config}"
         return GateTerms(spec.judged_gates, spec.evaluate, (), origin, (), spec.registry)
     return None
 
 
-def weakened(against: str, *, rules: Path | None, pipeline: str | None, config: Path) -> list[str]:
+def weakened(
+    against: str, *, rules: Path | None, pipeline: str | None, config: Path, given: Sequence[str] = ()
+) -> list[str]:
     """Return in what the declared gate is weaker than at a commit, a sentence each.
 
     A gate that is not there at the commit, or that cannot be read there, is one of them: nothing shows that today's is
@@ -133,11 +137,12 @@ def weakened(against: str, *, rules: Path | None, pipeline: str | None, config: 
 
     Args:
         against: A commit, branch or tag of the repository that has the file.
+        given: Settings of this call alone, as of `--set`.
 
     Raises:
         ConfigError: TG0139, no gate is declared; TG0159, git has no such commit.
     """
-    now = _declared(rules, pipeline, config)
+    now = _declared(rules, pipeline, config, given)
     if now is None:
         raise ConfigError(
             "the default gate is in no file that a commit could have", code="TG0139", where="--against",

@@ -42,7 +42,7 @@ class Commit:
             why = said.partition("\n")[0].removeprefix("fatal: ") or "git has no such commit"
             raise ConfigError(
                 f"{self._asked!r} cannot be read from git: {why}", code="TG0159", where="--against",
-                hint="name a commit, a branch or a tag of the repository that has pipelines.yaml",
+                hint="name a commit, a branch or a tag of the repository; a shallow clone has the newest commit alone",
             ) from None  # fmt: skip
         return done.stdout
 

@@ -33,6 +33,8 @@ _NOT_MEASURED = {
     "slices",
 }
 """Keys of `evaluate` that change no score of a candidate."""
+_OF_BASELINES = ("baseline_system", "few_shot_examples")
+"""Keys of `evaluate` that change the scores of prompting arms."""
 
 
 def weaker_than(
@@ -54,7 +56,8 @@ def weaker_than(
     """
     return list(
         dict.fromkeys([*_general(before, now), *_rules(before, now, traits[0]), *_checks(before, now),
-                       *_slices(before, now), *_measured(evaluate), *_traits(before, evaluate, traits)])
+                       *_slices(before, now), *_measured(evaluate), *_baselines(before, evaluate),
+                       *_traits(before, evaluate, traits)])
     )  # fmt: skip
 
 
@@ -179,6 +182,20 @@ def _measured(evaluate: tuple[EvaluateSpec | None, EvaluateSpec | None]) -> Iter
         if old == new or key in _NOT_MEASURED or (key == "max_items" and _is_more(old, new)):
             continue
         yield f"evaluate.{key} is another: {_short(old)} before, {_short(new)} now"
+
+
+def _baselines(before: GatesSpec, evaluate: tuple[EvaluateSpec | None, EvaluateSpec | None]) -> Iterator[str]:
+    """In what `best_baseline` is easier to beat: an arm that is gone, or one that is asked in another way."""
+    was, now = evaluate
+    changes = (rule.change_threshold for rule in before.judged_rules)
+    if was is None or now is None or not any(each is not None and each.against == "best_baseline" for each in changes):
+        return
+    if gone := [arm for arm in was.arms if arm not in now.arms]:
+        yield f"best_baseline is without {', '.join(gone)}"
+    for key in _OF_BASELINES:
+        old, new = getattr(was, key), getattr(now, key)
+        if old != new:
+            yield f"evaluate.{key}, of the arms of best_baseline, is another: {_short(old)} before, {_short(new)} now"
 
 
 def _traits(

@@ -36,6 +36,7 @@ NEVER_RUN = {
     ("docs/how-to/gate-results-from-elsewhere.md", "needs files of results; test_gate_ledger.py has some"),
     ("docs/how-to/gate-a-pull-request.md", "a workflow of GitHub, not a pipeline"),
     ("docs/how-to/gate-a-pull-request.md", "needs files of results and a repository; test_pull_request.py has both"),
+    ("docs/how-to/gate-a-pull-request.md", "needs a repository; test_pull_request.py and test_running.py have one"),
     ("docs/how-to/correct-tickets.md", "needs people and a curated pipeline"),
     ("docs/how-to/install.md", "installs from a package index"),
     ("docs/how-to/install.md", "installs from PyTorch's index"),

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from flows.views.gate_check import weakened
 from schemas.errors import ConfigError
+from tests.support.commands import run_here
 
 PROJECT = Path(__file__).parents[2]
 BOT, STRANGER = "github-actions[bot]", "mallory"
@@ -34,6 +35,8 @@ class GitHub:
     comments: list[dict[str, Any]] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     refuses: bool = False
+    account: str = BOT
+    """That of the token."""
     url: str = ""
 
     def add(self, author: str, body: str) -> dict[str, Any]:
@@ -54,7 +57,7 @@ class GitHub:
             size, page = int(asked["per_page"][0]), int(asked["page"][0])
             return 200, self.comments[(page - 1) * size : page * size]
         if method == "POST" and url.path == "/repos/org/name/issues/7/comments" and body:
-            return 201, self.add(BOT, body["body"])
+            return 201, self.add(self.account, body["body"])
         found = [each for each in self.comments if url.path == f"/repos/org/name/issues/comments/{each['id']}"]
         if method == "PATCH" and found and body:
             found[0]["body"] = body["body"]
@@ -211,6 +214,31 @@ def test_a_weakened_gate_is_named_first_and_nothing_is_judged_by_it(job: Job) ->
     assert body.index("The gate is weaker than on the base branch") < body.index("## BLOCK")
 
 
+def test_the_comment_of_another_account_is_replaced_where_the_token_is_its_own(job: Job) -> None:
+    base = job.commit(margin="0.02")
+    job.github.account = "gate-of-ada[bot]"
+    job.github.add(BOT, "<!-- tunegate: gate-check -->\nof another workflow")
+    for _ in range(2):
+        code, said = job.run(base, author="gate-of-ada[bot]")
+        assert code == 0, said
+    assert [each["user"]["login"] for each in job.github.comments] == [BOT, "gate-of-ada[bot]"]
+    assert job.github.calls[-1][0] == "PATCH"
+
+
+def test_the_page_names_every_input_of_the_action() -> None:
+    action = YAML(typ="safe").load((PROJECT / "infra" / "github" / "action.yml").read_text())
+    page = (PROJECT / "docs" / "how-to" / "gate-a-pull-request.md").read_text()
+    assert [name for name in action["inputs"] if f"| `{name}` |" not in page] == []
+
+
+def test_arguments_may_be_on_several_lines(job: Job) -> None:
+    """Else those after the first would be dropped without a word, such as `--anchor`."""
+    base = job.commit(margin="0.02")
+    arguments = ARGUMENTS.replace(" --", "\n--") + "\n--anchor missing.csv\n"
+    code, said = job.run(base, arguments=arguments)
+    assert (code, "missing.csv" in said) == (3, True), said
+
+
 def test_what_github_refuses_is_said_and_fails(github: GitHub, tmp_path: Path) -> None:
     github.refuses = True
     (tmp_path / "summary.md").write_text("<!-- tunegate: gate-check -->\n## PROMOTE\n")
@@ -279,3 +307,33 @@ def test_promotions_that_no_longer_wait_for_a_person_are_named(job: Job) -> None
     assert weakened(base, rules=None, pipeline="support-replies", config=config) == [
         "register.approval is none, and was required", "register.cooldown_days is 1, and was 7",
     ]  # fmt: skip
+
+
+def test_a_run_names_a_weakened_gate_and_does_nothing_with_it_if_it_must_not(job: Job) -> None:
+    config, text = job.folder / "pipelines.yaml", (PROJECT / "pipelines.yaml").read_text()
+    config.write_text(text)
+    base = job.commit(margin="0.02")
+    old = "      confidence: 0.95"
+    assert text.count(old) == 1
+    config.write_text(text.replace(old, "      confidence: 0.9"))
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        words = ["run", "support-replies", "--no-prefect", "--markdown", "summary.md", *more]
+        return run_here(words, cwd=job.folder, environ={"PATH": os.environ["PATH"], "HOME": str(job.folder)})
+
+    sentence = "confidence is 0.9, and was 0.95"
+    refused = run("--against", base, "--no-weaker")
+    assert (refused.returncode, "TG0626" in refused.stderr) == (9, True), refused.stderr
+    assert not (job.folder / ".tunegate").exists()
+    summary = (job.folder / "summary.md").read_text()
+    assert summary.startswith("<!-- tunegate: support-replies -->\n## The gate is weaker than on the base branch\n")
+    assert sentence in summary
+    assert "Nothing was judged." in summary
+    warned = run("--against", base, "--as-of", "never")  # goes on, until that is refused
+    assert (warned.returncode, sentence in warned.stderr) == (2, True), warned.stderr
+    summary = (job.folder / "summary.md").read_text()
+    assert sentence in summary
+    assert "## No verdict\n\nTG0103" in summary
+    scored = run("--against", base, "--no-weaker", "--set", "evaluate.max_new_tokens=1")
+    assert "evaluate.max_new_tokens is another" in scored.stderr
+    assert "TG0139" in run("--no-weaker").stderr

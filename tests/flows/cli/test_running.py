@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import subprocess
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -42,12 +43,21 @@ def test_plan_warns_of_a_training_that_cannot_fit_and_run_refuses_it(workplace: 
 
 
 def test_an_unreachable_mlflow_is_noted_and_synced_later(workplace: Workplace) -> None:
-    done = workplace.run("run", "small", "--json", "--markdown", "summary.md", **NO_MLFLOW)
-    summary = (workplace.folder / "summary.md").read_text()
-    assert summary.startswith(f"<!-- tunegate: small -->\n## {json.loads(done.stdout)['verdict']}: small\n")
+    workplace.declare(lambda document: document["pipelines"]["small"]["gates"].update(confidence=0.99))
+    for words in (("init", "-q"), ("add", "pipelines.yaml"), ("commit", "-qm", "A stricter gate")):
+        git = ("git", "-c", "user.name=ada", "-c", "user.email=ada@example.org")
+        subprocess.run([*git, *words], cwd=workplace.folder, check=True)
+    workplace.declare()
+    against = ("--against", "HEAD", "--markdown", "summary.md")
+    done = workplace.run("run", "small", "--json", *against, **NO_MLFLOW)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
     assert outcome["verdict"] == "PROMOTE"
+    assert len(outcome["weaker"]) == 1
+    assert outcome["weaker"][0].startswith("confidence is 0.")
+    summary = (workplace.folder / "summary.md").read_text()
+    assert summary.startswith("<!-- tunegate: small -->\n## The gate is weaker than on the base branch\n")
+    assert f"\n- {outcome['weaker'][0]}\n\n## PROMOTE: small\n" in summary
     assert outcome["mlflow_pending"] > 0
     assert "sync pending" in done.stderr
     assert "tunegate ops reconcile" in done.stderr

@@ -111,3 +111,14 @@ def test_a_judged_metric_that_is_declared_anew_the_other_way_round_is_named() ->
     turned = MetricTraits(name="accuracy", higher_is_better=False)
     assert weaker_than(gates, gates, traits=((), (turned,))) == ["the metric accuracy is declared otherwise"]
     assert weaker_than(gates, gates, traits=((), (SECONDS, MetricTraits(name="accuracy")))) == []
+
+
+def test_baselines_that_are_easier_to_beat_are_named_where_a_rule_compares_with_them() -> None:
+    gates, bare = (GatesSpec.model_validate({**BASE, "rules": BASE["rules"][start:]}) for start in (0, 2))
+    before = EvaluateSpec(arms=("zero_shot", "few_shot"), few_shot_examples=4)
+    now = EvaluateSpec(arms=("zero_shot", "majority"), few_shot_examples=1)
+    assert weaker_than(gates, gates, evaluate=(before, now)) == [
+        "best_baseline is without few_shot",
+        "evaluate.few_shot_examples, of the arms of best_baseline, is another: 4 before, 1 now",
+    ]
+    assert weaker_than(bare, bare, evaluate=(before, now)) == []
