@@ -38,7 +38,8 @@ class RegisterSpec(Spec):
     approval: Literal["none", "required"] = "none"
     """`required`: a candidate with PROMOTE waits until a person approves it."""
     cooldown_days: float = Field(1.0, ge=0, le=365, allow_inf_nan=False)
-    """For this long after a rollback no candidate is promoted without a person's approval."""
+    """For this long after a rollback no candidate is promoted without a person's approval; of several rollbacks, until
+    the latest of these ends."""
     cooldown_items: int = Field(100, ge=0)
     """After a rollback a candidate of the same `train` and `curate` is promoted without a person once so many of its
     held-out items did not judge the version that was rolled back; 0 for no such condition."""

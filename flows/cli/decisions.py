@@ -16,9 +16,11 @@ from flows.cli.command import command
 from flows.cli.history import event_json, register_of, registry_of
 from flows.cli.options import CONFIG, By, Config, Expect, Pipeline, Reason, RunArgument, login
 from flows.cli.output import Result, note, warn
+from flows.ledger.history import cooldown_of
 from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger
 from flows.ledger.rows import ENTRIES, MOVES, EventRow
+from flows.workspace.clock import present
 from flows.workspace.servers import client_environment, running
 from flows.workspace.settings import Settings, load_settings
 from schemas.counted import counted
@@ -108,8 +110,10 @@ def rollback(
             expected=expect,
         ),
     )  # fmt: skip
-    event = next(event for event in reversed(ledger.history(name)) if event.action in MOVES)
-    rest = f"; promotions need a person until {event.until}" if event.until else ""
+    history = ledger.history(name)
+    event = next(event for event in reversed(history) if event.action in MOVES)
+    cooling = cooldown_of(history, name, at=present())
+    rest = f"; promotions need a person until {cooling.until}" if cooling is not None else ""
     if declared.cooldown_items and not ledger.is_checked(name):
         rest += (
             f"; a candidate that was trained in the same way as v{event.from_version} needs one, or "

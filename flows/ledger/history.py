@@ -165,6 +165,17 @@ def was_rolled_back(events: Sequence[EventRow], name: str, version: str) -> Even
     return None
 
 
+def cooldown_of(events: Sequence[EventRow], name: str, *, at: datetime) -> EventRow | None:
+    """Return the rollback whose cooldown ends last, unless it is over: a later one does not end an earlier one's."""
+    running = [
+        (datetime.fromisoformat(event.until), event.seq, event)
+        for event in events
+        if event.name == name and event.action == "rollback" and event.until
+    ]
+    ends, _, event = max(running, key=lambda each: each[:2], default=(at, 0, None))
+    return event if at < ends else None
+
+
 def like_rolled_back(events: Sequence[EventRow], candidate: VersionRow) -> tuple[EventRow, EventRow] | None:
     """Return the last rollback of a version that was trained as the candidate was, and the promotion of that version.
 

@@ -20,6 +20,7 @@ from flows.ledger.history import (
     NewEvent,
     append_event,
     checked_history,
+    cooldown_of,
     entries_of,
     evidence_of,
     last_move,
@@ -221,9 +222,9 @@ def _why_held(db: Database, events: Sequence[EventRow], candidate: VersionRow, w
     fallen = was_rolled_back(events, name, version)
     if fallen is not None:
         return f"v{version} was rolled back ({fallen.reason}) at {fallen.at} by {fallen.actor}"
-    rolled = [event for event in events if event.name == name and event.action == "rollback"]
-    if rolled and rolled[-1].until and at < datetime.fromisoformat(rolled[-1].until):
-        return f"cooldown until {rolled[-1].until} after the rollback from v{rolled[-1].from_version}"
+    cooling = cooldown_of(events, name, at=at)
+    if cooling is not None:
+        return f"cooldown until {cooling.until} after the rollback from v{cooling.from_version}"
     alike = like_rolled_back(events, candidate) if waits.fresh_items else None
     if alike is not None:
         rollback, promoted = alike

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from flows.ledger.history import cooldown_of
 from flows.ledger.promotions import Waits
 from flows.ledger.rows import RunVerdict
 from flows.ledger.runs import SeenTickets
@@ -154,6 +155,23 @@ def test_a_rollback_starts_a_cooldown_that_only_a_person_ends(ledger, submit, mo
     assert ledger.champion("replies").version == "3"
     ledger.rollback("replies", reason="customers complain again", cooldown_days=1)
     assert submit(4, "1").reason == "cooldown until 2026-03-04T00:00:00+00:00 after the rollback from v3"
+
+
+def test_a_second_rollback_does_not_end_the_cooldown_of_the_first(ledger, submit, monkeypatch):
+    begin, day = datetime(2026, 3, 1, tzinfo=UTC), timedelta(days=1)
+    monkeypatch.setenv(clock.VARIABLE, begin.isoformat())
+    for version, before in ((1, None), (2, "1"), (3, "2")):
+        submit(version, before)
+    ledger.rollback("replies", reason="customers complain", cooldown_days=30)
+    for version, shorter in ((4, 1), (5, 0)):
+        submit(version, "2")
+        assert ledger.approve(f"run-{version}", actor="ada").action == "approve"
+        ledger.rollback("replies", reason="again", cooldown_days=shorter)
+    assert submit(6, "2").reason == "cooldown until 2026-03-31T00:00:00+00:00 after the rollback from v3"
+    assert ledger.held("replies", "6", at=begin + 29 * day) != ""
+    assert ledger.held("replies", "6", at=begin + 30 * day) == ""
+    assert cooldown_of(ledger.history(), "replies", at=begin + 30 * day) is None
+    assert cooldown_of(ledger.history(), "others", at=begin) is None
 
 
 def test_approval_and_force_work_during_a_cooldown(ledger, record, submit):
