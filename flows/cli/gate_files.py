@@ -107,7 +107,7 @@ def check(
                 name=name, candidate=candidate, champion=champion, anchor=anchor, baselines=baselines, terms=terms,
                 metric=metric, lower_is_better=lower_is_better or (), id_column=id_, version_of=version_of,
                 waits=waits_of(load_file(config).get(pipeline)) if pipeline is not None else Waits(),
-                actor=login(), wait_s=wait,
+                config=config, actor=login(), wait_s=wait,
             )  # fmt: skip
             checked = check_with_ledger(request, load_settings(config))
             if isinstance(checked, Outcome):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,8 +46,11 @@ from flows.workspace.disk import named_disk_errors
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import temporary_files_below
 from schemas.artifacts import Artifact, CheckedModel, CheckedRef, CheckedResults, EvalSet, GateDecision
+from schemas.diagnostics import ConfigErrors
 from schemas.errors import ConfigError, StorageError, TunegateError
+from schemas.load import load_file
 from schemas.metrics import MetricTraits
+from schemas.pipeline import PipelineSpec
 from tasks.assess.decision import surpassed, write_decision
 from tasks.assess.gate import GateContext
 from tasks.results.pair import PairFault, faults_of
@@ -79,6 +82,8 @@ class CheckRequest:
     id_column: str | None = None
     version_of: str = ""
     """What the candidate's results are of; the file itself if empty."""
+    config: Path | None = None
+    """File of pipelines, whose names are not free for results."""
     waits: Waits = NEVER
     actor: str = "command line"
     wait_s: float = 0.0
@@ -92,7 +97,7 @@ def check_with_ledger(request: CheckRequest, settings: Settings) -> CheckedFiles
 
     Raises:
         ConfigError: TG0103, the name cannot be one, or as in `check_files`; TG0159, there is no champion and no file of
-            one, or the name has models that were trained here.
+            one, or the name has models that were trained here, or is that of a pipeline.
         DataError, ServiceError: As in `read_arms`.
         StorageError: TG0510 or TG0549, the champion's results are not those that were kept; TG0580 or TG0581, the
             ledger was altered.
@@ -129,16 +134,36 @@ def _config(request: CheckRequest) -> dict[str, object]:
 
 def _check_name(request: CheckRequest, ledger: Ledger) -> None:
     name = request.name
-    if ledger.candidates(name):
+    models = ledger.candidates(name)
+    # Before its first run, too: once the name has results, that run would have no champion to compare with.
+    declares = None if models or ledger.is_checked(name) else _declared_by(name, request.config)
+    if models or declares:
+        what = "models that were trained here" if models else f"the models of pipeline {declares} in {request.config}"
         raise ConfigError(
-            f"the versions of {name} are models that were trained here", code="TG0159", where=name,
-            hint="give the results another name; `--pipeline NAME` judges them by the gate of a pipeline",
+            f"the versions of {name} are {what}", code="TG0159", where=name,
+            hint=f"`tunegate run {declares or 'PIPELINE'}` judges its models; for results from files choose another "
+            f"name, and `--pipeline {declares or 'PIPELINE'}` judges them by its gate",
         )  # fmt: skip
     if ledger.current(name) is None and request.champion is None:
         raise ConfigError(
             f"{name} has no champion to compare with", code="TG0159", where=name,
             hint="--champion FILE gives the results of the model that is in service; it becomes version 1",
         )  # fmt: skip
+
+
+def _declared_by(name: str, config: Path | None) -> str | None:
+    """The pipeline that is called so, or registers its models under this name; None if there is none."""
+    if config is None or not config.exists():
+        return None
+    broken: Collection[str] = ()
+    try:
+        pipelines = load_file(config).pipelines
+    except ConfigErrors as error:  # what is wrong elsewhere is no reason to judge nothing
+        pipelines, broken = error.valid, error.readable
+    models = {each.name: each.registry.name for each in pipelines.values() if isinstance(each, PipelineSpec)}
+    if name in models or name in broken:
+        return name
+    return next((pipeline for pipeline, registered in models.items() if registered == name), None)
 
 
 @contextmanager

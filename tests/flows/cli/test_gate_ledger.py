@@ -23,6 +23,7 @@ from tasks.storage.failpoint import VARIABLE
 from tests.support.commands import run_here
 from tests.support.place import Place
 
+PROJECT = Path(__file__).parents[3]
 N = 600
 Done = subprocess.CompletedProcess[str]
 
@@ -344,6 +345,23 @@ def test_a_name_has_results_or_trained_models_never_both(promoted: Team) -> None
         place.record(2, "PROMOTE", name="vendor")
     with pytest.raises(ConfigError, match="results from files"):
         promoted.ledger.champion("vendor")
+
+
+@pytest.mark.parametrize("fault", ["", "  broken: {source: {kind: nothing}}\n"])
+def test_the_name_of_a_pipeline_is_refused_before_its_first_run_as_after_it(team: Team, fault: str) -> None:
+    """Else that run would find a champion that it cannot compare with."""
+    team.write("c.jsonl", range(511))
+    assert team.check("b.jsonl", "--champion", "a.jsonl")["verdict"] == "PROMOTE"
+    text = (PROJECT / "pipelines.yaml").read_text()
+    registered = "      name: support-replies #"
+    assert text.count(registered) == 1
+    (team.folder / "pipelines.yaml").write_text(text.replace(registered, "      name: replies-model #") + fault)
+    for name in ("support-replies", "replies-model"):
+        done = team.call("gate", "check", name, "--champion", "a.jsonl", "--candidate", "c.jsonl")
+        assert (done.returncode, "TG0159" in done.stderr) == (2, True), done.stderr
+        assert "`tunegate run support-replies`" in done.stderr
+    assert [run.pipeline for run in team.ledger.runs()] == ["vendor"]
+    assert team.check("c.jsonl")["verdict"] == "HOLD"
 
 
 def test_a_version_in_mlflow_is_the_champion_by_the_table_of_its_evaluation(team: Team) -> None:
