@@ -41,6 +41,7 @@ from flows.views.gate_check import (
     mlflow_of,
     read_arms,
     traits_of_files,
+    with_clusters,
 )
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.settings import Settings
@@ -233,6 +234,8 @@ class _Check:
         for arm, results in stored.items():
             kept[arm], how[arm] = read_stored(results), results.measured
             values[arm] = values_of(kept[arm], None, self._new())
+        if self.request.terms is None:
+            terms = with_clusters(terms, [kept[arm] for arm in stored])
         faults += [
             PairFault(
                 f"{metric} is measured alike for both", f"that of candidate and {arm} was not measured in the same way;"

@@ -7,7 +7,7 @@ leaks, is left out and named. Earlier verdicts are not counted: a ledger has the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -217,15 +217,25 @@ def default_terms(files: Sequence[ResultFile], metrics: Sequence[MetricTraits], 
     traits = next(each for each in metrics if each.name == metric)
     n_items = len({row.item_id for row in files[0].rows})
     change, confidence = choose_comparison(n_items, continuous=traits.continuous)
-    clusters = any(row.columns.get(CLUSTER) for row in files[0].rows)
     gates = GatesSpec(
         rules=(GateRule(metric=metric, change_threshold=change),),
         confidence=confidence,
         contamination=None,
         round_trip=None,
-        cluster_by="customer_id" if clusters else None,
     )
-    return GateTerms(gates, None, (), f"default for {n_items:,} items", _OF_A_MODEL)
+    terms = GateTerms(gates, None, (), f"default for {n_items:,} items", _OF_A_MODEL)
+    return with_clusters(terms, files)
+
+
+def with_clusters(terms: GateTerms, files: Iterable[ResultFile]) -> GateTerms:
+    """The default gate, which counts clusters if one of the files has any: a candidate cannot drop them."""
+    if not any(_has_values(file, CLUSTER) for file in files):
+        return terms
+    return replace(terms, gates=terms.gates.model_copy(update={"cluster_by": "customer_id"}))
+
+
+def _has_values(file: ResultFile, column: str) -> bool:
+    return any(row.columns.get(column) for row in file.rows)
 
 
 @dataclass(frozen=True)
@@ -238,11 +248,13 @@ class _Columns:
     """That of `gates.cluster_by`, or `cluster`."""
 
     @classmethod
-    def of(cls, gates: GatesSpec, file: ResultFile) -> _Columns:
+    def of(cls, gates: GatesSpec, files: Iterable[ResultFile]) -> _Columns:
         of_rules = [rule.slice.partition("=")[0] for rule in gates.judged_rules if rule.slice]
         slices = dict.fromkeys([*of_rules, *(gates.slices.by if gates.slices else ())])
-        named = gates.cluster_by if gates.cluster_by in file.columns else CLUSTER
-        return cls(tuple(slices), named if gates.cluster_by is not None else None)
+        if gates.cluster_by is None:
+            return cls(tuple(slices), None)
+        is_named = any(gates.cluster_by in file.columns for file in files)
+        return cls(tuple(slices), gates.cluster_by if is_named else CLUSTER)
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -375,7 +387,7 @@ class PairedFiles:
         Args:
             faults: What was found before.
         """
-        columns, judged = _Columns.of(terms.gates, grouping), terms.gates.judged_metrics()
+        columns, judged = _Columns.of(terms.gates, files.values()), terms.gates.judged_metrics()
         pairings = [
             pair(files["tuned"], file, arm=arm, metrics=judged, columns=columns.all)
             for arm, file in files.items()
@@ -388,6 +400,7 @@ class PairedFiles:
                 PairFault("slices that are judged are in the files", f"the candidate has no column {name}")
                 for name in lacking
             ),
+            *_clusters_dropped(files, columns.cluster),
             *faults_of(files["tuned"], "candidate", judged),
             *(fault for each in pairings for fault in each.faults),
         ]
@@ -426,6 +439,19 @@ class PairedFiles:
         decision = decide(_new(folder, "gate"), judged=arms_judged, gates=gates, context=context)
         means = {arm: scores.means for arm, scores in arms.items()}
         return CheckedFiles(decision, self.terms, self.files, means, traits, self.notes)
+
+
+def _clusters_dropped(files: Mapping[str, ResultFile], column: str | None) -> Iterator[PairFault]:
+    """Yield each file without the clusters that others have: items that are judged alone count for more."""
+    if column is None:
+        return
+    lacking = [arm for arm, file in files.items() if not _has_values(file, column)]
+    for arm in lacking if len(lacking) < len(files) else ():
+        which = "candidate" if arm == "tuned" else arm
+        yield PairFault(
+            "clusters are in each file",
+            f"the {which} has no {column}, and another file does; write the column into each file",
+        )
 
 
 def traits_of_files(

@@ -262,6 +262,15 @@ def test_a_slice_that_no_file_has_is_an_error(team: Team) -> None:
     assert (found["verdict"], "the candidate has no column channel" in found["reason"]) == ("ERROR", True)
 
 
+def test_the_clusters_of_the_kept_champion_are_not_dropped(team: Team) -> None:
+    for name, right, cluster in (("a", 480, True), ("b", 510, True), ("c", 540, False)):
+        rows = [{"id": n, "exact": n < right, **({"cluster": f"k{n // 3}"} if cluster else {})} for n in range(N)]
+        (team.folder / f"{name}.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    assert team.check("b.jsonl", "--champion", "a.jsonl")["verdict"] == "PROMOTE"
+    found = team.check("c.jsonl")
+    assert (found["verdict"], "the candidate has no cluster" in found["reason"]) == ("ERROR", True)
+
+
 def test_a_weaker_file_is_not_taken_for_the_champion(promoted: Team) -> None:
     promoted.write("c.jsonl", range(500))
     found = promoted.check("c.jsonl", "--champion", "a.jsonl")

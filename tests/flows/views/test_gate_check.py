@@ -374,6 +374,29 @@ def test_clusters_of_the_file_are_counted_by_default(tmp_path: Path) -> None:
     assert "cluster_" in finding.method
 
 
+@pytest.mark.parametrize("dropped_by", ["tuned", "champion"])
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_file_without_the_clusters_of_the_other_is_an_error(declared: bool, dropped_by: str, tmp_path: Path) -> None:
+    """Else a candidate would be judged without them, which promotes by chance more often."""
+    column = "customer_id" if declared else "cluster"
+    rows = {arm: [{"id": row["item_id"], "exact": row["exact"], column: row["customer_id"]} for row in each]
+            for arm, each in _pair(0.05).items()}  # fmt: skip
+    for row in rows[dropped_by]:
+        del row[column]
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(f"gates: {GATES['clusters']}\n")
+    paths = {arm: _write(tmp_path / f"{arm}.jsonl", each) for arm, each in rows.items()}
+    decision = check_files(
+        candidate=paths["tuned"],
+        champion=paths["champion"],
+        terms=declared_terms(rules=rules) if declared else None,
+    ).decision
+    assert decision.verdict == "ERROR"
+    (finding,) = decision.findings
+    arm = "candidate" if dropped_by == "tuned" else dropped_by
+    assert finding.reason == f"the {arm} has no {column}, and another file does; write the column into each file."
+
+
 def test_a_declared_check_is_left_out_only_when_told_so(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(f"gates: {GATES['refresh'][:-1]}, latency: {{}}}}\n")
