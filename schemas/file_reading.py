@@ -1,5 +1,6 @@
 """The base of every `source` section, and how rows and files are read. Part of `source` (`schemas/source.py`)."""
 
+import re
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -8,6 +9,8 @@ from pydantic import Field, field_validator
 from schemas.spec import Spec
 from schemas.tables import Shape, TicketColumn
 
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+"""A number as text. Python reads `1_0` and the digits of other scripts, too, which no tool writes for a number."""
 EXCEL_DAYS = "excel"
 """As `time_format`: days since 1899-12-30, which Excel shows as dates."""
 

@@ -14,8 +14,11 @@ from typing import Any
 import orjson
 
 from schemas.errors import DataError
+from schemas.file_reading import NUMBER
 
 CODE = "TG0262"
+_WORDS = {"true": 1.0, "false": 0.0, "nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+"""Words for numbers; those that are not finite are no result of an item."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ def as_text(value: Any) -> str | None:
 def as_number(value: Any) -> float | None:
     """Number of a value, which may be text as in CSV; NaN for nothing, None if it is no number.
 
-    >>> as_number(True), as_number("0.5"), as_number("no")
-    (1.0, 0.5, None)
+    >>> as_number(True), as_number("0.5"), as_number("no"), as_number("1_0")
+    (1.0, 0.5, None, None)
     >>> as_number(""), as_number(None)
     (nan, nan)
     """
@@ -100,10 +103,9 @@ def as_number(value: Any) -> float | None:
         return float(value)
     if isinstance(value, str):
         word = value.strip().lower()
-        try:
-            return {"true": 1.0, "false": 0.0}[word] if word in ("true", "false") else float(word)
-        except ValueError:
-            return None
+        if word in _WORDS:
+            return _WORDS[word]
+        return float(word) if NUMBER.fullmatch(word) else None
     return None
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Literal
 
-from schemas.file_reading import EXCEL_DAYS
+from schemas.file_reading import EXCEL_DAYS, NUMBER
 from tasks.sources.readers.records import Fault
 
 
@@ -80,8 +80,7 @@ RATING = "rating"
 EXACT_FLOAT = 2**53
 """Whole numbers below it are exact in a float64; a larger id may have lost digits when it became a float."""
 
-_EPOCH = re.compile(r"-?\d{9,17}(\.\d+)?")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+_EPOCH = re.compile(r"-?\d{9,17}(\.\d+)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?", re.ASCII)
 _EXCEL_DAYS = re.compile(r"\d{5}(\.\d+)?", re.ASCII)
 _EXCEL_RANGE = (36_526, 55_153)
@@ -197,7 +196,7 @@ def to_rating(column: str, value: object) -> float | Fault | None:
             return None
         case str() if not value.strip():
             return None
-        case str() if not _NUMBER.fullmatch(value.strip()):
+        case str() if not NUMBER.fullmatch(value.strip()):
             return Fault("TG0247", f"Field {column} is text but not a number; a rating is a number.", column)
         case bool():
             pass

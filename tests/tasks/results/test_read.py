@@ -188,6 +188,17 @@ def test_a_missing_value_is_not_a_number_and_a_word_makes_a_column_no_metric(tmp
     assert math.isnan(_values(file, "exact")["2"])
 
 
+@pytest.mark.parametrize("text", ["1_0", "0_1", "\u0661", "\uff11", "0x1", "1,0", "1 0", "--1", "1e", "one"])
+def test_what_is_no_number_in_the_usual_form_makes_a_column_no_metric(text: str, tmp_path: Path) -> None:
+    """Python reads `1_0` as 10: a value that no tool wrote would be judged."""
+    path = tmp_path / "rows.csv"
+    path.write_text(f"id;exact;seconds\na;1;0.5\nb;{text};+1.5e-1\n")
+    file = read_results(str(path))
+    assert file.metrics == ("seconds",)
+    assert file.rows[1].values == {"seconds": 0.15}
+    assert file.rows[1].columns["exact"] == text
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

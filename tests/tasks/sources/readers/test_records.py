@@ -110,6 +110,16 @@ def one_by_one(column: str, values: list[Any]) -> tuple[list[object], dict[int, 
     return [None if index in faults else value for index, value in enumerate(made)], faults
 
 
+@pytest.mark.parametrize(
+    "text", ["1_0", "1_780_300_800", "\u0661", "\uff11\uff17\uff18\uff10\uff13\uff10\uff10\uff18\uff10\uff10"]
+)
+@pytest.mark.parametrize("column", ["rating", "created_at"])
+def test_what_only_python_reads_as_a_number_is_quarantined(column: str, text: str) -> None:
+    assert isinstance(PLAIN[column](column, text), Fault)
+    array, faults = typed_column(column, [text, None])
+    assert (array.to_pylist(), list(faults)) == ([None, None], [0])
+
+
 @given(column=st.sampled_from(sorted(PLAIN)), values=st.lists(VALUES, max_size=8))
 @example(column="rating", values=[2**53 + 1, 1.5, None])
 @example(column="rating", values=[10**400, float("nan"), float("inf")])
