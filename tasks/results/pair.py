@@ -48,7 +48,11 @@ def pair(
     """
     ours, theirs = _by_id(candidate), _by_id(other)
     both = [item for item in ours if item in theirs]
-    parts: dict[str, _Part] = {"prompt": lambda row: row.prompt, "reference": lambda row: row.reference}
+    parts: dict[str, _Part] = {
+        "prompt": lambda row: row.prompt,
+        "reference": lambda row: row.reference,
+        "set of assertions": lambda row: row.assertions,
+    }
     parts |= {column: partial(_column, column) for column in columns}
     compared = {name: _compared(ours, theirs, both, part) for name, part in parts.items()}
     notes = [f"{counted(len(both), 'item')} of candidate and {arm} paired by id"]

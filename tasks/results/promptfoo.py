@@ -66,6 +66,7 @@ def _row(path: Path, row: dict[str, Any], id_column: str | None) -> ItemResult:
         values={name: value if answered and value is not None else math.nan for name, value in values.items()},
         prompt=as_text((row.get("prompt") or {}).get("raw")),
         answer=as_text((row.get("response") or {}).get("output")),
+        assertions=as_text((row.get("testCase") or {}).get("assert") or []),
         columns={name: as_text(value) for name, value in variables.items()},
         repeat=str((row.get("testCase") or {}).get("repeatIndex", "")),
     )

@@ -28,6 +28,7 @@ class ItemResult:
     Attributes:
         values: Metric -> value; NaN where the file has none.
         prompt: What was asked, in any form that is equal for equal questions.
+        assertions: What the answer was tested for, in any form, if the tool has that in place of a reference.
         columns: Column -> text, of slices and clusters.
         repeat: Tells answers to the same item apart.
     """
@@ -37,6 +38,7 @@ class ItemResult:
     prompt: str | None = None
     answer: str | None = None
     reference: str | None = None
+    assertions: str | None = None
     columns: Mapping[str, str | None] = field(default_factory=dict)
     repeat: str = ""
 

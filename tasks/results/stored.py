@@ -36,6 +36,7 @@ def hashed(file: ResultFile, *, salt: str) -> ResultFile:
                 prompt=hide(row.prompt),
                 answer=None,
                 reference=hide(row.reference),
+                assertions=hide(row.assertions),
                 columns={name: hide(value) for name, value in row.columns.items()},
             )
             for row in file.rows
