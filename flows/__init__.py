@@ -7,5 +7,7 @@ checks the order in which they may import each other.
 from schemas.registries import add_on_load
 
 # What pipelines.yaml may say is known to registries of `tasks`, which `schemas` must not import.
-for registry in ("tasks.sources.registry", "tasks.curate.steps", "tasks.assess.metrics", "tasks.assess.checks"):
-    add_on_load(registry)
+add_on_load(
+    "tasks.sources.registry", "tasks.curate.steps", "tasks.assess.metrics", "tasks.assess.checks",
+    "tasks.plugins:load_kinds",
+)  # fmt: skip

@@ -5,16 +5,20 @@ Otherwise `--help` would be slow. Every command imports this module, so it impor
 
 from importlib import import_module
 
-_modules: list[str] = []  # still to be imported
+_waiting: list[str] = []
 
 
-def add_on_load(module: str) -> None:
-    """Import this module before the next pipeline file is read or its JSON Schema is generated."""
-    _modules.append(module)
+def add_on_load(*registries: str) -> None:
+    """Import these modules, or call `module:function`, in order, before the next pipeline file is read or its JSON
+    Schema is generated."""
+    _waiting.extend(registries)
 
 
 def load_registries() -> None:
-    """Import the added modules. Called before reading anything that may use registered kinds."""
-    while _modules:
-        import_module(_modules[-1])  # popped only after it was imported, so that a failed import is repeated
-        _modules.pop()
+    """Import what was added. Called before reading anything that may use registered kinds."""
+    while _waiting:
+        module, _, function = _waiting[0].partition(":")
+        imported = import_module(module)
+        if function:
+            getattr(imported, function)()
+        _waiting.pop(0)  # only now, so that what failed is repeated

@@ -23,6 +23,7 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, StorageError
 from schemas.export import ExportOrigin
 from schemas.load import load_file
+from tasks.plugins import load_plugins
 from tasks.release.export import Export, export_candidate, export_together, format_names
 from tasks.release.export_format import Exported, ExportFormat, Stored, format_of
 from tasks.release.signing import check_signing_key, sign_folder
@@ -32,6 +33,7 @@ A = TypeVar("A", bound=Artifact)
 
 def complete_format(incomplete: str) -> list[str]:
     """Names of formats for the shell."""
+    load_plugins("tunegate.exports")
     return [name for name in format_names() if name.startswith(incomplete)]
 
 
@@ -90,6 +92,7 @@ def export_model(
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
         SecurityError: TG0824, and ConfigError: TG0112, it cannot be signed; raised before anything is written.
     """
+    load_plugins("tunegate.exports")
     chosen = format_of(form)
     if len(what) > 1 and form != "vllm":
         raise ConfigError(

@@ -6,7 +6,8 @@ versions of its libraries. It does not depend on time, paths, host names or envi
 The code is one digest per module, which ignores comments, docstrings and layout. It covers the step's own module and
 every module of `tasks` and `schemas` that it reaches, found by reading the source (imports at the top and in functions,
 and strings that name a module, as in `[sys.executable, "-m", "tasks.train.worker"]`); nothing is imported or run. Other
-files of a `tasks` package count by their bytes: word lists and templates decide results too.
+files of a `tasks` package count by their bytes: word lists and templates decide results too. Of a plug-in whose step it
+is, or whose settings it takes, all files count, and the modules of ours that they reach.
 
 `flows/graph/execute.py` computes every key through `step_key`, so that plan and run cannot disagree.
 """
@@ -32,7 +33,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from flows.graph.graph import Node
 from schemas.artifacts import Artifact
 from schemas.secrets import masked_value
-from tasks.storage.files import sha256_file, sha256_json
+from tasks.plugins import is_plugin
+from tasks.storage.files import package_files, sha256_file, sha256_json
 
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("tasks", "schemas")
@@ -71,6 +73,31 @@ def module_digests(name: str, file: Path, *, root: Path = PROJECT) -> dict[str, 
     if walk is None or any(_stamp(path) != stamp for path, stamp in walk.stamps.items()):
         walk = _walks[name, file, root] = _walk(name, file, root)
     return dict(walk.digests)
+
+
+def plugin_digests(values: object, function: Callable[..., Any], *, root: Path = PROJECT) -> dict[str, str]:
+    """Return, like `code_digests`, the code of plug-ins that the function or a setting among the values belongs to."""
+    found: dict[str, str] = {}
+    modules = {function.__module__, *_modules_of(values)}
+    for package in sorted({module.partition(".")[0] for module in modules if is_plugin(module)}):
+        for name, path in package_files(package):
+            if path.suffix == ".py":
+                found |= module_digests(name.removesuffix(".py").replace("/", "."), path, root=root)
+            else:
+                found[name] = _data_digest(path, _stamp(path))
+    return found
+
+
+def _modules_of(value: object) -> Iterator[str]:
+    """Yield the modules of the classes of all settings in the value."""
+    if isinstance(value, BaseModel):
+        yield type(value).__module__
+        value = dict(value)
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, Collection) and not isinstance(value, str | bytes | bytearray):
+        for each in value:
+            yield from _modules_of(each)
 
 
 Stamp = tuple[int, int] | None
@@ -252,6 +279,7 @@ def step_key(node: Node, inputs: Mapping[str, InputDigest]) -> KeyParts:
     """
     code = code_digests(node.function)  # first: it refuses what has no name
     values = {**node.reads, **node.params}
+    code |= plugin_digests(values, node.function)
     return KeyParts(
         step=node.folder,
         function=f"{node.function.__module__}.{node.function.__qualname__}",

@@ -4,17 +4,16 @@ Errors of a metric's code or SQL are reported only by type: their message may qu
 """
 
 import hashlib
-import inspect
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError, TunegateError
 from schemas.metrics import EntryPointMetric, MetricSpec, SqlMetric
 from schemas.tables import TICKETS
 from tasks.assess.metric import Answers, Score, metric, metric_of_all
+from tasks.storage.files import package_files, sha256_file
 
 GROUP = "tunegate.metrics"
 TABLES = {
@@ -62,21 +61,17 @@ def load_entry_point(name: str) -> Score:
 
 
 def entry_point_digest(name: str) -> str:
-    """Digest of what decides an entry point's values: its package's version and the source of its module.
+    """Digest of what decides an entry point's values: its package's version and all of the package's files.
 
     Raises:
         ConfigError: TG0199, as `load_entry_point`.
     """
+    load_entry_point(name)
     point = _entry_point(name)
-    owner = "" if point.dist is None else f"{point.dist.name} {point.dist.version}"
-    try:
-        source = inspect.getsourcefile(point.load())
-    except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"metric {name}: entry point {point.value} cannot be loaded ({type(error).__name__})", code="TG0199"
-        ) from None
-    content = Path(source).read_bytes() if source else b""
-    return hashlib.sha256(f"{point.value} {owner}\n".encode() + content).hexdigest()
+    digest = hashlib.sha256(f"{point.value} {point.dist.version if point.dist else ''}\n".encode())
+    for file, path in package_files(point.module):
+        digest.update(f"{file} {sha256_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 @metric_of_all(SqlMetric, libraries=("duckdb",))
@@ -150,9 +145,10 @@ def _finite(value: float) -> float:
 
 
 def _entry_point(name: str) -> EntryPoint:
-    found = sorted(entry_points(group=GROUP, name=name), key=lambda point: point.value)
+    functions = sorted((point for point in entry_points(group=GROUP) if point.attr), key=lambda point: point.value)
+    found = [point for point in functions if point.name == name]
     if not found:
-        known = ", ".join(sorted({point.name for point in entry_points(group=GROUP)})) or "none"
+        known = ", ".join(sorted({point.name for point in functions})) or "none"
         raise ConfigError(
             f"metric {name}: no installed package has an entry point of this name in {GROUP}; installed: {known}",
             code="TG0199",

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,24 @@ def sha256_file(path: Path) -> str:
     """sha256 of the file's bytes, as hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def package_files(module: str) -> Iterator[tuple[str, Path]]:
+    """Yield all files of the package that has this module, sorted: name relative to its parent folder, and path.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    top = module.partition(".")[0]
+    found = find_spec(top)
+    if found is None:
+        raise ModuleNotFoundError(top)
+    for folder in map(Path, found.submodule_search_locations or ()):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                yield path.relative_to(folder.parent).as_posix(), path
+    if not found.submodule_search_locations and found.origin is not None:
+        yield Path(found.origin).name, Path(found.origin)
 
 
 def sha256_json(value: object) -> str:

@@ -1,8 +1,4 @@
-"""A new curation step, metric, check and export format: one file each, and one line that imports it.
-
-The files are written into a temporary folder, so the test edits nothing of the project; a contributor also adds the
-import to `tasks/curate/steps.py` or its like.
-"""
+"""A new curation step, metric, check and export format: one file each, in an installed package that names them."""
 
 from __future__ import annotations
 
@@ -17,11 +13,14 @@ from typing import Any
 import pytest
 
 from schemas.json_schema import json_schema
+from schemas.registries import load_registries
 from tasks.assess.check import remove_check
 from tasks.assess.metric import remove_metric
 from tasks.curate.step import remove_step
+from tasks.plugins import load_kinds, load_plugins
 from tasks.release.export_format import remove_format
 from tests.support.documentation import examples_of_contributing
+from tests.support.plugins import install
 from tests.support.project import PROJECT
 from tests.support.workplace import Workplace
 
@@ -74,7 +73,7 @@ def measure(out: Path, *, predictions: Predictions) -> CheckEvidence:
 
 @pytest.fixture
 def added(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workplace]:
-    """A workplace with the four new kinds loaded in this process: the examples of CONTRIBUTING.md, and a check."""
+    """A workplace with a plug-in that adds four kinds: the examples of CONTRIBUTING.md, and a check."""
     folder = workplace.folder / "mine"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
@@ -87,7 +86,12 @@ def added(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wor
     }  # fmt: skip
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
-        importlib.import_module(name)
+    install(folder, steps="mentions = mentions_step", metrics="short = short_metric",
+            checks="longest_answer = longest_check", exports="card = card_format")  # fmt: skip
+    monkeypatch.setattr("tasks.plugins._loaded", {})
+    load_registries()
+    load_kinds()
+    load_plugins("tunegate.exports")
     yield workplace
     remove_step("mentions")
     remove_metric("short")
@@ -141,6 +145,14 @@ def test_each_new_kind_works_in_a_real_run(added: Workplace) -> None:
     shown = added.json("show", added.json("runs")["runs"][0]["run_id"])
     (check,) = [step for step in shown["steps"] if step["step"] == "longest_answer"]
     assert check["state"] == "reused"
+
+    step = added.folder / "mine" / "mentions_step.py"
+    step.write_text(
+        step.read_text().replace("self.word", "self.word.lower()").replace("step.word", "step.word.lower()")
+    )
+    planned = {each["step"]: each for each in added.json("plan", "small")["steps"]}
+    assert planned["mentions"]["why"] == "code of mentions_step changed"
+    assert planned["redact"]["state"] == "reused"
 
 
 def test_a_wrong_key_of_each_kind_is_reported_with_its_place_and_what_is_allowed(added: Workplace) -> None:

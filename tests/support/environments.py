@@ -21,8 +21,8 @@ def clean_python(folder: Path, wanted: list[Requirement]) -> Path:
     """A new environment with these requirements and what they need, in the versions of requirements.lock."""
     python, locked = folder / "bin" / "python", folder.with_suffix(".lock")
     locked.write_text(lock_of(wanted))
-    _uv("venv", "--python", sys.executable, folder)
-    _uv("pip", "sync", "--require-hashes", "--python", python, locked)
+    uv("venv", "--python", sys.executable, folder)
+    uv("pip", "sync", "--require-hashes", "--python", python, locked)
     return python
 
 
@@ -30,8 +30,8 @@ def wheel_python(folder: Path, *extras: str) -> Path:
     """A new environment with the wheel of this checkout and the extras; `tunegate` is next to the Python."""
     python = clean_python(folder, [Requirement(f"tunegate[{','.join(extras)}]")])
     built = folder.with_name(f"{folder.name}-wheel")
-    _uv("build", "--wheel", "--no-build-isolation", "--out-dir", built, PROJECT)
-    _uv("pip", "install", "--no-deps", "--python", python, *built.glob("*.whl"))
+    uv("build", "--wheel", "--no-build-isolation", "--out-dir", built, PROJECT)
+    uv("pip", "install", "--no-deps", "--python", python, *built.glob("*.whl"))
     [packages] = folder.glob("lib/python*/site-packages")
     _give_kernels(packages)
     return python
@@ -50,9 +50,10 @@ def _give_kernels(packages: Path) -> None:
         shutil.copy2(code, theirs.parent / "__pycache__")
 
 
-def _uv(*arguments: str | Path) -> None:
-    uv = str(Path(sys.executable).with_name("uv"))
-    done = subprocess.run([uv, "--quiet", "--offline", *arguments], check=False, capture_output=True, text=True)
+def uv(*arguments: str | Path) -> None:
+    """Run `uv` without a network; skip if its cache lacks what it needs."""
+    program = str(Path(sys.executable).with_name("uv"))
+    done = subprocess.run([program, "--quiet", "--offline", *arguments], check=False, capture_output=True, text=True)
     if "network was disabled" in done.stderr:
         pytest.skip(f"uv's cache lacks a requirement: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A kind of source in a file outside the checkout, by the real command: declared, ingested, read and described."""
+"""A kind of source from an installed package, by the real command: declared, ingested, read, described and changed."""
 
 import json
 import os
@@ -10,67 +10,25 @@ import pytest
 
 from schemas.artifacts import ModelRef
 from tests.support.commands import NOWHERE
+from tests.support.environments import uv
 from tests.support.project import PROJECT
 from tests.support.workplace import small_document
 
-KIND = '''
-"""`source.kind: feed`: one question and its answer on a line, fetched from a folder that stands for a server."""
-
-from typing import Literal
-
-from schemas.file_reading import FileReading
-from tasks.storage.files import sha256_file
-from tasks.sources.kind import Ingested, Part, SourceKind
-from tasks.sources.readers.records import Record, in_batches
+PLUGIN = PROJECT / "infra" / "examples" / "plugin"
 
 
-class FeedSource(FileReading):
-    """Lines of a feed."""
-
-    kind: Literal["feed"]
-    server: str
-    """Folder with `feed.txt`."""
-
-
-class Feed(SourceKind[FeedSource]):
-    spec = FeedSource
-    is_remote = True
-
-    def describe(self, source):
-        return source.server
-
-    def identity(self, source):
-        return {"server": source.server}
-
-    def ingest(self, source, ingestion):
-        ingestion.folder.mkdir(parents=True, exist_ok=True)
-        content = (ingestion.root / source.server / "feed.txt").read_bytes()
-        (ingestion.folder / "feed.txt").write_bytes(content)
-        return self.ingested(source, ingestion.folder)
-
-    def ingested(self, source, folder):
-        here = folder / "feed.txt"
-        return Ingested(here.read_text().count("\\n"), 0, "today") if here.is_file() else None
-
-    def fingerprint(self, source, place):
-        here = place.ingested() / "feed.txt"
-        return sha256_file(here) if here.is_file() else "nothing"
-
-    def parts(self, source, place):
-        lines = (place.ingested() / "feed.txt").read_text().splitlines()
-        rows = (dict(zip(("body", "reply"), line.split(" => "))) for line in lines)
-        yield Part("feed", "feed", in_batches(Record(n, None, row) for n, row in enumerate(rows, 1)))
-
-
-KIND = Feed()
-'''
-REGISTERED = "from tasks.sources.registry import register; register('feed_source'); from flows.cli import main; main()"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = tmp_path_factory.mktemp("wheel")
+    uv("build", "--wheel", "--no-build-isolation", "--out-dir", built, PLUGIN)
+    [wheel] = built.glob("*.whl")
+    return wheel
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tiny_model: ModelRef) -> Path:
+def folder(tmp_path: Path, tiny_model: ModelRef, wheel: Path) -> Path:
     (tmp_path / "model").symlink_to(tiny_model.root)
-    (tmp_path / "feed_source.py").write_text(KIND)
+    uv("pip", "install", "--no-deps", "--target", tmp_path / "site", wheel)
     (tmp_path / "server").mkdir()
     publish(tmp_path, 30)
     return tmp_path
@@ -90,8 +48,8 @@ def declare(folder: Path, **keys: object) -> Path:
 
 def tunegate(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", REGISTERED, *arguments], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": f"{PROJECT}:{folder}", "PREFECT_API_URL": NOWHERE},
+        [sys.executable, "-m", "flows.cli", *arguments], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": f"{PROJECT}:{folder / 'site'}", "PREFECT_API_URL": NOWHERE},
     )  # fmt: skip
 
 
@@ -104,6 +62,12 @@ def test_a_new_kind_of_source_is_ingested_fingerprinted_and_curated(folder: Path
         assert f"feed: {n_rows} rows ingested, as of today" in done.stderr
         first = json.loads(done.stdout)["funnel"][0]
         assert (first["step"], first["n_in"], first["n_out"]) == ("extract", n_rows, n_rows)
+
+    parsing = folder / "site" / "acme_tickets" / "lines.py"
+    parsing.write_text(parsing.read_text().replace("line.split", "line.upper().split"))
+    done = tunegate(folder, "plan", "small", "--json")
+    [extract] = [step for step in json.loads(done.stdout)["steps"] if step["step"] == "extract"]
+    assert extract["why"] == "code of acme_tickets.lines changed"
 
 
 def test_a_wrong_key_of_a_new_kind_is_shown_in_its_place(folder: Path) -> None:
@@ -120,3 +84,13 @@ def test_the_json_schema_has_the_keys_of_a_new_kind(folder: Path) -> None:
     done = tunegate(folder, "ops", "schema")
     keys = json.loads(done.stdout)["$defs"]["FeedSource"]["properties"]
     assert keys["server"]["description"] == "Folder with `feed.txt`."
+
+
+def test_a_plug_in_that_cannot_be_loaded_is_named_with_its_package(folder: Path) -> None:
+    declare(folder)
+    (folder / "site" / "acme_tickets" / "lines.py").unlink()
+    done = tunegate(folder, "validate")
+    assert done.returncode == 2
+    assert "the plug-in `feed` of acme-tickets 1.0 cannot be used: ModuleNotFoundError" in done.stderr
+    assert "uv pip uninstall" in done.stderr
+    assert "Traceback" not in done.stderr
