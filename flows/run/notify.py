@@ -5,11 +5,9 @@ versions, and the rules that are not met with their numbers.
 """
 
 import os
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -17,7 +15,7 @@ from flows.context.run_context import RunContext
 from schemas.artifacts import GateDecision
 from schemas.pipeline import model_of
 from schemas.schedule import NotifySpec
-from tasks.assess.endpoint_client import NoRedirect
+from tasks.http_client import requested
 
 TIMEOUT_S = 5.0
 
@@ -91,16 +89,12 @@ def _post(url: str, message: Mapping[str, Any]) -> str:
     """Return why it was not delivered; empty if it was."""
     if not url:
         return "the variable is not set"
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    if urlsplit(url).scheme not in ("http", "https"):
         return "its value is not an http or https address"
-    headers = {"Content-Type": "application/json", "User-Agent": "tunegate"}
-    request = urllib.request.Request(url, orjson.dumps(message), headers, method="POST")  # noqa: S310 - see above
+    headers = {"Content-Type": "application/json"}
     try:
-        with urllib.request.build_opener(NoRedirect).open(request, timeout=TIMEOUT_S):
-            return ""
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"HTTP {error.code}"
+        with requested("POST", url, timeout_s=TIMEOUT_S, content=orjson.dumps(message), headers=headers) as response:
+            return "" if response.is_success else f"HTTP {response.status_code}"
     except Exception as error:  # its text may contain the address
         return type(error).__name__
 

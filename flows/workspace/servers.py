@@ -10,7 +10,6 @@ version of Prefect and each host, and ends after an idle hour (`flows/workspace/
 """
 
 import contextlib
-import http.client
 import json
 import os
 import random
@@ -21,14 +20,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flows.workspace.disk import private_folder
 from flows.workspace.guard import PRIVATE_UMASK
@@ -39,6 +36,7 @@ from flows.workspace.temporary import TMPDIR
 from schemas.errors import ServiceError
 from schemas.evaluation import is_loopback
 from schemas.secrets import without_secrets
+from tasks.http_client import requested
 from tasks.storage.files import write_json
 
 PREFECT_ENVIRONMENT: Mapping[str, str] = {
@@ -324,18 +322,15 @@ def answer_code(url: str, *, login: str | None = None, key: str | None = None) -
         login: `user:password`, for a server that wants one.
         key: An API key, as of Prefect Cloud.
     """
-    direct = is_loopback(urllib.parse.urlsplit(url).hostname or "")  # a proxy would look on its own machine
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if direct else None))
-    if key or login:
-        value = f"Bearer {key}" if key else f"Basic {b64encode((login or '').encode()).decode()}"
-        opener.addheaders = [("Authorization", value)]
+    import httpx
+
+    direct = is_loopback(urlsplit(url).hostname or "")  # a proxy would look on its own machine
+    value = f"Bearer {key}" if key else f"Basic {b64encode((login or '').encode()).decode()}"
+    headers = {"Authorization": value} if key or login else {}
     try:
-        with opener.open(url, timeout=2) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
-    except (OSError, http.client.HTTPException, ValueError):
+        with requested("GET", url, timeout_s=2, direct=direct, headers=headers, follow_redirects=True) as response:
+            return response.status_code
+    except (httpx.HTTPError, httpx.InvalidURL):
         return None
 
 

@@ -4,24 +4,25 @@ It follows no redirects, uses no proxy for this machine, sends to no other machi
 only from the environment, and quotes neither key nor text in an error.
 """
 
-import http.client
 import json
 import os
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from schemas.errors import GateError
 from schemas.evaluation import EndpointSpec
+from tasks.http_client import requested
 from tasks.storage.files import sha256_json, write_json
 from tasks.tickets.prompts import Message
+
+if TYPE_CHECKING:
+    from httpx import Response
 
 MAX_BYTES = 4_000_000
 """Maximum size of one answer's JSON."""
@@ -45,13 +46,6 @@ class Reply:
     n_new_tokens: int
 
 
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Refuses redirects: what is sent, and a secret address, are for one host."""
-
-    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
-        return None
-
-
 class Endpoint:
     """One endpoint; reads its key when created.
 
@@ -65,14 +59,12 @@ class Endpoint:
     ) -> None:
         self._sleep = sleep
         self._spec = spec
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        self._headers = {"Accept": "application/json"}
         if spec.api_key_env is not None:
             check_key(spec, environ)
             self._headers["Authorization"] = f"Bearer {environ[spec.api_key_env]}"
         if spec.privacy == "local":
             check_local(spec.base_url)
-        proxies = urllib.request.ProxyHandler({} if spec.privacy == "local" else None)
-        self._opener = urllib.request.build_opener(proxies, NoRedirect())
 
     def ask(self, messages: Sequence[Message], *, max_new_tokens: int) -> Reply:
         """The greedy answer to a conversation.
@@ -88,20 +80,21 @@ class Endpoint:
             "max_tokens": max_new_tokens,
             "temperature": 0,
         }
-        request = urllib.request.Request(  # noqa: S310 - the spec allows http and https alone
-            f"{self._spec.base_url}/chat/completions", data=json.dumps(body).encode(), headers=self._headers
-        )
+        from httpx import TransportError
+
         failure = ""
         for wait_s in (*WAITS_S, None):
             try:
-                with self._opener.open(request, timeout=self._spec.timeout_s) as answer:
-                    return self._read(answer.read(MAX_BYTES + 1))
-            except urllib.error.HTTPError as error:
-                error.close()
-                failure = f"status {error.code}"
-                if error.code not in _RETRY and error.code < 500:
-                    raise self._no_answer(failure) from None
-            except (OSError, http.client.HTTPException) as error:
+                with requested(
+                    "POST", f"{self._spec.base_url}/chat/completions", json=body, headers=self._headers,
+                    timeout_s=self._spec.timeout_s, direct=self._spec.privacy == "local",
+                ) as answer:  # fmt: skip
+                    if answer.is_success:
+                        return self._read(_body_of(answer))
+                    failure = f"status {answer.status_code}"
+                    if answer.status_code not in _RETRY and answer.status_code < 500:
+                        raise self._no_answer(failure)
+            except TransportError as error:
                 failure = type(error).__name__
             if wait_s is not None:
                 self._sleep(wait_s)
@@ -123,7 +116,7 @@ class Endpoint:
 
     def _read(self, body: bytes) -> Reply:
         try:
-            answer: Any = json.loads(body) if len(body) <= MAX_BYTES else None
+            answer: Any = json.loads(body)
             choice = answer["choices"][0]
             text, usage = choice["message"]["content"], answer.get("usage") or {}
             counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
@@ -135,6 +128,16 @@ class Endpoint:
 
     def _no_answer(self, failure: str) -> GateError:
         return GateError(f"the endpoint gives no answer ({failure})", code="TG0616", where=self._spec.base_url)
+
+
+def _body_of(answer: "Response") -> bytes:
+    """The body; empty if it is longer than `MAX_BYTES`."""
+    body = b""
+    for part in answer.iter_bytes():
+        body += part
+        if len(body) > MAX_BYTES:
+            return b""
+    return body
 
 
 def check_key(spec: EndpointSpec, environ: Mapping[str, str], *, where: str = "evaluate.endpoint") -> None:
