@@ -12,7 +12,7 @@ IN_SCRATCH := scratch=$$(mktemp -d "$(or $(ROOMY),$(or $(TMPDIR),/tmp))/tgXXXX")
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check types lint lint-imports test test-arithmetic test-pythons test-system test-gpu campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-memory bench-scale bench-forget bench-weeks bench-pairs bench-abstain bench-rag bench-start bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
+.PHONY: help install check types lint lint-imports test test-bare test-arithmetic test-pythons test-system test-gpu campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-memory bench-scale bench-forget bench-weeks bench-pairs bench-abstain bench-rag bench-start bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -47,6 +47,9 @@ lint-infra: install ## image and compose files
 
 test: install ## tests in this process; those that lack data skip with their reason; ORDER=7 shuffles them
 	@$(IN_SCRATCH) OMP_NUM_THREADS=1 TEST_ORDER=$(ORDER) $(BIN)/python -m pytest -q -n logical --dist worksteal -m "$(MARKS)" --ignore=tests/system
+
+test-bare: install ## `make test` without the packages of any extra but `train`
+	@OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m pytest -q -p tests.support.without_extras -n logical --dist worksteal -m "$(MARKS)" --ignore=tests/system
 
 test-system: install ## tests of processes, servers, browsers, Ray and two hosts; those that lack one skip with their reason
 	@$(IN_SCRATCH) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(SYSTEM_WORKERS) --dist loadgroup --no-loadscope-reorder --durations 12 -m "$(MARKS)" tests/system
@@ -140,7 +143,7 @@ torture-135m: install ## the same on SmolLM2-135M; SCALE=0.1 for a tenth of the 
 
 lock: install ## compile requirements.lock from pyproject.toml, keeping its pins where they fit
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra train --extra dev --extra postgres --extra semantic --extra names --extra signing --extra zendesk --extra iceberg --extra ray --extra docs \
+		--python-version 3.11 --all-extras \
 		--output-file requirements.lock pyproject.toml
 
 docs: install ## docs/reference/keys.md, and the site in .tunegate/site, without network: open .tunegate/site/index.html

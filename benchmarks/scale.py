@@ -25,8 +25,8 @@ from benchmarks.measure import PROJECT, Bench, Sampler, children, report, run_me
 from benchmarks.tickets import scale_table
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import RedactStep
-from tasks.cluster.connect import ClusterPlace
 from tasks.cluster.ray_spread import RaySpread
+from tasks.compute.spread import ClusterPlace
 from tasks.curate.redact import redact_tickets
 from tasks.storage.files import seal
 

@@ -11,7 +11,11 @@ from pathlib import Path
 from schemas.errors import ConfigError
 
 PACKAGES = {
-    "train": ("accelerate", "bitsandbytes", "optuna", "peft", "torch", "transformers"),
+    "train": ("bitsandbytes", "datasets", "gguf", "huggingface_hub", "optuna", "peft", "torch", "transformers"),
+    "hf": ("datasets", "huggingface_hub"),
+    "corpus": ("bm25s", "lxml", "markdown_it"),
+    "metrics": ("jsonschema", "rouge_score"),
+    "endpoint": ("prometheus_client", "starlette", "uvicorn"),
     "zendesk": ("dlt",),
     "iceberg": ("pyiceberg",),
     "semantic": ("wordllama",),

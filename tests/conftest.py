@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import absl.logging
 import pytest
 from hypothesis import HealthCheck, settings
 
 from schemas.artifacts import ModelRef
 from schemas.errors import ServiceError
+from tasks.extras import missing_packages
 from tasks.storage.files import seal, verify
 from tests.support.isolation import isolated
 from tests.support.project import PROJECT
@@ -28,7 +28,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # rouge-score imports absl, whose handler keeps the stderr of that moment and closes it when Prefect sets up logging,
 # unless it is the one in use. pytest's would be closed in the middle of a test.
-absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
+if not missing_packages("metrics"):
+    import absl.logging
+
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # The same few examples each time, however slow the machine, so that only a change can fail a test. `make fuzz` draws
 # many new ones.
@@ -178,7 +181,10 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the tests whose numbers depend on the processor, for `make test-arithmetic`."""
+    """Mark the tests whose numbers depend on the processor, for `make test-arithmetic`; skip those without an extra."""
+    missing = [name for mark in item.iter_markers("needs_extra") for name in missing_packages(mark.args[0])]
+    if missing:
+        item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
     if not {"tiny_model", "tiny_base", "dataset"}.isdisjoint(getattr(item, "fixturenames", ())):
         item.add_marker("trains")
 

@@ -19,7 +19,7 @@ from flows.workspace.settings import Settings
 from schemas.choice import TrainSection
 from schemas.pipeline import DataPipeline, PipelineSpec
 from tasks.assess.economics import find_gpu
-from tasks.cluster.connect import ClusterPlace
+from tasks.compute.spread import ClusterPlace
 from tasks.corpus.build import fingerprint_corpus
 from tasks.model.model_uri import REGISTRY
 from tasks.monitor.feedback import FeedbackState

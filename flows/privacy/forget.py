@@ -31,6 +31,7 @@ from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, feedback_databases, le
 from flows.workspace.clock import now
 from flows.workspace.disk import make_private, named_disk_errors, private_folder, write_private
 from flows.workspace.lock import hold
+from flows.workspace.ray_cluster import clear_shared
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import temporary_folder
 from schemas.errors import SecurityError, StorageError
@@ -223,14 +224,13 @@ def _remove_noted(settings: Settings, ledger: Ledger, tombstone: str, began: str
 
 
 def _remove(settings: Settings, store: RewritingStore, ledger: Ledger, line: ErasureRow, forgotten: Forgotten) -> None:
-    from tasks.cluster.depot import clear_marked
     from tasks.privacy.databases import rewrite_feedback, rewrite_warehouse
     from tasks.sources.row_owner import remove_landed
 
     kind, place, digest = line.kind, line.place, line.digest
     path = settings.home / place
     if place in LEFTOVERS:
-        clear_marked(path)  # what trainings on a cluster have left on its storage
+        clear_shared(path)
         store.clear(place)
     elif kind == "result":
         _, step, key = place.split("/")

@@ -26,6 +26,7 @@ from schemas.curation import CurateSpec
 from schemas.curation_steps import QualityStep
 from schemas.errors import ConfigError, SeveralErrors, TunegateError
 from schemas.gates import GatesSpec
+from schemas.metrics import JsonSchemaMetric, RougeMetric
 from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.source import FilesSource
 from schemas.training import TrainSpec
@@ -91,6 +92,10 @@ def declared_faults(spec: Declared, *, root: Path) -> Iterator[TunegateError]:
     if spec.evaluate is not None:
         where = f"{spec.name}.evaluate"
         yield from corpus_faults(spec.evaluate.corpus, root)
+        if any(isinstance(metric, JsonSchemaMetric | RougeMetric) for metric in spec.evaluate.metrics):
+            yield from _caught(
+                spec.name, partial(need_extra, "metrics", what="`json_schema` or `rouge`", where="evaluate.metrics")
+            )
         yield from sql_faults(spec.evaluate.metrics, where=where)
         yield from entry_point_faults(spec.evaluate.metrics, where=where)
     if spec.gates is not None:

@@ -30,7 +30,7 @@ from flows.views.champion_files import check_champion
 from flows.workspace.clock import VARIABLE, now
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.lock import is_locked
-from flows.workspace.ray_cluster import check_cluster
+from flows.workspace.ray_cluster import check_cluster, nodes_of
 from flows.workspace.servers import answer_code, running, users_homes
 from flows.workspace.settings import Settings
 from schemas.artifacts import ChampionRef
@@ -329,9 +329,7 @@ def cluster(patient: Patient) -> Iterator[Symptom]:
     place = check_cluster(declared[0], patient.settings)
     if place is None:
         return
-    from tasks.cluster.nodes import inspect_nodes
-
-    for node in inspect_nodes(place):
+    for node in nodes_of(place):
         if node.fault is None:
             yield Symptom("node", "ok", f"{node.name}: same Python, libraries and source; sees {place.shared}")
         else:

@@ -1,21 +1,25 @@
 """`engine: ray`: which cluster a pipeline uses, and whether everything it needs is available. Starts nothing.
 
+The only door to `tasks/cluster`, which is imported inside functions: it is optional.
+
 Objects made here connect when the first part of a step is due.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.workspace.settings import Settings
 from schemas.errors import ConfigError
 from schemas.pipeline import DataPipeline
-from tasks.cluster.connect import ClusterPlace
+from tasks.compute.spread import ClusterPlace
 from tasks.model.generate import IN_THIS_PROCESS, BatchAnswering
 from tasks.train.launch import THIS_MACHINE
 from tasks.train.place import TrainingPlace
 
 if TYPE_CHECKING:
+    from tasks.cluster.nodes import CheckedNode
     from tasks.cluster.ray_spread import RaySpread
 
 
@@ -89,3 +93,17 @@ def check_cluster(spec: DataPipeline, settings: Settings) -> ClusterPlace | None
     with Shared(place.shared).probe():
         pass
     return place
+
+
+def nodes_of(place: ClusterPlace) -> list[CheckedNode]:
+    """Join the cluster and return what is wrong with each of its nodes, if anything."""
+    from tasks.cluster.nodes import inspect_nodes
+
+    return list(inspect_nodes(place))
+
+
+def clear_shared(scratch: Path) -> None:
+    """Remove what trainings of this scratch folder have left on a cluster's storage."""
+    from tasks.cluster.depot import clear_marked
+
+    clear_marked(scratch)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainingError
-from tasks.cluster.connect import ClusterPlace, Failed, pack_error, translate_cluster_errors, unpack_error
+from tasks.cluster.connect import Failed, pack_error, translate_cluster_errors, unpack_error
 from tasks.cluster.nodes import check_nodes, has_cards, n_workers, no_room, nodes_now
 from tasks.cluster.shared import Shared, node_cache
+from tasks.compute.spread import ClusterPlace
 from tasks.model.answer_engine import Answer, Engine, Item
 from tasks.model.generate import AnswerJob, Batch
 from tasks.train.place import library_settings

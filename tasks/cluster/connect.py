@@ -20,22 +20,13 @@ from dataclasses import dataclass
 
 from schemas import errors
 from schemas.errors import ConfigError, ServiceError, TunegateError
+from tasks.compute.spread import ClusterPlace
 from tasks.extras import need_extra
 
 WHERE = "RAY_ADDRESS"
 NAMESPACE = "tunegate"
 TIMEOUT_S = 10.0
 """Seconds within which the head's port must answer."""
-
-
-@dataclass(frozen=True)
-class ClusterPlace:
-    """A running Ray cluster, and a storage that all its nodes can access."""
-
-    address: str
-    """`RAY_ADDRESS`: host:port of the cluster's head, or `auto`. tunegate runs on one of its nodes and starts none."""
-    shared: str
-    """`TUNEGATE_SHARED`: an fsspec URL, such as `file:///mnt/shared` or `s3://bucket/prefix`."""
 
 
 def check_extra() -> None:

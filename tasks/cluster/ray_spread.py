@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.cluster.connect import ClusterPlace, Failed, n_processors, pack_error, translate_cluster_errors, unpack_error
+from tasks.cluster.connect import Failed, n_processors, pack_error, translate_cluster_errors, unpack_error
 from tasks.cluster.nodes import check_nodes
 from tasks.cluster.shared import Shared
+from tasks.compute.spread import ClusterPlace
 
 T = TypeVar("T")
 RETRIES = 8

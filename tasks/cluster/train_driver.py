@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainingError
-from tasks.cluster.connect import ClusterPlace, Failed, connect, translate_cluster_errors, unpack_error
+from tasks.cluster.connect import Failed, connect, translate_cluster_errors, unpack_error
 from tasks.cluster.depot import Depot, clear_marked, folder_of, mark
 from tasks.cluster.nodes import TrainWorkers, check_nodes, workers_for
 from tasks.cluster.shared import Shared
 from tasks.cluster.train_part import RESULT, Mailbox, train_part
+from tasks.compute.spread import ClusterPlace
 from tasks.storage.files import verify
 from tasks.train.job import FINAL, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
 from tasks.train.place import library_settings, our_modules, python_module

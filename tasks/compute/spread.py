@@ -5,10 +5,21 @@ process. A step's result must not depend on the number of parts, their order or 
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ClusterPlace:
+    """A running Ray cluster, and a storage that all its nodes can access."""
+
+    address: str
+    """`RAY_ADDRESS`: host:port of the cluster's head, or `auto`. tunegate runs on one of its nodes and starts none."""
+    shared: str
+    """`TUNEGATE_SHARED`: an fsspec URL, such as `file:///mnt/shared` or `s3://bucket/prefix`."""
 
 
 class Spread(Protocol):

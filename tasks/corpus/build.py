@@ -21,6 +21,7 @@ from tasks.corpus.search import PassageIndex, question_of, write_index
 from tasks.curate.leaks import find_leaks
 from tasks.curate.redact import redact_strings
 from tasks.curate.similarity.semantic import check_extra
+from tasks.extras import need_extra
 from tasks.step import as_step
 from tasks.storage.files import sha256_file, sha256_json
 
@@ -43,6 +44,7 @@ def corpus_faults(corpus: CorpusSpec | None, root: Path) -> Iterator[TunegateErr
     if corpus is None:
         return
     try:
+        need_extra("corpus", what=f"`{WHERE}`", where=WHERE)
         if corpus.embeddings:
             check_extra(f"{WHERE}.embeddings")
         read_passages(corpus, article_files(corpus, root))

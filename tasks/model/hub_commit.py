@@ -37,13 +37,13 @@ def resolve_commit(repo: str, revision: str, *, kind: RepoKind = "model") -> str
     Raises:
         ServiceError: TG0720, the hub does not answer, or has no such repository or revision.
     """
-    from httpx2 import HTTPError  # the client of huggingface_hub
     from huggingface_hub import HfApi
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client
 
     try:
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
         sha = api.repo_info(repo, revision=revision, repo_type=kind, timeout=30).sha
-    except (HTTPError, OSError, ValueError) as error:  # the hub's own errors are of these
+    except (httpx.HTTPError, OSError, ValueError) as error:  # the hub's own errors are of these
         status = getattr(getattr(error, "response", None), "status_code", None)
         why = f"it answers {status}" if status else type(error).__name__
         raise ServiceError(

@@ -273,12 +273,12 @@ def download_snapshot(source: HubUri, target: Path, *, files: Sequence[str] = MO
     Raises:
         ServiceError: the hub does not answer, or the repository is gated or missing.
     """
-    from httpx2 import HTTPError  # the client of huggingface_hub
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client
 
     try:
         snapshot_download(source.repo, revision=source.revision, local_dir=target, allow_patterns=list(files))
-    except (HTTPError, OSError) as error:
+    except (httpx.HTTPError, OSError) as error:
         raise ServiceError(
             f"{source.repo} at {source.revision[:12]} could not be downloaded: {type(error).__name__}",
             code="TG0720",

@@ -11,7 +11,7 @@ from typing import Any
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.source import HuggingFaceSource
 from tasks.sources.formats import SourceFile, fingerprint_files
-from tasks.sources.kind import Part, Place, SourceKind
+from tasks.sources.kind import Part, Place, SourceKind, need_package
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import arrow_batches, parquet_batches
 from tasks.sources.readers.records import BATCH_ROWS, RowBatch
@@ -24,6 +24,14 @@ class Hub(SourceKind[HuggingFaceSource]):
     """A dataset of the hub, or a local directory in its layout."""
 
     spec = HuggingFaceSource
+
+    def check(self, source: HuggingFaceSource) -> None:
+        """Check that `datasets` is installed.
+
+        Raises:
+            ConfigError: TG0112, it is not.
+        """
+        need_package("hf")
 
     def describe(self, source: HuggingFaceSource) -> str:
         return source.path
@@ -144,7 +152,7 @@ def load_from_hub(source: HuggingFaceSource) -> Any:
     """
     import datasets
     import pyarrow.dataset
-    from httpx2 import HTTPError  # the client of huggingface_hub
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # its own client
 
     try:
         builder = datasets.load_dataset_builder(source.path, revision=source.revision)
@@ -160,7 +168,7 @@ def load_from_hub(source: HuggingFaceSource) -> Any:
             where=source.path,
             hint="download it again; if it stays so, its owner has to upload it again",
         ) from None
-    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+    except (httpx.HTTPError, OSError, ValueError, RuntimeError) as error:
         raise ServiceError(
             f"the hub dataset {source.path!r} was not downloaded: {type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}",

@@ -8,8 +8,8 @@ from flows.context.graph_context import GraphContext
 from flows.graph.graph import Node
 from schemas.artifacts import ModelRef
 from tasks.cluster.answers import AnsweringOnRay
-from tasks.cluster.connect import ClusterPlace
 from tasks.cluster.train_driver import TrainingOnRay
+from tasks.compute.spread import ClusterPlace
 from tests.support.specs import pipeline_spec
 
 PLACE = ClusterPlace("10.0.0.5:6379", "file:///mnt/shared")

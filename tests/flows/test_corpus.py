@@ -12,6 +12,8 @@ from flows.ledger.ledger import Ledger
 from tasks.release.live import LiveModels
 from tests.support.workplace import Workplace
 
+pytestmark = pytest.mark.needs_extra("corpus")
+
 ARTICLES = {
     "parcels.md": "# Parcels\n\n## Late parcel\n\nA late parcel is refunded. Write to help@shop.example.org.\n",
     "site/charges.html": "<nav>Home</nav><h1>Charges</h1><p>We refund a second charge to the card.",

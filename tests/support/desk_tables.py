@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import psycopg2
-from psycopg2.extras import execute_values
 
 from tests.support.strangers import sentence
 
@@ -83,6 +81,9 @@ def write_sqlite(path: Path, rows: Mapping[str, Rows], *, key: str = "PRIMARY KE
 
 
 def write_postgres(url: str, rows: Mapping[str, Rows], *, key: str = "PRIMARY KEY") -> None:
+    import psycopg2
+    from psycopg2.extras import execute_values
+
     with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
         for statement in statements(key=key):
             cursor.execute(statement)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,15 @@ from infra.stack.postgres import QUICK, PostgresCluster, PostgresError, programs
 from tests.support.processes import is_running, processes_of, wait_for
 
 _numbers = count(1)
+
+
+def errors_of(name: str) -> tuple[type[Exception], ...]:
+    """SQLite's errors of this kind (`IntegrityError`) and, where it is installed, those of Postgres."""
+    try:
+        import psycopg2
+    except ModuleNotFoundError:
+        return (getattr(sqlite3, name),)
+    return getattr(sqlite3, name), getattr(psycopg2, name)
 
 
 class Postgres:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.cluster.connect import ClusterPlace
+from tasks.compute.spread import ClusterPlace
 
 STORE_BYTES = 200 << 20
 _LEAVE_S = 20.0

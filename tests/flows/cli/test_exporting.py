@@ -128,6 +128,7 @@ def test_the_lines_of_an_exports_readme_answer_a_ticket_with_the_judged_prompt(
     assert asked == [codec.prompt_ids(messages_for(champion.prompt, row))]
 
 
+@pytest.mark.needs_extra("signing")
 def test_verify_accepts_a_signed_export_and_refuses_a_changed_one(
     export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

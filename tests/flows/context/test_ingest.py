@@ -15,7 +15,6 @@ from schemas.errors import ConfigError, SecurityError
 from schemas.load import load_file
 from tasks.sources.registry import ingest_source
 from tests.support.file_server import KEY_ID, SECRET, file_server
-from tests.support.iceberg_table import NAME, Lake
 from tests.support.workplace import Workplace, small_document
 from tests.support.zendesk_desk import TOKEN, ZendeskDesk, zendesk_desk
 
@@ -48,6 +47,7 @@ def ingest(workplace: Workplace, desk: ZendeskDesk, monkeypatch: pytest.MonkeyPa
     return lambda: ingest_source(spec.source, root=workplace.folder, landed=workplace.home / "ingest" / "small")
 
 
+@pytest.mark.needs_extra("zendesk")
 def test_a_ticket_deleted_upstream_is_removed_from_the_landing_to_the_warehouse(
     workplace: Workplace, desk: ZendeskDesk, ingest: Ingest
 ) -> None:
@@ -83,6 +83,7 @@ def declare(config: Path, source: dict[str, Any], model: str = "nowhere") -> Non
     config.write_text(json.dumps(document))
 
 
+@pytest.mark.needs_extra("zendesk")
 def test_validate_plan_and_doctor_describe_the_source_without_contacting_it(
     config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,9 +136,12 @@ def test_only_a_run_fetches_remote_files_and_a_plan_shows_what_is_ingested(
         assert len(remote.requests) == n_requests
 
 
+@pytest.mark.needs_extra("iceberg")
 def test_a_new_snapshot_of_an_iceberg_table_is_curated_without_its_deleted_rows(
     workplace: Workplace, tmp_path: Path
 ) -> None:
+    from tests.support.iceberg_table import NAME, Lake
+
     lake = Lake(tmp_path / "lake")
     try:
         first = lake.append(range(30))
@@ -186,6 +190,7 @@ def _words(number: int) -> str:
     return " ".join(f"w{(number * 31 + k * k * 13) % 997}" for k in range(12))
 
 
+@pytest.mark.needs_extra("postgres")
 def test_validate_refuses_invalid_queries_for_postgres(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HELPDESK_DSN", "postgresql://ada:hunter2@db.invalid/help")
     source = {"kind": "postgres", "dsn": "${env:HELPDESK_DSN}", "key": ["id"], "cursor": "updated_at"}
@@ -198,6 +203,7 @@ def test_validate_refuses_invalid_queries_for_postgres(config: Path, monkeypatch
     assert "dsn" in str(literal.value)
 
 
+@pytest.mark.needs_extra("zendesk")
 def test_a_run_as_of_a_day_ingests_nothing_and_needs_a_source_that_was_ingested_after_it(
     workplace: Workplace, desk: ZendeskDesk, ingest: Ingest
 ) -> None:

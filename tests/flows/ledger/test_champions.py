@@ -4,7 +4,6 @@ import shutil
 import sqlite3
 from contextlib import closing
 
-import psycopg2
 import pytest
 
 from flows.ledger.history import checked_history
@@ -13,8 +12,9 @@ from flows.ledger.postgres import LedgerPostgres
 from flows.ledger.rows import RunVerdict
 from flows.workspace import clock
 from schemas.errors import ConfigError, GateError, StorageError
+from tests.support.postgres import errors_of
 
-INTEGRITY = (sqlite3.IntegrityError, psycopg2.IntegrityError)
+INTEGRITY = errors_of("IntegrityError")
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ def test_a_pipeline_is_local_by_default(tmp_path: Path) -> None:
     assert check_cluster(pipeline_spec(), settings) is None
 
 
+@pytest.mark.needs_extra("ray")
 def test_a_complete_setup_passes_and_leaves_no_file(complete: Settings, tmp_path: Path) -> None:
     place = check_cluster(RAY, complete)
     assert place is not None
@@ -61,11 +62,13 @@ def test_a_missing_extra_is_reported(complete: Settings, monkeypatch: pytest.Mon
         check_cluster(RAY, complete)
 
 
+@pytest.mark.needs_extra("ray")
 def test_an_address_without_a_listener_is_reported(complete: Settings) -> None:
     with pytest.raises(ServiceError, match="TG0723"):
         check_cluster(RAY, replace(complete, ray_address="127.0.0.1:1"))
 
 
+@pytest.mark.needs_extra("ray")
 def test_read_only_storage_is_reported(complete: Settings, tmp_path: Path) -> None:
     (tmp_path / "shared").write_text("a file is in its place")
     with pytest.raises(StorageError, match="TG0568"):

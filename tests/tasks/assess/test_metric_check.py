@@ -133,6 +133,7 @@ def test_an_answer_that_lists_all_labels_is_not_as_right_as_the_label(
     assert ("1.000 for several of them joined" in decision.reason) == anywhere
 
 
+@pytest.mark.needs_extra("metrics")
 def test_chrf_and_overlap_favour_one_reference_over_several(
     make_items: Callable[..., EvalSet], new_folder: Callable[[], Path]
 ) -> None:

@@ -64,6 +64,7 @@ def test_personal_data_in_an_answer_is_found_and_placeholders_are_not(score: Sco
     assert score(texts, [{"uses": "pii", "types": ["email"]}])["pii"] == [1.0, 0.0, 0.0, 0.0]
 
 
+@pytest.mark.needs_extra("metrics")
 def test_rouge_is_that_of_its_library_and_counts_words_of_any_script(score: Score) -> None:
     from rouge_score.rouge_scorer import RougeScorer
 

@@ -45,7 +45,8 @@ def write(root: Path, **files: str) -> None:
         (root / "help" / f"{name}.md").write_text(text)
 
 
-@pytest.mark.parametrize("embeddings", [False, True])
+@pytest.mark.parametrize("embeddings", [False, pytest.param(True, marks=pytest.mark.needs_extra("semantic"))])
+@pytest.mark.needs_extra("corpus")
 def test_passages_are_redacted_decontaminated_and_found(
     splits: Splits, tmp_path: Path, new_folder: NewFolder, embeddings: bool
 ) -> None:
@@ -67,6 +68,7 @@ def test_passages_are_redacted_decontaminated_and_found(
         assert pq.read_table(cited.validation).to_pylist()[0]["cited"] == []  # it shares no word
 
 
+@pytest.mark.needs_extra("corpus")
 def test_equal_articles_give_equal_bytes(splits: Splits, tmp_path: Path, new_folder: NewFolder) -> None:
     write(tmp_path, a="# One\n\nfirst text\n\n## Two\n\nsecond text", b="third text, zebra apple")
     one, two = (build(splits, tmp_path, new_folder()) for _ in range(2))
@@ -84,6 +86,7 @@ def test_every_word_of_an_article_is_in_one_passage_in_order(tmp_path: Path) -> 
     assert max(len(passage.text.split()) for passage in passages) <= 22
 
 
+@pytest.mark.needs_extra("corpus")
 def test_of_equally_good_passages_the_first_is_found(splits: Splits, tmp_path: Path, new_folder: NewFolder) -> None:
     write(tmp_path, **{f"n{number:02d}": "the same late parcel" for number in range(30)})
     corpus = build(splits, tmp_path, new_folder())

@@ -12,6 +12,8 @@ from schemas.errors import ConfigError, SecurityError
 from tasks.release.signing import PASSWORD, check_signature, check_signing_key, sign_folder, signature_of
 from tasks.storage.files import seal
 
+pytestmark = pytest.mark.needs_extra("signing")
+
 MakeKey = Callable[..., tuple[Path, Path]]
 
 

@@ -17,6 +17,8 @@ from tests.support.ingest_process import DELAY_S
 from tests.support.synced import extract, folder_of, removed, sync, tickets
 from tests.support.zendesk_desk import AGENT, TOKEN, ZendeskDesk, zendesk_desk
 
+pytestmark = pytest.mark.needs_extra("zendesk")
+
 VARIABLE = "DESK_TOKEN"
 
 

@@ -120,6 +120,7 @@ def test_without_a_column_that_says_who_wrote_no_join_is_certain(tmp_path: Path)
         proposed(write_sqlite(tmp_path / "desk.db", rows))
 
 
+@pytest.mark.needs_extra("postgres")
 def test_what_is_no_database_or_holds_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,text\n1,a\n")
     with pytest.raises(ConfigError, match=r"TG0130.*is no database, so --table and --sql choose nothing"):

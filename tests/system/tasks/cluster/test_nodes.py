@@ -7,8 +7,8 @@ import pytest
 
 from schemas.errors import ConfigError, StorageError
 from tasks.cluster import nodes
-from tasks.cluster.connect import ClusterPlace
 from tasks.cluster.nodes import check_nodes, inspect_nodes
+from tasks.compute.spread import ClusterPlace
 from tests.support.ray_cluster import TwoNodes
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own FutureWarning

@@ -106,7 +106,7 @@ def test_an_error_of_a_subclass_keeps_its_message() -> None:
 def test_a_driver_without_the_token_is_refused(both: TwoNodes) -> None:
     code = (
         "from tasks.cluster.connect import connect\n"
-        "from tasks.cluster.connect import ClusterPlace\n"
+        "from tasks.compute.spread import ClusterPlace\n"
         f"connect(ClusterPlace({both.place.address!r}, 'memory://x'))\n"
     )
     environment = {**os.environ, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_NUM_REDIS_GET_RETRIES": "2"}

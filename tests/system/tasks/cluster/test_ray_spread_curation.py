@@ -19,9 +19,9 @@ from flows.workspace.ray_cluster import check_cluster, place_of
 from flows.workspace.settings import load_settings
 from schemas.artifacts import Artifact
 from schemas.pipeline import PipelineSpec
-from tasks.cluster.connect import ClusterPlace
 from tasks.cluster.nodes import LIBRARIES
 from tasks.cluster.ray_spread import RaySpread
+from tasks.compute.spread import ClusterPlace
 from tasks.sources.registry import fingerprint_source
 from tests.flows.workspace.test_ray_cluster import DECLARED
 from tests.support.ray_cluster import TwoNodes

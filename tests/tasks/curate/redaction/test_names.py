@@ -10,16 +10,10 @@ from pydantic import ValidationError
 from schemas.curation_steps import NamesSpec, RedactStep
 from schemas.errors import ConfigError
 from tasks.curate.redact import redact_row, redact_tickets
-from tasks.curate.redaction import names
 from tasks.curate.redaction.names import find_names, load_analyzer, selects
 
 GATE = RedactStep(uses="redact", types=("email", "name"), names=NamesSpec(mode="gate"))
 ALL = RedactStep(uses="redact", types=("email", "name"), names=NamesSpec(mode="all"))
-
-needs_extra = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("presidio_analyzer", "spacy", names.MODEL)),
-    reason="the extra `names` is not installed",
-)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +36,7 @@ def test_texts_without_one_keep_it_shut(text: str) -> None:
     assert not selects(text)
 
 
-@needs_extra
+@pytest.mark.needs_extra("names")
 def test_names_are_replaced_and_the_same_name_has_one_number() -> None:
     row = {
         "subject": "Late parcel",
@@ -56,7 +50,7 @@ def test_names_are_replaced_and_the_same_name_has_one_number() -> None:
     assert counts == {"name": 3}
 
 
-@needs_extra
+@pytest.mark.needs_extra("names")
 def test_the_gate_leaves_other_tickets_alone_and_all_does_not(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     messages = json.dumps([{"role": "user", "content": "Where is it?\nRegards,\nMaria Garcia"}])
     rows = [
@@ -78,13 +72,13 @@ def test_the_gate_leaves_other_tickets_alone_and_all_does_not(make_tickets: Any,
             assert redact_row(texts, step)[0]["body"] == row["body"]
 
 
-@needs_extra
+@pytest.mark.needs_extra("names")
 def test_a_name_inside_another_value_is_not_replaced_twice() -> None:
     redacted, _ = redact_row({"body": "Dear John Miller, write to john.miller@example.org"}, ALL)
     assert redacted["body"] == "Dear [NAME_1], write to [EMAIL_1]"
 
 
-@needs_extra
+@pytest.mark.needs_extra("names")
 def test_a_sample_measures_what_is_left_and_redacts_no_name(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     rows = [{"ticket_id": f"{n}", "body": "Regards, Maria Garcia" if n % 2 else "It is broken."} for n in range(8)]
     tickets = make_tickets(rows)
@@ -101,7 +95,7 @@ def test_a_sample_measures_what_is_left_and_redacts_no_name(make_tickets: Any, n
     assert first.notes == again.notes
 
 
-@needs_extra
+@pytest.mark.needs_extra("names")
 def test_a_long_text_is_read_in_pieces_and_names_keep_their_place() -> None:
     filler = "The parcel came late and the box was wet. " * 700
     text = f"{filler}Regards, Maria Garcia. {filler}"

@@ -50,12 +50,14 @@ def cosines(pairs: tuple[tuple[str, str], ...]) -> list[float]:
     return [float(one @ two) for one, two in zip(vectors[::2], vectors[1::2], strict=True)]
 
 
+@pytest.mark.needs_extra("semantic")
 def test_opposites_score_higher_than_paraphrases_so_nothing_may_be_merged() -> None:
     alike, opposite = cosines(PARAPHRASES), cosines(OPPOSITES)
     assert np.mean(opposite) > np.mean(alike) + 0.2
     assert min(opposite) > np.median(alike)
 
 
+@pytest.mark.needs_extra("semantic")
 def test_gold_duplicates_of_a_bug_tracker_score_higher_than_other_pairs(shared_data: Path) -> None:
     folder = shared_data / "gitbugs"
     with (folder / "hadoop_bugs.csv").open(newline="", encoding="utf-8") as stream:
@@ -74,6 +76,7 @@ def test_gold_duplicates_of_a_bug_tracker_score_higher_than_other_pairs(shared_d
     assert np.median(duplicates) > np.quantile(others, 0.9)
 
 
+@pytest.mark.needs_extra("semantic")
 def test_pairs_are_those_of_all_comparisons_best_first_and_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [text for pair in (*PARAPHRASES, *OPPOSITES) for text in pair] + ["", "\u200b"]
     vectors = embed(texts).astype(np.float64)
@@ -90,6 +93,7 @@ def test_pairs_are_those_of_all_comparisons_best_first_and_capped(monkeypatch: p
     assert len(similar_meanings([], threshold=0.5, max_pairs=3).left) == 0
 
 
+@pytest.mark.needs_extra("semantic")
 def test_dedup_lists_pairs_and_merges_none_of_them(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     rows = [{"ticket_id": f"{number:02d}", "body": text} for number, text in enumerate(t for p in OPPOSITES for t in p)]
     rows.append({"ticket_id": "24", "body": OPPOSITES[0][0]})  # an exact duplicate: merged, so in no pair
