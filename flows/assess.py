@@ -32,13 +32,12 @@ from schemas.artifacts import (
     TrainedRef,
 )
 from schemas.comparison import declared_comparison
-from schemas.evaluation import Arm, DecodingSpec, EndpointSpec, EvaluateSpec
+from schemas.evaluation import Arm, DecodingSpec, EvaluateSpec
 from schemas.gates import GatesSpec
 from schemas.metrics import RIGHT
 from schemas.pipeline import PipelineSpec
 from tasks.assess.baselines import score_classifier
 from tasks.assess.diagnosis import PastFacts
-from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.labels import LABELLED, add_right, label_terms, slices_count
@@ -69,8 +68,8 @@ def assess(
         for arm in PROMPTING_ARMS:
             if arm in prepared.prompts:
                 adder.answers(arm, tuned.model)
-        if spec.evaluate.endpoint is not None:
-            adder.endpoint(spec.evaluate.endpoint)
+        if prepared.endpoint is not None:
+            adder.score("endpoint", prepared.endpoint)
         if spec.gates.interim is None:
             adder.answers("tuned", tuned.model, tuned.trained)
         for name, ref in prepared.earlier.items():
@@ -138,6 +137,8 @@ def _labelled_arms(spec: PipelineSpec, arms: ArmHandles) -> tuple[str, ...]:
     wanted: list[str] = ["champion", "anchor"]
     if "champion" not in arms.scores or any(change.against == "best_baseline" for change in changes):
         wanted += PROMPTING
+    elif any(change.against == "endpoint" for change in changes):
+        wanted.append("endpoint")
     return ("tuned", *(arm for arm in wanted if arm in arms.answers))
 
 
@@ -169,9 +170,10 @@ class _ArmAdder:
         if max_new_tokens is not None:
             decoding = decoding.model_copy(update={"max_new_tokens": max_new_tokens})
         steps = ModelSteps(self.graph, self.context)
-        self._score(arm, steps.answers(arm, self.arms.prompts[arm], model, decoding, trained=trained))
+        self.score(arm, steps.answers(arm, self.arms.prompts[arm], model, decoding, trained=trained))
 
-    def _score(self, arm: ModelArm | Arm, answers: Predictions) -> None:
+    def score(self, arm: ModelArm | Arm, answers: Predictions) -> None:
+        """Add the scores of answers."""
         self.arms.answers[arm] = answers
         steps = ModelSteps(self.graph, self.context)
         self.arms.scores[arm] = steps.scores(
@@ -207,7 +209,7 @@ class _ArmAdder:
             trained=tuned.trained,
             decoding=decoding,
         )
-        self._score("tuned", answers)
+        self.score("tuned", answers)
         return seen
 
     def labelled(self, names: Sequence[str]) -> None:
@@ -224,16 +226,6 @@ class _ArmAdder:
                 labels=self.context.labels,
                 with_slices=slices_count(self.spec.gates),
             )
-
-    def endpoint(self, endpoint: EndpointSpec) -> None:
-        """Add a remote model that answers zero_shot's prompts. The same address and model answer once."""
-        answers = self.graph.named("answers", "endpoint").add(
-            answer_by_endpoint,
-            prompts=self.arms.prompts["endpoint"],
-            endpoint=endpoint,
-            max_new_tokens=self.spec.evaluate.max_new_tokens,
-        )
-        self._score("endpoint", answers)
 
 
 def add_answers(
@@ -266,6 +258,8 @@ def gate_context(spec: PipelineSpec, state: RegistryState) -> GateContext:
     return GateContext(
         champion_version=state.champion.version if state.champion else None,
         anchor_version=anchor.version if anchor else None,
+        endpoint=spec.evaluate.endpoint.model if spec.evaluate.endpoint is not None else "",
+        endpoint_asked=spec.evaluate.endpoint is not None,
         traits=tuple(traits for traits in spec.evaluate.traits() if traits.name in judged),
         declared_comparison=declared_comparison(spec.judged_gates, spec.evaluate),
     )

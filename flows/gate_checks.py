@@ -21,9 +21,11 @@ from schemas.checks import ForgettingSpec, JudgeSpec
 from schemas.pipeline import PipelineSpec
 from schemas.source import FilesSource
 from schemas.spec import Spec
+from schemas.verdicts import INCUMBENT
 from tasks.assess.check import declared_checks
 from tasks.assess.contamination import check_contamination, check_declared_examples
 from tasks.assess.economics import find_gpu
+from tasks.assess.endpoint_arm import inspect_answers
 from tasks.assess.few_examples import FEW_EXAMPLES, count_few
 from tasks.assess.llm_judge import judge_answers, labels_digest
 from tasks.assess.metric_check import METRIC_CHECK
@@ -78,9 +80,18 @@ class CheckAdder:
     def add_all(self) -> Checked:
         gates = self.spec.gates
         for name, measure in MEASURES.items():
-            if (declared := getattr(gates, name)) is not None:
+            declared = gates.timed if name == "latency" else getattr(gates, name)
+            if declared is not None:
                 external = name == "contamination" and self.spec.train.is_external
                 self._measure(name, check_declared_examples if external else measure, declared)
+        endpoint = self.spec.evaluate.endpoint
+        if endpoint is not None and self.prepared.endpoint is not None:
+            self.found.evidence[INCUMBENT] = self.graph.add(
+                inspect_answers,
+                answers=self.prepared.endpoint,
+                prices=endpoint.prices,
+                max_incomplete=endpoint.max_incomplete,
+            )
         if gates.forgetting is not None:
             self._forgetting(gates.forgetting)
         if self.prepared.metric_check is not None:

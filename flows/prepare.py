@@ -20,20 +20,22 @@ from schemas.artifacts import (
     LabelSources,
     ModelArm,
     ModelRef,
+    Predictions,
     PromptSet,
     Scores,
     Splits,
 )
 from schemas.choice import LOSS
-from schemas.comparison import declared_comparison
-from schemas.evaluation import Arm, EvaluateSpec
-from schemas.metrics import ReplyMetric
+from schemas.comparison import compares_with_endpoint, declared_comparison
+from schemas.evaluation import AnsweringEndpoint, Arm, EvaluateSpec
+from schemas.metrics import ReplyMetric, traits_by_name
 from schemas.pipeline import PipelineSpec
 from schemas.template import template_columns
 from schemas.training import Format, PromptSpec, TrainSpec
 from schemas.verdicts import NOTHING_SEEN
 from tasks.assess.baselines import ClassifierSpec, score_classifier
 from tasks.assess.clusters import check_clusters
+from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.items import select_items
 from tasks.assess.metric_check import METRIC_CHECK, check_metrics, own_metrics, try_metrics
 from tasks.assess.prompts import build_prompts
@@ -68,13 +70,16 @@ class Prepared:
     """Of the metrics of the user's own that alone make the comparison; None if there are none."""
     labels: LabelSources
     """Labels by file and week; left out until there is a champion."""
+    endpoint: Predictions | None
+    """Answers of `evaluate.endpoint`, which are there before anything is trained; None if it is not declared."""
     reply_floor: CheckEvidence | None
     """Of a metric `reply` without a floor of its own; None without such a metric."""
 
     @property
     def ends(self) -> tuple[Artifact, ...]:
         """What a training waits for."""
-        return (*self.classifiers.values(), *self.checks)
+        asked = () if self.endpoint is None else (self.endpoint,)
+        return (*self.classifiers.values(), *self.checks, *asked)
 
     def fit(
         self,
@@ -127,7 +132,7 @@ def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: 
         for arm in prompting_arms(spec, context.registry_state):
             prompts[arm] = _baseline_prompts(graph, spec, items, splits, name=arm, arm=arm)
         if spec.evaluate.endpoint is not None:
-            prompts["endpoint"] = _baseline_prompts(graph, spec, items, splits, name="endpoint", arm="zero_shot")
+            prompts["endpoint"] = _endpoint_prompts(graph, spec, items, splits, spec.evaluate.endpoint)
         checks: list[Artifact] = []
         for name, ref in earlier.items():
             shown = items  # it answers as it is served: with its own prompt, passages and format
@@ -171,6 +176,7 @@ def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: 
             tuple(checks),
             _metric_check(graph, spec, items),
             _label_sources(graph, spec, splits, context.registry_state),
+            _ask_endpoint(graph, spec, context, prompts.get("endpoint")),
             _reply_floor(graph, spec, splits),
         )
 
@@ -178,9 +184,19 @@ def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: 
 def prompting_arms(spec: PipelineSpec, registry_state: RegistryState) -> tuple[PromptingArm, ...]:
     """Return the declared ones; without any, the one that takes the place of a champion in each comparison with it."""
     declared = tuple(arm for arm in PROMPTING_ARMS if arm in spec.evaluate.arms)
-    gates = spec.gates
+    gates = spec.judged_gates
     replaces = gates.compare.off is None and gates.if_missing == "baseline" and registry_state.champion is None
-    return declared or (("zero_shot",) if replaces and spec.evaluate.endpoint is None else ())
+    if spec.evaluate.endpoint is not None:
+        replaces = replaces and gates.has_incumbent and not _incumbent_is_enough(spec)
+    return declared or (("zero_shot",) if replaces else ())
+
+
+def _incumbent_is_enough(spec: PipelineSpec) -> bool:
+    """Whether without a champion no rule needs a baseline: the comparison that is added gives way to the incumbent."""
+    gates = spec.judged_gates
+    changes = (rule.change_threshold for rule in gates.rules)
+    by_rule = any(change is not None and change.against != "endpoint" for change in changes)
+    return not by_rule and compares_with_endpoint(gates, traits_by_name(spec.evaluate.traits()))
 
 
 def classifier_of(spec: PipelineSpec, arm: Literal["majority", "tfidf", "tfidf_examples"]) -> ClassifierSpec:
@@ -208,7 +224,10 @@ def _items(
     registry_state, held = context.registry_state, context.held
     system = insert_labels(evaluate.baseline_system, ()) or prompt.system
     baseline = prompt.model_copy(update={"system": system})
-    prompts = dict.fromkeys((prompt, baseline, *(ref.prompt for ref in earlier.values())))
+    asked = () if evaluate.endpoint is None or evaluate.endpoint.system is None else (
+        prompt.model_copy(update={"system": evaluate.endpoint.system}),
+    )  # fmt: skip
+    prompts = dict.fromkeys((prompt, baseline, *asked, *(ref.prompt for ref in earlier.values())))
     return graph.add(
         select_items,
         splits=splits,
@@ -231,6 +250,37 @@ def _items(
 
 def _prompts(graph: Graph, arm: ModelArm, items: EvalSet, prompt: PromptSpec, form: Format) -> PromptSet:
     return graph.named("prompts", arm).add(build_prompts, items=items, arm="tuned", prompt=prompt, format=form)
+
+
+def _endpoint_prompts(
+    graph: Graph, spec: PipelineSpec, items: EvalSet, splits: Splits, endpoint: AnsweringEndpoint
+) -> PromptSet:
+    """Add what the endpoint is asked: as zero_shot, with its own system message if it has one."""
+    if endpoint.system is None:
+        return _baseline_prompts(graph, spec, items, splits, name="endpoint", arm="zero_shot")
+    train = spec.train
+    return graph.named("prompts", "endpoint").add(
+        build_prompts, items=items, arm="zero_shot", prompt=train.prompt, format=train.format,
+        baseline_system=endpoint.system,
+    )  # fmt: skip
+
+
+def _ask_endpoint(
+    graph: Graph, spec: PipelineSpec, context: GraphContext, prompts: PromptSet | None
+) -> Predictions | None:
+    """Let the endpoint answer. The same address and model answer the same question once, in whichever run."""
+    endpoint = spec.evaluate.endpoint
+    if endpoint is None or prompts is None:
+        return None
+    return graph.named("answers", "endpoint").add(
+        answer_by_endpoint,
+        prompts=prompts,
+        base_url=endpoint.base_url,
+        model=endpoint.model,
+        endpoint=endpoint,
+        max_new_tokens=spec.evaluate.max_new_tokens,
+        kept=context.replies or context.cache / "replies",
+    )
 
 
 def _baseline_prompts(

@@ -322,7 +322,8 @@ class CertifiedRef(Artifact):
 class Predictions(Artifact):
     """`predictions.parquet`: item_id, text, n_new_tokens, finished (false if it reached the token limit),
     loss (nats per token of the reference answer). Ordered by item_id. With a `LabelSet` also label_logs: the
-    log-likelihood of each of its labels where the answer wrote one, nats; null if it wrote none of them."""
+    log-likelihood of each of its labels where the answer wrote one, nats; null if it wrote none of them. Of an endpoint
+    also n_prompt_tokens, as it counts them, and has_text."""
 
     n_items: int
     n_new_tokens: int
@@ -492,6 +493,8 @@ LATENCY_FIGURES = (
     "reference_tokens_per_s", "usd_per_1k", *(f"batch_{size}_s" for size in BATCH_SIZES),
 )  # fmt: skip
 """Figures of the latency check; kept outside the store, since no digest may depend on seconds."""
+ENDPOINT_FIGURES = ("endpoint_mean_s", "endpoint_latency_p50_s", "endpoint_latency_p95_s")
+"""Seconds of an endpoint's answers, over the network; kept as those of the latency check."""
 
 
 class CheckEvidence(Artifact):

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import MAX_MARGIN, GateRule, GatesSpec
@@ -28,12 +29,20 @@ def compares_with_champion(gates: GatesSpec, evaluate: EvaluateSpec) -> bool:
     return any(compares_quality(rule, traits_of(rule.metric, known)) for rule in gates.rules)
 
 
-def compares_quality(rule: GateRule, traits: MetricTraits) -> bool:
-    """Return whether the rule is such a comparison."""
+def compares_quality(
+    rule: GateRule, traits: MetricTraits, *, against: Literal["champion", "endpoint"] = "champion"
+) -> bool:
+    """Return whether the rule is such a comparison, with the champion or with the incumbent endpoint."""
     change = rule.change_threshold
-    if change is None or rule.slice is not None or change.against != "champion" or not traits.quality:
+    if change is None or rule.slice is not None or change.against != against or not traits.quality:
         return False
     return change.mode == "improve" or (change.margin <= MAX_MARGIN and _has_scale(traits))
+
+
+def compares_with_endpoint(gates: GatesSpec, known: Mapping[str, MetricTraits]) -> bool:
+    """Return whether a declared rule makes such a comparison with the incumbent: before the first champion it is what
+    serves."""
+    return any(compares_quality(rule, traits_of(rule.metric, known), against="endpoint") for rule in gates.rules)
 
 
 def comparison_rules(gates: GatesSpec, known: Mapping[str, MetricTraits]) -> tuple[GateRule, ...]:

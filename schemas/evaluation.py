@@ -32,8 +32,35 @@ from schemas.tables import TicketColumn
 from schemas.template import LABELS, template_columns
 
 
+class TokenPrices(Spec):
+    """What an endpoint charges; copy it from the bill."""
+
+    usd_per_m_in: float = Field(ge=0)
+    """US dollars per million prompt tokens."""
+    usd_per_m_out: float = Field(ge=0)
+    """US dollars per million generated tokens."""
+
+    def usd(self, n_in: float, n_out: float) -> float:
+        """Price of so many prompt and generated tokens.
+
+        >>> TokenPrices(usd_per_m_in=0.5, usd_per_m_out=2.0).usd(1_000_000, 500_000)
+        1.5
+        """
+        return (n_in * self.usd_per_m_in + n_out * self.usd_per_m_out) / 1e6
+
+
+class TokenBudget(Spec):
+    """What the answers of one step may use up, with those that earlier runs paid for. A request that could exceed it
+    is not sent, and the run ends with TG0627."""
+
+    tokens: int | None = Field(default=None, ge=1)
+    """Prompt and generated tokens together; null for no limit."""
+    usd: float | None = Field(default=None, gt=0)
+    """US dollars at `prices`; null for no limit."""
+
+
 class EndpointSpec(Spec):
-    """`evaluate.endpoint`: a server that answers POST `<base_url>/chat/completions` as OpenAI's does."""
+    """A server that answers POST `<base_url>/chat/completions` as OpenAI's does."""
 
     base_url: str
     """With its version: `http://127.0.0.1:8000/v1`."""
@@ -45,6 +72,16 @@ class EndpointSpec(Spec):
     """Name of the environment variable with the key; the key itself is never written. Null sends none."""
     timeout_s: float = Field(default=120.0, gt=0, le=3600)
     """Of one answer."""
+    prices: TokenPrices | None = None
+    """What it charges; null takes the price book's entry for the model, if it has one, in reports only."""
+    budget: TokenBudget | None = None
+    """What its answers may cost; null for no limit."""
+
+    @model_validator(mode="after")
+    def _dollars_have_prices(self) -> EndpointSpec:
+        if self.budget is not None and self.budget.usd is not None and self.prices is None:
+            raise ValueError("`budget.usd` is counted by `prices`, which are not declared")
+        return self
 
     @field_validator("base_url")
     @classmethod
@@ -64,6 +101,29 @@ class EndpointSpec(Spec):
         if self.privacy == "external" and parts.scheme != "https":
             raise ValueError("privacy external needs https: otherwise tickets and key are sent unencrypted")
         return self
+
+
+class AnsweringEndpoint(EndpointSpec):
+    """`evaluate.endpoint`: the model of the arm endpoint. A rule with `against: endpoint` makes it the incumbent."""
+
+    system: str | None = Field(default=None, min_length=1)
+    """System message that it is asked with, such as the one that a hosted fine-tune learned; `{column}` inserts a
+    ticket column. Null takes that of zero_shot."""
+    max_incomplete: float = Field(default=0.0, ge=0, lt=1)
+    """Share of its answers that may be empty, refused or cut at `max_new_tokens`, where a rule compares with it; with
+    more the verdict is HOLD, since it would lose those items without being worse. They are scored as they are."""
+
+    @field_validator("system")
+    @classmethod
+    def _names_columns(cls, value: str | None) -> str | None:
+        if value is not None:
+            template_columns(value)
+        return value
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on, and how many of them may be missing."""
+        return self.model_dump(mode="json", include={"base_url", "model", "system", "max_incomplete"})
 
 
 def is_loopback(host: str) -> bool:
@@ -199,11 +259,11 @@ class EvaluateSpec(Spec):
     arms: tuple[Arm, ...] = ("zero_shot", "few_shot", "majority", "tfidf")
     """Baselines besides candidate and champion. zero_shot, few_shot, retrieval and rag prompt the base model: retrieval
     with the nearest train tickets of each item, rag with passages of `corpus`, which a tuned model then has to beat;
-    endpoint sends the prompts of zero_shot to the model of `endpoint`. majority and tfidf predict only the routing
-    field."""
+    endpoint asks the model of `endpoint`, with the prompts of zero_shot unless it has a `system` of its own. majority
+    and tfidf predict only the routing field."""
     corpus: CorpusSpec | None = None
     """Help articles for the arm rag and for `{passages}` in prompts; null for none."""
-    endpoint: EndpointSpec | None = None
+    endpoint: AnsweringEndpoint | None = None
     """The model of the arm endpoint; null for none."""
     baseline_system: str = ""
     """System message of the prompting arms: a fair baseline knows categories and format. Empty: that of train.

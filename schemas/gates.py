@@ -36,9 +36,11 @@ SliceColumn = Literal["product", "channel", "category", "priority"]
 class ChangeThreshold(Spec):
     """A paired comparison on the same held-out items."""
 
-    against: Literal["champion", "best_baseline"] = "champion"
+    against: Literal["champion", "best_baseline", "endpoint"] = "champion"
     """champion: the model that serves now. best_baseline: each of the prompting arms and, for the routing field, of the
-    classifiers `majority` and `tfidf`; all of them must be beaten, and the best is the one that is shown."""
+    classifiers `majority` and `tfidf`; all of them must be beaten, and the best is the one that is shown. endpoint: the
+    model of `evaluate.endpoint`, the incumbent that is to be replaced; it then is no baseline, and until there is a
+    champion such a rule takes the place of the comparison that `compare` adds."""
     mode: Literal["improve", "refresh", "no_worse"] = "improve"
     """improve: significantly better. refresh: at the confidence at most `margin` worse, better by `min_gain` on
     average, and at most the margin of `gates.anchor` worse than the anchor. no_worse: the same, but it need not be
@@ -285,6 +287,18 @@ class GatesSpec(Spec):
     def judged_rules(self) -> tuple[GateRule, ...]:
         """The declared rules in their order, then the one that `compare` adds."""
         return (*self.rules, *((self.added_rule,) if self.added_rule is not None else ()))
+
+    @property
+    def has_incumbent(self) -> bool:
+        """Whether a rule compares with the endpoint, the model that serves outside of the registry."""
+        return any(
+            rule.change_threshold is not None and rule.change_threshold.against == "endpoint" for rule in self.rules
+        )
+
+    @property
+    def timed(self) -> LatencySpec | None:
+        """How answers are timed: as `latency` says, or only reported where an incumbent is timed too."""
+        return LatencySpec() if self.latency is None and self.has_incumbent else self.latency
 
     @property
     def needs_anchor(self) -> bool:

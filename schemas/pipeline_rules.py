@@ -210,8 +210,17 @@ def _label_faults(evaluate: EvaluateSpec) -> Iterator[Conflict]:
 
 
 def _endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Conflict]:
-    """Settings that the arm `endpoint` excludes."""
+    """Settings that the arm `endpoint` needs or excludes."""
     named = "endpoint" in evaluate.arms
+    if not named and evaluate.endpoint is None:
+        for index, rule in enumerate(gates.rules):
+            if rule.change_threshold is not None and rule.change_threshold.against == "endpoint":
+                yield Conflict(
+                    "the rule compares with an endpoint, and none is declared",
+                    at=("gates", "rules", index, "change_threshold", "against"),
+                    hint="declare evaluate.endpoint: {base_url: https://.../v1, model: NAME}, and the arm endpoint in "
+                    "evaluate.arms",
+                )
     if named != (evaluate.endpoint is not None):
         missing = "evaluate.endpoint is not declared" if named else "endpoint is not among evaluate.arms"
         yield Conflict(f"{missing}", at=("evaluate", "endpoint"), hint="declare both or neither")
@@ -221,8 +230,12 @@ def _endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec)
         yield Conflict("the arm endpoint only answers conversations", at=("train", "format"), hint="remove endpoint")
     for index, rule in enumerate(gates.rules):
         change = rule.change_threshold
-        baseline = change is not None and (change.against == "best_baseline" or gates.if_missing == "baseline")
-        if rule.metric == "heldout_loss" and baseline:
+        compared = change is not None and (
+            change.against == "endpoint"
+            if gates.has_incumbent
+            else change.against == "best_baseline" or gates.if_missing == "baseline"
+        )
+        if rule.metric == "heldout_loss" and compared:
             yield Conflict(
                 "an endpoint has no heldout_loss, and this rule may compare with it",
                 at=("gates", "rules", index, "metric"),

@@ -23,6 +23,8 @@ CHECKS: frozenset[Part] = frozenset(
     {"contamination", "round_trip", "latency", "cost", "judge", "forgetting", "check", "live"}
 )
 """Parts that are not rules on the held-out items."""
+INCUMBENT = "endpoint"
+"""Name of the evidence about an endpoint that is to be replaced, and metric of the findings about it."""
 EXPOSURE = "exposure"
 """Method of the finding about canaries: the only one about safety that is not such a rule."""
 

@@ -16,6 +16,7 @@ from schemas.errors import ServiceError
 from tasks.extras import missing_packages
 from tasks.storage.files import seal, verify
 from tests.support.isolation import isolated
+from tests.support.openai_desk import Desk, serving
 from tests.support.project import PROJECT
 from tests.support.shared import made_once
 
@@ -72,6 +73,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data (../shared/data, next to the checkout) is absent here")
     return folder
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    """A server that speaks OpenAI's protocol, on loopback."""
+    with serving(Desk()) as server:
+        yield server
 
 
 SMOLLM2 = (

@@ -24,6 +24,7 @@ from flows.context.labels import add_votes, read_votes
 from flows.context.request import RunRequest
 from flows.ledger.open import open_ledger
 from flows.records.timings import read_timings
+from flows.views.costs import endpoint_timings
 from flows.views.given_labels import given_labels
 from flows.views.labelling import Labelling, labelling_of
 from flows.views.report import report_folder
@@ -51,6 +52,7 @@ def explain(run_id: RunArgument, metric: Metric = None, items: Items = 5, config
             code="TG0159", where=row.run_id, hint=f"`tunegate show {row.run_id}` says how far it came",
         )  # fmt: skip
     figures = read_timings(recorded.settings, "latency", recorded.keys["latency"]) if "latency" in recorded.keys else {}
+    figures |= endpoint_timings(recorded)
     finding = shown_finding(decision, metric)
     worst: tuple[WorstItem, ...] = ()
     same = ""

@@ -213,7 +213,8 @@ def payback_sentences(report: CostReport) -> Iterator[str]:
     """One sentence per API; every number in it is in a table above it, or follows from the two months named."""
     for payback in report.payback:
         own = next(line for line in report.queries if line.what == payback.own)
-        api = next(line for line in report.queries if line.what.partition(",")[0] == f"API {payback.api}")
+        names = (payback.api, f"API {payback.api}")
+        api = next(line for line in report.queries if line.what.partition(",")[0] in names)
         months = f"{own.usd_per_month:,.2f} USD a month with {own.what}, {api.usd_per_month:,.2f} at the API"
         if payback.days is None:
             yield f"never paid back against API {payback.api} at this volume: {months}"

@@ -58,6 +58,8 @@ class GraphContext:
     feedback_database: Path | None = None
     trunks: Path | None = None
     """Where several trainings share the outputs of frozen layers; None for no sharing."""
+    replies: Path | None = None
+    """Where answers of an endpoint are kept by what was asked; None for the cache."""
     limits: TrainingLimits = field(default_factory=TrainingLimits)
     """Of all trainings of the run together."""
     as_of: str | None = None
@@ -110,6 +112,7 @@ def context_of(
         feedback=state_of(spec, settings.home) if as_of is None else None,
         feedback_database=feedback_database(settings.home, spec.registry.name),
         trunks=trunks_of(settings.home, spec.name),
+        replies=replies_of(settings.home),
         limits=limits_of(spec.train),
         labels=settle_votes(votes),
         rater_pairs=rater_pairs(votes),
@@ -135,6 +138,12 @@ def limits_of(train: TrainSection) -> TrainingLimits:
         return TrainingLimits()
     usd = 0.0 if budget.machine is None else find_gpu(budget.machine, where="train.budget.machine").usd_per_hour
     return TrainingLimits(budget=budget, usd_per_hour=usd)
+
+
+def replies_of(home: Path) -> Path:
+    """Return the folder of answers that endpoints gave. It is removed whenever a customer is forgotten: nothing says
+    whose ticket an answer is about."""
+    return home / "scratch" / "replies"
 
 
 def trunks_of(home: Path, pipeline: str) -> Path:

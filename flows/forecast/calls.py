@@ -16,6 +16,7 @@ from flows.views.costs import newest_run
 from flows.workspace.settings import Settings
 from schemas.artifacts import EvalSet, Splits
 from schemas.checks import CURVE_PROMPTS, REPORTED_PROMPTS, JudgeSpec, LatencySpec
+from schemas.evaluation import EndpointSpec, TokenBudget
 from schemas.pipeline import PipelineSpec
 from tasks.assess.economics import PriceBook, read_prices
 from tasks.assess.llm_judge import MAX_NEW_TOKENS, read_labels
@@ -60,13 +61,12 @@ def planned_calls(
     splits = steps["decontaminate"].artifact if "decontaminate" in steps else None
     n_items = spec.n_items(splits.n_test) if isinstance(splits, Splits) else None
     found: list[Calls] = []
-    endpoint, judge, latency = spec.evaluate.endpoint, spec.gates.judge, spec.gates.latency
+    endpoint, judge, latency = spec.evaluate.endpoint, spec.gates.judge, spec.gates.timed
     book = read_prices() if endpoint is not None or judge is not None else None
     if endpoint is not None and book is not None and _will_run(steps.get("answers_endpoint")):
         found.append(
             endpoint_calls(
-                model=endpoint.model,
-                place=endpoint.privacy,
+                endpoint,
                 items=known,
                 n_items=n_items,
                 max_new_tokens=spec.evaluate.max_new_tokens,
@@ -122,18 +122,35 @@ def judge_calls(
 
 
 def endpoint_calls(
-    *, model: str, place: str, items: EvalSet | None, n_items: int | None, max_new_tokens: int, book: PriceBook
+    spec: EndpointSpec, *, items: EvalSet | None, n_items: int | None, max_new_tokens: int, book: PriceBook
 ) -> Calls:
-    """One call per item."""
+    """One call per item; fewer if answers of earlier runs are kept."""
     known = items.n_items if items is not None else n_items
-    what = f"arm endpoint {model}"
+    what, place = f"arm endpoint {spec.model}", spec.privacy
     if known is None:
         return Calls(what, None, note="known after curation")
     out = known * max_new_tokens
     if items is None:
         return Calls(what, known, tokens_out=out, note=f"{place}; tokens in are known after curation")
     tokens_in = round(known * _mean_chars(items, answers=0) / CHARS_PER_TOKEN)
-    return _priced(Calls(what, known, tokens_in=tokens_in, tokens_out=out), model=model, place=place, book=book)
+    planned = Calls(what, known, tokens_in=tokens_in, tokens_out=out)
+    if spec.prices is not None:
+        usd = spec.prices.usd(tokens_in, out)
+        planned = replace(planned, usd=usd, note=f"{place}; about {CHARS_PER_TOKEN:g} characters a token")
+    else:
+        planned = _priced(planned, model=spec.model, place=place, book=book)
+    over = _over_budget(spec.budget, planned)
+    return planned if not over else replace(planned, note=f"{planned.note}; {over}")
+
+
+def _over_budget(budget: TokenBudget | None, planned: Calls) -> str:
+    """Say that the budget may end the run; empty if it covers all answers at their longest."""
+    if budget is None:
+        return ""
+    tokens = (planned.tokens_in or 0) + (planned.tokens_out or 0)
+    needs = ((budget.tokens, tokens, "tokens"), (budget.usd, planned.usd or 0.0, "USD"))
+    over = next(((limit, need, unit) for limit, need, unit in needs if limit is not None and need > limit), None)
+    return "" if over is None else f"may exceed its budget of {over[0]:,.10g} {over[2]}"
 
 
 def latency_calls(

@@ -9,7 +9,7 @@ from flows.graph.execute import NodeOutcome, Observer
 from flows.graph.graph import Node
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
-from schemas.artifacts import LATENCY_FIGURES
+from schemas.artifacts import ENDPOINT_FIGURES, LATENCY_FIGURES
 from tasks.storage.files import write_json
 from tasks.train.job import MEMORY_FIGURES
 
@@ -25,7 +25,8 @@ class TimingsObserver(Observer):
         self._figures[node.name] = {}
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        kept = {name: figures[name] for name in (*MEMORY_FIGURES, *LATENCY_FIGURES) if name in figures}
+        names = (*MEMORY_FIGURES, *LATENCY_FIGURES, *ENDPOINT_FIGURES)
+        kept = {name: figures[name] for name in names if name in figures}
         self._figures[node.name] |= kept
 
     def ended(self, node: Node, outcome: NodeOutcome) -> None:

@@ -268,6 +268,8 @@ def terms_of(spec: PipelineSpec) -> Terms:
     assumes, when to stop early, and which items are taken, since other items are another look as it is.
     """
     measured = spec.evaluate.model_dump(mode="json", exclude_defaults=True, include=_MEASURED_BY)
+    if spec.evaluate.endpoint is not None:  # what it may cost, and how it is reached, is no other measurement
+        measured["endpoint"] = spec.evaluate.endpoint.identity
     return terms_of_gates(spec.judged_gates, measured, list(map(_code_of, spec.evaluate.metrics)))
 
 

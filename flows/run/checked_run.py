@@ -288,6 +288,7 @@ class _Check:
         context = GateContext(
             champion_version=current.version,
             anchor_version=current.version if anchor is None else anchor.version,
+            endpoint=paired.files["endpoint"].path.name if "endpoint" in paired.files else "",
             traits=tuple(paired.traits),
             used_budget=state.used_budget(items, model),
         )

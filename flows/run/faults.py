@@ -25,6 +25,7 @@ from schemas.choice import LOSS, Changes, LadderSpec, TrainSection, base_models,
 from schemas.curation import CurateSpec
 from schemas.curation_steps import QualityStep
 from schemas.errors import ConfigError, SeveralErrors, TunegateError
+from schemas.evaluation import EndpointSpec
 from schemas.gates import GatesSpec
 from schemas.metrics import JsonSchemaMetric, RougeMetric
 from schemas.pipeline import DataPipeline, PipelineSpec
@@ -245,16 +246,16 @@ def machine_faults(spec: DataPipeline) -> Iterator[TunegateError]:
         device = detect_device() if any(each.optimizer == PAGED for each in trainings) else ""
         for train in {each.optimizer: each for each in trainings}.values() if device else ():
             yield from _caught(spec.name, partial(check_device, train, device))
-    if spec.place.pool_of("assess") is None:
-        judge = spec.gates.judge
-        for where, endpoint in (
-            ("evaluate.endpoint", spec.evaluate.endpoint),
-            ("gates.judge.endpoint", None if judge is None else judge.endpoint),
-        ):
-            if endpoint is not None:
-                yield from _caught(spec.name, partial(check_key, endpoint, os.environ, where=where))
-                if endpoint.privacy == "local":
-                    yield from _caught(spec.name, partial(check_local, endpoint.base_url))
+    asked: dict[str, EndpointSpec | None] = {
+        "evaluate.endpoint": spec.evaluate.endpoint
+    }  # always from the machine of the run
+    if spec.place.pool_of("assess") is None and spec.gates.judge is not None:
+        asked["gates.judge.endpoint"] = spec.gates.judge.endpoint
+    for where, endpoint in asked.items():
+        if endpoint is not None:
+            yield from _caught(spec.name, partial(check_key, endpoint, os.environ, where=where))
+            if endpoint.privacy == "local":
+                yield from _caught(spec.name, partial(check_local, endpoint.base_url))
 
 
 def check_libraries(spec: DataPipeline, request: RunRequest = ANY_CASE) -> None:

@@ -15,7 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.build import build, code_of
-from flows.context.graph_context import GraphContext, limits_of, trunks_of
+from flows.context.graph_context import GraphContext, limits_of, replies_of, trunks_of
 from flows.context.ingest import landed_folder
 from flows.context.previous_run import PreviousRun
 from flows.context.request import STAGES
@@ -336,6 +336,7 @@ def _context(spec: DataPipeline, settings: Settings, given: Handover, store: Sto
         context,
         feedback_database=feedback_database(store.root, spec.registry.name),
         trunks=trunks_of(store.root, spec.name),
+        replies=replies_of(store.root),
         limits=limits_of(spec.train),
     )
 

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from flows.views.run_reader import Recorded, spec_of
 from flows.workspace.settings import Settings
-from schemas.artifacts import EvalSet, ModelRef, Scores, Splits, TrainedRef
+from schemas.artifacts import EvalSet, GateDecision, ModelRef, Scores, Splits, TrainedRef
 from schemas.costs import CardLine, CostReport, QueryLine
 from schemas.counted import counted
 from schemas.curation_card import LabelConflicts
@@ -26,8 +26,9 @@ from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
 from tasks.assess.ablation import AblationTable
 from tasks.assess.climb import FITTED
-from tasks.assess.economics import cheapest_own
-from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, ranked_arms
+from tasks.assess.economics import ENDPOINT, cheapest_own
+from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, incumbents, ranked_arms
+from tasks.assess.gate import SEVERITY
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_value
 from tasks.assess.side_by_side import judge_scores
 from tasks.assess.style import form_shares
@@ -69,6 +70,11 @@ class AdviceEvidence:
     limits: tuple[str, ...] = ()
     tuned: Judgement | None = None
     """The tuned model against the best prompting arm."""
+    has_incumbent: bool = False
+    """A rule compares with an endpoint that is to be replaced."""
+    incumbent: Literal["leave", "stay", "more items"] | None = None
+    """What a verdict says of it; None without a verdict."""
+    incumbent_evidence: str = ""
     retrieval: Judgement | None = None
     """Retrieval against the same examples for every ticket."""
     classifier: Judgement | None = None
@@ -127,8 +133,8 @@ class Advice:
 
 def conclude(known: AdviceEvidence) -> Advice:
     """Answer every question, then take the table's first matching conclusion, and all matching asides."""
-    reasons = [_reason(name, known) for name in RULES]
-    words = {reason.rule: reason.says for reason in reasons}
+    reasons = [_reason(name, known) for name in RULES if name != "incumbent" or known.has_incumbent]
+    words = {"incumbent": "none"} | {reason.rule: reason.says for reason in reasons}
     words |= {
         "best": known.best_prompting or "",
         "best_kind": _kind_of(known.best_prompting),
@@ -180,6 +186,10 @@ def _by_verdict(judged: Judgement | None, *, better: str, worse: str, other: str
     if judged is None:
         return None
     return RuleAnswer({"PROMOTE": better, "BLOCK": worse}.get(judged.verdict, other), judged.reason)
+
+
+def _incumbent(known: AdviceEvidence) -> RuleAnswer | None:
+    return None if known.incumbent is None else RuleAnswer(known.incumbent, known.incumbent_evidence)
 
 
 def _classifier(known: AdviceEvidence) -> RuleAnswer | None:
@@ -268,7 +278,10 @@ def _cost(known: AdviceEvidence) -> RuleAnswer | None:
     report = known.costs
     if report is None:
         return None
-    cheap = min((line for line in report.queries if line.what.startswith("API")), key=lambda line: line.usd or 0.0)
+    # What is paid now, if it is known; else the cheapest of the price book.
+    asked = (line for line in report.queries if line.what.startswith(ENDPOINT) and line.usd is not None)
+    listed = (line for line in report.queries if line.what.startswith("API"))
+    cheap = next(asked, None) or min(listed, key=lambda line: line.usd or 0.0)
     evidence = f"{cheap.what} costs {cheap.usd or 0:.6f} USD a query"
     rented = known.card or report.machine
     if rented is None:
@@ -303,6 +316,7 @@ def _break_even(card: CardLine, cheap: QueryLine) -> str:
 
 
 QUESTIONS: Mapping[str, Callable[[AdviceEvidence], RuleAnswer | None]] = {
+    "incumbent": _incumbent,
     "prompting": _prompting,
     "tuned": lambda known: _by_verdict(known.tuned, better="tuning", worse="prompting", other="more items"),
     "retrieval": lambda known: _by_verdict(known.retrieval, better="retrieval", worse="enough", other="enough"),
@@ -328,7 +342,8 @@ def evidence_of(spec: PipelineSpec, settings: Settings, recorded: Recorded | Non
     """
     absolute = (rule for rule in spec.gates.rules if rule.value_threshold is not None and rule.slice is None)
     known = AdviceEvidence(
-        spec.name, min_items=spec.gates.min_items, ablation=_newest_ablation(settings, spec.name),
+        spec.name, has_incumbent=spec.gates.has_incumbent,
+        min_items=spec.gates.min_items, ablation=_newest_ablation(settings, spec.name),
         limits=tuple(f"{rule.metric} {rule.value_threshold:g}" for rule in absolute), fits=_fits(spec, recorded, root),
     )  # fmt: skip
     return known if recorded is None else _scored(_curated(known, recorded), recorded)
@@ -354,7 +369,7 @@ def _scored(known: AdviceEvidence, recorded: Recorded) -> AdviceEvidence:
     traits = {each.name: each for each in spec.evaluate.traits()}
     first = traits[spec.gates.rules[0].metric]
     scores = {arm: found for arm in ARMS if (found := recorded.scores(arm)) is not None}
-    best = _best_prompting(scores, first)
+    best = _best_prompting({arm: found for arm, found in scores.items() if arm not in incumbents(spec.gates)}, first)
 
     def judge(one: str, other: str | None, by: MetricTraits | None = first) -> Judgement | None:
         if other is None or by is None or one not in scores or other not in scores:
@@ -364,8 +379,11 @@ def _scored(known: AdviceEvidence, recorded: Recorded) -> AdviceEvidence:
             return judge_scores(scores[one], scores[other], test, items=items, cluster_by=spec.gates.cluster_by)
         return None
 
+    incumbent, why = _of_incumbent(decision)
     return replace(
         known,
+        incumbent=incumbent,
+        incumbent_evidence=why,
         metric=first.name,
         means={arm: found.means[first.name] for arm, found in scores.items() if first.name in found.means},
         n_items=items.n_items if items else None,
@@ -376,6 +394,20 @@ def _scored(known: AdviceEvidence, recorded: Recorded) -> AdviceEvidence:
         retrieval=judge("retrieval", "few_shot"),
         classifier=judge("tuned", "tfidf", traits.get(f"field_{spec.evaluate.routing_field}")),
     )
+
+
+def _of_incumbent(decision: GateDecision | None) -> tuple[Literal["leave", "stay", "more items"] | None, str]:
+    """Return what a verdict says of an endpoint that is to be replaced, and why: by the worst finding about it."""
+    about = [each for each in (decision.findings if decision else ()) if each.decides and "endpoint (" in each.rule]
+    compared = [each for each in about if each.method != "count"]
+    if decision is None or not compared:
+        return None, ""
+    worst = max((*compared, *about), key=lambda each: SEVERITY.index(each.verdict))
+    evidence = f"{worst.rule}: {worst.reason}"
+    if worst.verdict == "PROMOTE" and decision.verdict != "PROMOTE":
+        return "more items", f"{evidence.removesuffix('.')}; but the verdict is {decision.verdict}."
+    says: dict[str, Literal["leave", "stay"]] = {"PROMOTE": "leave", "BLOCK": "stay"}
+    return says.get(worst.verdict, "more items"), evidence
 
 
 def _best_prompting(scores: Mapping[str, Scores], traits: MetricTraits) -> str | None:

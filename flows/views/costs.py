@@ -12,10 +12,11 @@ from flows.records.timings import read_timings
 from flows.views.run_reader import Recorded, spec_of
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
-from schemas.artifacts import ModelRef, Predictions, PromptSet
+from schemas.artifacts import CheckEvidence, ModelRef, Predictions, PromptSet
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
-from tasks.assess.economics import NO_VOLUME, Measures, PriceBook, Volume, compute_costs, read_prices
+from schemas.evaluation import AnsweringEndpoint
+from tasks.assess.economics import NO_VOLUME, MeasuredEndpoint, Measures, PriceBook, Volume, compute_costs, read_prices
 from tasks.extras import missing_packages
 from tasks.storage.files import write_json
 
@@ -64,15 +65,42 @@ def measures_of(recorded: Recorded) -> Measures | None:
     seconds = ledger.made_in(keys.get("interim") or keys["answers_tuned"])
     prompts = {arm: recorded.result(f"prompts_{arm}", PromptSet, folder="prompts") for arm in PROMPTS}
     tokens = {arm: _mean_tokens(found, model, recorded.settings) for arm, found in prompts.items() if found}
+    latency = read_timings(recorded.settings, "latency", keys["latency"]) if "latency" in keys else {}
+    endpoint, timed = _endpoint(recorded, spec.evaluate.endpoint)
     return Measures(
         n_parameters=model.n_parameters,
         weight_bytes=model.n_parameters * BYTES[spec.evaluate.dtype],
         reply_tokens=answers.n_new_tokens / answers.n_items,
         prompt_tokens={arm: n for arm, n in tokens.items() if n is not None},
-        measured=read_timings(recorded.settings, "latency", keys["latency"]) if "latency" in keys else {},
+        measured={**latency, **timed},
+        endpoint=endpoint,
         batched_seconds=None if seconds is None else seconds / answers.n_items,
         training_seconds=ledger.made_in(keys["train"]) if "train" in keys else None,
     )
+
+
+def _endpoint(
+    recorded: Recorded, declared: AnsweringEndpoint | None
+) -> tuple[MeasuredEndpoint | None, dict[str, float]]:
+    """What the arm endpoint showed, and its seconds."""
+    evidence = recorded.result("endpoint_answers", CheckEvidence)
+    if declared is None or evidence is None or not evidence.n_items:
+        return None, {}
+    timed = endpoint_timings(recorded)
+    n_in, n_out = (evidence.values.get(name) for name in ("prompt_tokens", "new_tokens"))
+    return MeasuredEndpoint(
+        model=declared.model,
+        prompt_tokens=None if n_in is None else n_in / evidence.n_items,
+        reply_tokens=None if n_out is None else n_out / evidence.n_items,
+        seconds=timed.get("endpoint_mean_s"),
+        prices=declared.prices,
+    ), timed
+
+
+def endpoint_timings(recorded: Recorded) -> dict[str, float]:
+    """Return the seconds of the endpoint's answers; empty if it was not asked."""
+    key = recorded.keys.get("answers_endpoint")
+    return {} if key is None else read_timings(recorded.settings, "answers", key)
 
 
 def _mean_tokens(prompts: PromptSet, model: ModelRef, settings: Settings) -> float | None:

@@ -304,6 +304,7 @@ def check_files(
         context = GateContext(
             champion_version=version,
             anchor_version=files["anchor"].path.name if "anchor" in files else version,
+            endpoint=files["endpoint"].path.name if "endpoint" in files else "",
             traits=tuple(metrics),
         )
         checked = paired.judge(folder, values, context)

@@ -133,6 +133,8 @@ def reference_arm(decision: GateDecision, finding: Finding) -> str | None:
         return finding.rule.partition("best_baseline (")[2].partition(")")[0]
     if finding.reference is not None and "anchor (" in finding.rule:
         return "anchor"
+    if finding.reference is not None and "endpoint (" in finding.rule:
+        return "endpoint"
     return "champion" if decision.champion_version is not None else None
 
 

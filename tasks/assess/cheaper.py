@@ -3,7 +3,7 @@
 A warning next to the verdict: it decides nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,14 @@ from tasks.assess.contract import sign_p
 from tasks.assess.evidence import BASELINE_ARMS, CLASSIFIER_ARMS, Arms, line_up
 
 
-def find_cheaper(arms: Arms, findings: Iterable[Finding], *, confidence: float, without: frozenset[str]) -> str:
+def find_cheaper(
+    arms: Arms,
+    findings: Iterable[Finding],
+    *,
+    confidence: float,
+    without: frozenset[str],
+    replaced: Collection[str] = (),
+) -> str:
     """Return a sentence about the best arm that is better at `exact` or a field, at the confidence; empty if none is.
 
     A metric by which the findings compare with every baseline is left out: the verdict has it already.
@@ -22,11 +29,12 @@ def find_cheaper(arms: Arms, findings: Iterable[Finding], *, confidence: float, 
     Args:
         confidence: Of a sign test over the items, one-sided.
         without: Ids of items that do not count.
+        replaced: Arms that a rule compares with as what is to be replaced.
     """
     ours = arms.candidate
     names = [name for name in ours.metrics if name == "exact" or name.startswith("field_")]
     judged = {each.metric for each in findings if each.slice is None and "best_baseline (" in each.rule}
-    known = [arms.baselines[arm] for arm in BASELINE_ARMS if arm in arms.baselines]
+    known = [arms.baselines[arm] for arm in BASELINE_ARMS if arm in arms.baselines and arm not in replaced]
     try:
         pairs = [
             (name, other.arm, line_up(ours, other, metric=name, slice_name=None, without=without))

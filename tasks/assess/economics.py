@@ -17,6 +17,7 @@ from ruamel.yaml.error import YAMLError
 from schemas.artifacts import BATCH_SIZES
 from schemas.costs import CardLine, CostReport, PaybackLine, QueryLine
 from schemas.errors import GateError
+from schemas.evaluation import TokenPrices
 from schemas.regular_file import open_regular
 from schemas.spec import Spec
 
@@ -27,6 +28,8 @@ MAX_BYTES = 1_000_000
 PROMPTED = ("few_shot", "retrieval", "rag", "zero_shot")
 """Arms whose prompt an API would get: the first one that is known."""
 OWN = "tuned"
+ENDPOINT = "endpoint"
+"""Begins the name of the line of `evaluate.endpoint`."""
 UTILISATION = 0.5
 """Planned busy share of a card's month. Judgement, not a measurement: a desk is busy by day, and peaks need room."""
 
@@ -191,6 +194,29 @@ NO_VOLUME = Volume()
 
 
 @dataclass(frozen=True)
+class MeasuredEndpoint:
+    """What the arm endpoint showed of its model, per answer."""
+
+    model: str
+    prompt_tokens: float | None
+    """As the server counts them; None if it does not."""
+    reply_tokens: float | None
+    seconds: float | None
+    """Mean, over the network."""
+    prices: TokenPrices | None
+    """As declared; None takes the price book's for the model."""
+
+    def usd(self, book: PriceBook) -> float | None:
+        """Price of an answer; None without tokens or prices."""
+        if self.prompt_tokens is None or self.reply_tokens is None:
+            return None
+        if self.prices is not None:
+            return self.prices.usd(self.prompt_tokens, self.reply_tokens)
+        listed = book.apis.get(self.model)
+        return None if listed is None else listed.usd_per_query(self.prompt_tokens, self.reply_tokens)
+
+
+@dataclass(frozen=True)
 class Measures:
     """Known figures of the traffic and of the own model."""
 
@@ -206,6 +232,8 @@ class Measures:
     batched_seconds: float | None = None
     """Per answer, in the batches of the evaluation, including the loading of the model."""
     training_seconds: float | None = None
+    endpoint: MeasuredEndpoint | None = None
+    """Of `evaluate.endpoint`; None if it is not declared, or did not answer."""
     assumed: bool = False
     """The traffic is assumed; no run was measured."""
 
@@ -234,6 +262,8 @@ def compute_costs(
     sent = known.prompt_tokens[prompted] if prompted else own or 0.0
     queries = volume.queries_per_month
     api_usd = {name: api.usd_per_query(sent, known.reply_tokens) for name, api in book.apis.items()}
+    asked = known.endpoint
+    asked_usd = None if asked is None else asked.usd(book)
 
     on, prompt = f", on {machine}" if machine else "", f", {prompted} prompt" if prompted else ""
     own_lines = tuple(
@@ -247,6 +277,21 @@ def compute_costs(
         )
         for api in sorted(api_usd, key=api_usd.__getitem__)
     )  # fmt: skip
+    by_api = dict(zip(sorted(api_usd, key=api_usd.__getitem__), api_lines, strict=True))
+    endpoint_lines: tuple[QueryLine, ...] = ()
+    if asked is not None:
+        name = f"{ENDPOINT} {asked.model.replace(',', ' ')}"  # a comma ends the name in what a line says
+        month = None if queries is None or asked_usd is None else asked_usd * queries
+        endpoint_lines = (
+            QueryLine(
+                what=f"{name}, as it answered", prompt_tokens=asked.prompt_tokens, reply_tokens=asked.reply_tokens,
+                seconds=asked.seconds, usd=asked_usd, usd_at_volume=None if queries is None else asked_usd,
+                usd_per_month=month,
+            ),
+        )  # fmt: skip
+        if asked_usd is not None:
+            api_usd = {name: asked_usd, **api_usd}
+            by_api = {name: endpoint_lines[0], **by_api}
     trained_usd = None
     if card is not None and known.training_seconds is not None:
         trained_usd = card.usd_per_hour * known.training_seconds / 3600
@@ -266,17 +311,15 @@ def compute_costs(
         queries_per_month=queries,
         utilisation=volume.utilisation,
         measured=dict(known.measured),
-        queries=(*own_lines, *api_lines),
+        queries=(*own_lines, *endpoint_lines, *api_lines),
         cards=tuple(
             _card_line(name, book, known, api_usd, fastest if name == machine else None, volume.utilisation)
             for name in book.gpus
         ),
         training_seconds=known.training_seconds,
         one_off_usd=one_off,
-        payback=_payback(
-            own_lines, dict(zip(sorted(api_usd, key=api_usd.__getitem__), api_lines, strict=True)), one_off
-        ),
-        notes=_notes(known, machine, prompted, queries),
+        payback=_payback(own_lines, by_api, one_off),
+        notes=_notes(known, machine, prompted, queries, endpoint_usd=asked_usd),
     )
 
 
@@ -370,7 +413,9 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _notes(known: Measures, machine: str | None, prompted: str | None, queries: float | None) -> tuple[str, ...]:
+def _notes(
+    known: Measures, machine: str | None, prompted: str | None, queries: float | None, *, endpoint_usd: float | None
+) -> tuple[str, ...]:
     """What the figures leave out, and how to get the missing ones."""
     batched, given = known.batched_seconds is not None, known.given_seconds is not None
     timed = given or batched or "tokens_per_s" in known.measured
@@ -385,6 +430,10 @@ def _notes(known: Measures, machine: str | None, prompted: str | None, queries: 
          f"measured seconds are priced as those of {machine} (gates.cost.machine or --machine)"),
         (not known.assumed and prompted is None,
          "there is no prompting arm, so API costs assume the tuned prompt: add few_shot to the arms"),
+        (known.endpoint is not None and endpoint_usd is None,
+         "the endpoint has no price: declare evaluate.endpoint.prices, or it counts no tokens"),
+        (known.endpoint is not None,
+         "the endpoint's tokens are those that it counts, and its seconds include the network"),
         (not known.assumed, "tokens are those of the own base model; an API counts with its own tokenizer"),
         (machine is not None and timed and queries is None,
          "the cost of an own query assumes a card that is always busy; idle hours cost as much: --queries N"),

@@ -1,13 +1,13 @@
 """Read scored arms, pair them item by item, and find the reference of a rule.
 
-A candidate is compared with the champion, the anchor, or the best baseline. Used by `tasks/assess/questions.py`, which
-turns each error into the verdict ERROR.
+A candidate is compared with the champion, the anchor, an endpoint, or the best baseline. Used by
+`tasks/assess/questions.py`, which turns each error into the verdict ERROR.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,7 @@ PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval", "rag", "endpoint")
 CLASSIFIER_ARMS = ("majority", "tfidf")
 BASELINE_ARMS = (*PROMPTING_ARMS, *CLASSIFIER_ARMS)
 """The arms of `best_baseline`, of those that have the metric: classifiers have the routing field alone. Of equal arms,
-the first is the best."""
+the first is the best. The endpoint is none where a rule compares with it."""
 
 
 UNLABELLED = "TG0624"
@@ -248,6 +248,8 @@ class Arms:
     anchor: ArmScores | None
     anchor_version: str | None
     baselines: Mapping[str, ArmScores]
+    endpoint: str = ""
+    """Name of the model that answers in the arm endpoint, or of the file with its answers."""
 
     @cached_property
     def labels(self) -> Mapping[str, bool | None]:
@@ -287,8 +289,13 @@ class Reference:
     """It replaces a champion that does not exist."""
 
 
-def find_champion(arms: Arms, gates: GatesSpec, *, metric: str, items: frozenset[str] | None) -> tuple[Reference, ...]:
+def find_champion(
+    arms: Arms, gates: GatesSpec, *, metric: str, items: frozenset[str] | None, guards: bool = False
+) -> tuple[Reference, ...]:
     """The champion; without one, with `if_missing: baseline`, every baseline, the best first.
+
+    Args:
+        guards: A guard compares with an incumbent endpoint, too, which a rule has to name.
 
     Raises:
         GateError: TG0605, there is no champion and no replacement, or its scores or version are missing.
@@ -300,20 +307,49 @@ def find_champion(arms: Arms, gates: GatesSpec, *, metric: str, items: frozenset
         return (Reference(arms.champion, f"champion (version {arms.champion_version})"),)
     if gates.if_missing == "error":
         raise GateError("there is no champion, and gates.if_missing is error", code="TG0605")
-    return find_baselines(arms, metric=metric, items=items, replaced=True)
+    if not guards:
+        return find_baselines(arms, metric=metric, items=items, without=incumbents(gates), replaced=True)
+    named = {name: find_endpoint(arms) for name in incumbents(gates)}
+    found = find_baselines(arms, metric=metric, items=items, replaced=True)
+    return tuple(named.get(each.scores.arm, each) for each in found)
+
+
+def incumbents(gates: GatesSpec) -> tuple[str, ...]:
+    """Return the arms that a rule compares with as what is to be replaced, and that are no baselines then."""
+    return ("endpoint",) if gates.has_incumbent else ()
+
+
+def find_endpoint(arms: Arms) -> Reference:
+    """The incumbent endpoint.
+
+    Raises:
+        GateError: TG0605, it has no scores.
+    """
+    scores = arms.baselines.get("endpoint")
+    if scores is None:
+        raise GateError(
+            "there are no answers of an endpoint to compare with; declare evaluate.endpoint, or give `gate check` "
+            "--baseline endpoint=FILE",
+            code="TG0605",
+        )
+    return Reference(scores, f"endpoint ({arms.endpoint})" if arms.endpoint else "endpoint")
 
 
 def find_baselines(
-    arms: Arms, *, metric: str, items: frozenset[str] | None, replaced: bool = False
+    arms: Arms, *, metric: str, items: frozenset[str] | None, without: Collection[str] = (), replaced: bool = False
 ) -> tuple[Reference, ...]:
     """Every baseline, that with the best mean on the items first.
 
     All are compared with: the best of them is picked on the judged items, and owes a part of its lead to chance.
 
+    Args:
+        without: Arms that are none.
+
     Raises:
         GateError: TG0605, no baseline was scored.
     """
-    ranked = ranked_arms(arms.baselines, arms.candidate, metric=metric, items=items)
+    baselines = {name: arm for name, arm in arms.baselines.items() if name not in without}
+    ranked = ranked_arms(baselines, arms.candidate, metric=metric, items=items)
     return tuple(Reference(arm, f"best_baseline ({arm.arm})", arm.arm, replaced) for arm in ranked)
 
 

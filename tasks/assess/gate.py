@@ -28,6 +28,9 @@ Rules, for a metric where higher is better (else mirrored; differences are alway
   only from the judged items. Its finding is that of the arm with the worst verdict, of equal ones that with the best
   mean. Without a champion, `if_missing: baseline` turns a champion rule into `improve` on these arms, `error` into
   ERROR.
+- `against: endpoint` compares with the incumbent that the arm endpoint asked, which is then no baseline. Without a
+  champion such a rule takes the place of the one that `gates.compare` adds. How whole its answers are is a check
+  (`tasks/assess/incumbent.py`).
 - `gates.slices`: no slice of a column may be worse than the champion. All are tested, whatever their size; one in which
   too few items differ to show harm among all tests leaves its share of the error probability to the others (Tarone),
   and is reported if more were lost than won. A slice whose loss is not shown, but probable next to the other slices
@@ -69,9 +72,10 @@ from tasks.assess.check import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle, testable
 from tasks.assess.decision import STOPPED, remark_on_length, summarise, write_decision
 from tasks.assess.diagnosis import PastFacts, diagnose
-from tasks.assess.evidence import Arms, ArmScores
+from tasks.assess.evidence import Arms, ArmScores, incumbents
 from tasks.assess.few_examples import hold_blocked
 from tasks.assess.forgetting import assess_forgetting, divergence_finding
+from tasks.assess.incumbent import incumbent_findings
 from tasks.assess.interim import HARM_AT_STOP, stops
 from tasks.assess.items import extra_items
 from tasks.assess.judge import NO_PLAN, ChangeTest, Judgement, judge_change
@@ -101,6 +105,10 @@ class GateContext(Spec):
     champion_version: str | None = None
     """Recorded, so that release can refuse if the champion has changed since."""
     anchor_version: str | None = None
+    endpoint: str = ""
+    """Name of the model of the arm endpoint, or of the file with its answers."""
+    endpoint_asked: bool = False
+    """This run asked it, so that how it answered is known, and is judged where a rule compares with it."""
     traits: tuple[MetricTraits, ...] = ()
     """Of metrics that are not built in."""
     used_budget: UsedBudget = UsedBudget()
@@ -194,6 +202,7 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
         *metric_findings(
             judged.checks, gates, metrics=context.declared_comparison, known=traits_by_name(context.traits)
         ),
+        *(incumbent_findings(judged.checks, gates, context.endpoint) if context.endpoint_asked else ()),
         *live_findings(context.live),
         *use_findings(use, n_items=n_items),
         *stop_findings(looked, gates),
@@ -203,7 +212,11 @@ def decide(out: Path, *, judged: JudgedArms, gates: GatesSpec, context: GateCont
     findings = tuple(sorted(held, key=lambda finding: PARTS.index(finding.part)))
     verdict = worst(finding.verdict for finding in findings if finding.decides)
     remark = remark_on_length(judged.candidate, verdict)
-    cheaper = "" if verdict == "ERROR" else find_cheaper(arms, findings, confidence=gates.confidence, without=extra)
+    cheaper = (
+        ""
+        if verdict == "ERROR"
+        else find_cheaper(arms, findings, confidence=gates.confidence, without=extra, replaced=incumbents(gates))
+    )
     references = "" if verdict == "ERROR" else warn_of_references(assessed, judged.labels, context.rater_pairs)
     unknown = any(each.part == "contamination" and not each.decides for each in findings)
     doubt = f"{UNKNOWN_EXAMPLES[0].upper()}{UNKNOWN_EXAMPLES[1:]}." if unknown else ""
@@ -263,6 +276,7 @@ def arms_of(
         anchor=None if anchor is None else other(anchor),
         anchor_version=context.anchor_version,
         baselines={scores.arm: other(scores) for scores in baselines},
+        endpoint=context.endpoint,
     )
 
 

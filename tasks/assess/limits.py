@@ -8,7 +8,7 @@ are there suffice for a given power is in `plan_gate.py`.
 import math
 from collections.abc import Iterator, Mapping
 
-from schemas.comparison import comparison_rules
+from schemas.comparison import compares_with_endpoint, comparison_rules
 from schemas.gates import LEAST_ITEMS, MAX_MARGIN, GateRule, GatesSpec
 from schemas.metrics import MetricTraits
 from tasks.assess.contract import change_outcome, share_outcome, sign_p
@@ -52,6 +52,11 @@ def _about_the_gate(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_item
         yield (
             "gates.rules compare with the champion by mode no_worse alone, which also promotes a model that is shown "
             "to be worse, within its margin; mode refresh needs a gain"
+        )
+    if gates.has_incumbent and not compares_with_endpoint(gates, traits):
+        yield (
+            "no rule over all items compares quality with the endpoint by mode improve, or by a margin of at most "
+            f"{MAX_MARGIN:g}: until there is a champion, candidates are compared with a baseline, too"
         )
     tolerated = math.inf if gates.anchor is None else gates.anchor.margin or 0.0
     if changes and tolerated > MAX_MARGIN and all(change.mode != "improve" for change in changes):

@@ -129,11 +129,11 @@ def plan_interim(gates: GatesSpec, *, n_items: int, batch_size: int) -> InterimP
 
 
 def disagreements(decision: GateDecision) -> dict[str, Disagreement]:
-    """Return metric -> how the candidate and the champion of that verdict differed, over all items."""
+    """Return metric -> how the candidate and what it was to replace differed in that verdict, over all items."""
     against = "champion" if decision.champion_version else "best_baseline"
     found: dict[str, Disagreement] = {}
     for finding in decision.findings:
-        compared = against in finding.rule or finding.part == "forgetting"
+        compared = against in finding.rule or "endpoint (" in finding.rule or finding.part == "forgetting"
         if finding.slice is None and finding.won is not None and compared:
             found.setdefault(finding.metric, _disagreement(finding, decision))
     return found

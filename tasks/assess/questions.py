@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import EvalSet
+from schemas.comparison import compares_quality
 from schemas.errors import GateError
 from schemas.gates import LEAST_ITEMS, AnchorSpec, ChangeThreshold, GateRule, GatesSpec, SliceGuard
 from schemas.metrics import RIGHT, SAFETY_NAMES, MetricTraits
@@ -26,6 +27,8 @@ from tasks.assess.evidence import (
     find_anchor,
     find_baselines,
     find_champion,
+    find_endpoint,
+    incumbents,
     line_up,
 )
 from tasks.assess.interim import Aim, aim_of, gain_chances, value_chances
@@ -248,9 +251,18 @@ class _Assessor:
         return tuple(found)
 
     def _is_declared(self, added: GateRule) -> bool:
-        """Whether a rule is the same test without a champion, whatever margin it has against one."""
+        """Whether a rule is the same test without a champion, whatever margin it has against one, or compares with an
+        incumbent, which is in the champion's place then."""
         replaced = self._as_judged(added)
+        if replaced != added and self._compares_with_incumbent():
+            return True
         return replaced != added and replaced in map(self._as_judged, self._gates.rules)
+
+    def _compares_with_incumbent(self) -> bool:
+        candidate = self._arms.candidate
+        return any(
+            compares_quality(rule, candidate.traits(rule.metric), against="endpoint") for rule in self._gates.rules
+        )
 
     def _as_judged(self, rule: GateRule) -> GateRule:
         """Return the test that it is: without a champion the baselines, which `refresh` must improve on."""
@@ -269,15 +281,18 @@ class _Assessor:
             if change is None:
                 text = describe_rule(rule, higher_is_better=traits.higher_is_better)
                 return self._judged(rule, text, None, min_items=min_items)
-            references = (
-                find_champion(self._arms, self._gates, metric=rule.metric, items=items)
-                if change.against == "champion"
-                else find_baselines(self._arms, metric=rule.metric, items=items)
-            )
+            references = self._references(rule.metric, change, items)
             found = [self._compared(rule, change, each, min_items=min_items) for each in references]
             return replace(found[0], rivals=tuple(found[1:]))
         except GateError as error:
             return self._refused(rule, describe_rule(rule, higher_is_better=traits.higher_is_better), error)
+
+    def _references(self, metric: str, change: ChangeThreshold, items: frozenset[str] | None) -> tuple[Reference, ...]:
+        if change.against == "champion":
+            return find_champion(self._arms, self._gates, metric=metric, items=items)
+        if change.against == "endpoint":
+            return (find_endpoint(self._arms),)
+        return find_baselines(self._arms, metric=metric, items=items, without=incumbents(self._gates))
 
     def _compared(
         self, rule: GateRule, change: ChangeThreshold, reference: Reference, *, min_items: int | None
@@ -345,7 +360,7 @@ class _Assessor:
         text = describe_guard(rule.metric, rule.slice or "", "champion")
         try:
             items = self._slice_items(rule)
-            references = find_champion(self._arms, self._gates, metric=rule.metric, items=items)
+            references = find_champion(self._arms, self._gates, metric=rule.metric, items=items, guards=True)
             found = [
                 self._judged(
                     rule, describe_guard(rule.metric, rule.slice or "", each.name), each, kind="guard", min_items=1

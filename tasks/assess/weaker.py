@@ -32,7 +32,7 @@ _NOT_MEASURED = {
     "threads",
     "slices",
 }
-"""Keys of `evaluate` that change no score of a candidate."""
+"""Keys of `evaluate` that change no score of a candidate; what they say of the arms is in `_arms`."""
 _OF_BASELINES = ("baseline_system", "few_shot_examples")
 """Keys of `evaluate` that change the scores of prompting arms."""
 
@@ -56,7 +56,7 @@ def weaker_than(
     """
     return list(
         dict.fromkeys([*_general(before, now), *_rules(before, now, traits[0]), *_checks(before, now),
-                       *_slices(before, now), *_measured(evaluate), *_baselines(before, evaluate),
+                       *_slices(before, now), *_measured(evaluate), *_arms((before, now), evaluate),
                        *_traits(before, evaluate, traits)])
     )  # fmt: skip
 
@@ -184,18 +184,32 @@ def _measured(evaluate: tuple[EvaluateSpec | None, EvaluateSpec | None]) -> Iter
         yield f"evaluate.{key} is another: {_short(old)} before, {_short(new)} now"
 
 
-def _baselines(before: GatesSpec, evaluate: tuple[EvaluateSpec | None, EvaluateSpec | None]) -> Iterator[str]:
-    """In what `best_baseline` is easier to beat: an arm that is gone, or one that is asked in another way."""
-    was, now = evaluate
-    changes = (rule.change_threshold for rule in before.judged_rules)
-    if was is None or now is None or not any(each is not None and each.against == "best_baseline" for each in changes):
+def _arms(
+    gates: tuple[GatesSpec, GatesSpec], evaluate: tuple[EvaluateSpec | None, EvaluateSpec | None]
+) -> Iterator[str]:
+    """In what the arms that rules compare with are others: a worse model in their place is easier to beat."""
+    (before, now), (was, spec) = gates, evaluate
+    against = {rule.change_threshold.against for rule in before.judged_rules if rule.change_threshold is not None}
+    baselines = "best_baseline" in against or ("champion" in against and before.if_missing == "baseline")
+    if baselines and now.has_incumbent and not before.has_incumbent:
+        yield "a rule compares with the endpoint, which is no baseline then, and replaces a champion that is missing"
+    if was is None or spec is None:
         return
-    if gone := [arm for arm in was.arms if arm not in now.arms]:
-        yield f"best_baseline is without {', '.join(gone)}"
-    for key in _OF_BASELINES:
-        old, new = getattr(was, key), getattr(now, key)
+    for arm in was.arms if baselines else ():
+        if arm not in spec.arms:
+            yield f"the arm {arm} is gone, which candidates had to beat"
+    for key in _OF_BASELINES if baselines else ():
+        old, new = getattr(was, key), getattr(spec, key)
         if old != new:
-            yield f"evaluate.{key}, of the arms of best_baseline, is another: {_short(old)} before, {_short(new)} now"
+            yield f"evaluate.{key}, of the arms to beat, is another: {_short(old)} before, {_short(new)} now"
+    if was.endpoint is None or spec.endpoint is None or not (before.has_incumbent or baselines):
+        return
+    for key in ("base_url", "model", "system"):
+        old, new = getattr(was.endpoint, key), getattr(spec.endpoint, key)
+        if old != new:
+            yield _was(f"evaluate.endpoint.{key}", old, new)
+    if spec.endpoint.max_incomplete > was.endpoint.max_incomplete:
+        yield _was("evaluate.endpoint.max_incomplete", was.endpoint.max_incomplete, spec.endpoint.max_incomplete)
 
 
 def _traits(

@@ -50,7 +50,8 @@ def test_before_the_items_are_known_calls_are_expected_or_nothing_is_said() -> N
     expected = judge_calls(judge(n_items=30), items=None, n_items=96, n_labels=0, book=book)
     assert (expected.calls, expected.tokens_in, expected.usd) == (60, None, None)
     assert judge_calls(judge(), items=None, n_items=None, n_labels=0, book=book).calls is None
-    asked = endpoint_calls(model="m", place="local", items=None, n_items=96, max_new_tokens=80, book=book)
+    spec = EndpointSpec(base_url="http://127.0.0.1:8000/v1", model="m")
+    asked = endpoint_calls(spec, items=None, n_items=96, max_new_tokens=80, book=book)
     assert (asked.calls, asked.tokens_out) == (96, 7680)
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from flows.views.advice import QUESTIONS, RULES, AdviceEvidence, MemoryFit, conclude
-from schemas.artifacts import TrainedRef
+from flows.views.advice import QUESTIONS, RULES, AdviceEvidence, MemoryFit, _of_incumbent, conclude
+from schemas.artifacts import GateDecision, TrainedRef
 from schemas.costs import CostReport
 from schemas.curation_card import LabelConflicts
+from schemas.verdicts import Finding
 from tasks.assess.ablation import AblationRow, AblationTable
 from tasks.assess.economics import Measures, Volume, compute_costs, read_prices
 from tasks.assess.judge import Judgement
@@ -94,8 +95,46 @@ def test_nothing_recorded_supposes_nothing_and_names_a_command_for_each_gap() ->
     advice = conclude(AdviceEvidence(pipeline="desk"))
     assert advice.answer == "not known"
     assert advice.reasons == ()
-    assert len(advice.missing) == len(RULES)
+    assert {reason.rule for reason in advice.missing} == RULES.keys() - {"incumbent"}  # there is none
     assert all(reason.get for reason in advice.missing)
+    asked = conclude(AdviceEvidence(pipeline="desk", has_incumbent=True))
+    assert asked.missing[0].get == "tunegate run desk"
+    assert len(asked.missing) == len(RULES)
+
+
+def finding(verdict: Any, *, method: str = "tango", rule: str = "exact improves on endpoint (ft:old)") -> Finding:
+    return Finding(
+        rule=rule, metric="exact", verdict=verdict, n_items=400, candidate=0.7, reference=0.6, method=method,
+        reason="in words."
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdict", "findings", "says", "answer"),
+    [
+        ("PROMOTE", [finding("PROMOTE"), finding("PROMOTE", method="count")], "leave", "own model"),
+        ("BLOCK", [finding("BLOCK"), finding("PROMOTE", method="count")], "stay", "endpoint"),
+        ("HOLD", [finding("HOLD")], "more items", "lora"),
+        ("HOLD", [finding("PROMOTE"), finding("HOLD", method="count")], "more items", "lora"),  # its answers are cut
+        ("BLOCK", [finding("PROMOTE"), finding("BLOCK", rule="style at least 0.9")], "more items", "lora"),
+        ("ERROR", [finding("ERROR")], "more items", "lora"),
+    ],
+)
+def test_an_endpoint_is_left_only_by_a_verdict_that_compared_with_it(
+    verdict: Any, findings: list[Finding], says: Any, answer: str
+) -> None:
+    decision = GateDecision(
+        root=Path("gate"), verdict=verdict, reason="", findings=tuple(findings), n_items=400, champion_version=None
+    )
+    found, why = _of_incumbent(decision)
+    assert found == says
+    assert "endpoint (ft:old)" in why
+    advice = conclude(evidence(has_incumbent=True, incumbent=found, incumbent_evidence=why))
+    assert advice.answer == answer
+    assert "evaluate.endpoint" not in advice.sentence, "it is declared already"
+    assert _of_incumbent(None) == (None, "")
+    plain = decision.model_copy(update={"findings": (finding("PROMOTE", rule="exact improves on champion"),)})
+    assert _of_incumbent(plain) == (None, "")
 
 
 def test_prompting_that_is_good_enough_comes_first_and_the_gain_is_still_reported() -> None:

@@ -1,3 +1,3 @@
 """Fixtures shared with tests/tasks."""
 
-from tests.tasks.conftest import desk, new_folder
+from tests.tasks.conftest import new_folder

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def test_a_conversation_is_answered_greedily_and_the_key_comes_from_the_environm
         (200, {}, b'{"choices": []}'),
         (200, {}, b'{"choices": [{"message": {"content": null}}]}'),
         (200, {}, b"[" * 100_000),
+        (200, {}, b'{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": 1' + b"0" * 30 + b"}}"),
+        (200, {}, b'{"choices": [{"message": {"content": "a"}}], "usage": {"completion_tokens": -5}}'),
     ],
 )
 def test_a_malformed_answer_is_an_error_that_quotes_neither_key_nor_text(
@@ -79,6 +82,72 @@ def test_a_transient_failure_is_retried_and_then_an_error(desk: Desk) -> None:
         unreachable.ask(MESSAGES, max_new_tokens=1)
 
 
+def test_a_server_that_limits_says_how_long_to_wait_and_is_obeyed_for_a_minute(desk: Desk) -> None:
+    waited: list[float] = []
+    patient = Endpoint(spec(desk), {}, sleep=waited.append)
+    desk.script = [(429, {"Retry-After": "7"}, b""), (429, {"Retry-After": "soon"}, b"")]
+    assert patient.ask(MESSAGES, max_new_tokens=9).text.startswith("re:")
+    assert waited == [7.0, 4.0]
+    desk.script = [(429, {"Retry-After": "3600"}, b"")]
+    with pytest.raises(GateError, match=r"in 1 try \(status 429, and asks for 3600 seconds"):
+        patient.ask(MESSAGES, max_new_tokens=9)
+    assert waited == [7.0, 4.0]
+
+
+def test_an_answer_that_a_filter_took_is_an_empty_one(desk: Desk) -> None:
+    desk.script = [(200, {}, b'{"choices": [{"message": {"content": null}, "finish_reason": "content_filter"}]}')]
+    reply = Endpoint(spec(desk), {}).ask(MESSAGES, max_new_tokens=9)
+    assert (reply.text, reply.has_text, reply.finished) == ("", False, False)
+
+
+PRICES = {"usd_per_m_in": 1000.0, "usd_per_m_out": 10_000.0}
+
+
+@pytest.mark.parametrize(
+    ("budget", "n_answers"),
+    [
+        ({"tokens": 100}, 2),  # an answer may take 86 and takes 10: 20 + 86 are more than 100
+        ({"tokens": 85}, 0),
+        ({"usd": 0.21}, 2),  # it may take 0.167 and takes 0.037
+        ({"usd": 10.0, "tokens": 95}, 1),
+    ],
+)
+def test_nothing_is_sent_that_the_budget_may_not_cover(budget: dict[str, Any], n_answers: int, desk: Desk) -> None:
+    limited = Endpoint(spec(desk, prices=PRICES, budget=budget), {})
+    assert client.most_tokens(MESSAGES) == 77
+    for _ in range(n_answers):
+        limited.ask(MESSAGES, max_new_tokens=9)
+    with pytest.raises(GateError, match=r"TG0627.*budget"):
+        limited.ask(MESSAGES, max_new_tokens=9)
+    assert len(desk.requests) == n_answers
+    assert limited.spent.tokens == 10 * n_answers
+
+
+def test_kept_answers_are_not_asked_again_and_count_against_the_budget(desk: Desk, tmp_path: Path) -> None:
+    for _ in range(2):
+        limited = Endpoint(spec(desk, budget={"tokens": 92}), {})
+        limited.ask_once(MESSAGES, max_new_tokens=9, kept=tmp_path)
+        with pytest.raises(GateError, match="TG0627"):
+            limited.ask_once(MESSAGES[:1], max_new_tokens=80, kept=tmp_path)
+    assert len(desk.requests) == 1
+
+
+def test_what_a_server_does_not_count_or_may_have_answered_is_charged_in_full(desk: Desk) -> None:
+    desk.script = [(200, {}, _content("uncounted"))]
+    uncounted = Endpoint(spec(desk), {})
+    uncounted.ask(MESSAGES, max_new_tokens=9)
+    assert uncounted.spent.tokens == 77 + 9
+    desk.say = lambda _text: time.sleep(0.5) or "late"
+    late = Endpoint(spec(desk, timeout_s=0.1, budget={"tokens": 100}), {}, sleep=lambda _s: None)
+    with pytest.raises(GateError, match="TG0627"):
+        late.ask(MESSAGES, max_new_tokens=9)
+    assert late.spent.tokens == 77 + 9
+    dead = Endpoint(EndpointSpec(base_url="http://127.0.0.1:9/v1", model="m"), {}, sleep=lambda _s: None)
+    with pytest.raises(GateError, match="TG0616"):
+        dead.ask(MESSAGES, max_new_tokens=9)
+    assert dead.spent.tokens == 0  # nothing listens there
+
+
 def test_a_missing_key_is_named(desk: Desk) -> None:
     with pytest.raises(GateError, match=r"TG0616.*BIG_KEY"):
         Endpoint(spec(desk, api_key_env="BIG_KEY"), {})
@@ -93,11 +162,12 @@ def test_a_missing_key_is_named(desk: Desk) -> None:
         ({"base_url": "http://api.example.org/v1", "privacy": "external"}, "needs https"),
         ({"base_url": "https://user:word@api.example.org/v1", "privacy": "external"}, "more than host and path"),
         ({"base_url": "file:///etc/passwd"}, "not an http or https"),
+        ({"base_url": "http://127.0.0.1/v1", "budget": {"usd": 1.0}}, "counted by `prices`"),
     ],
 )
-def test_a_forbidden_address_is_refused_when_the_file_is_read(settings: dict[str, str], message: str) -> None:
+def test_a_forbidden_address_is_refused_when_the_file_is_read(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        EndpointSpec(model="m", **settings)  # type: ignore[arg-type]
+        EndpointSpec(model="m", **settings)
 
 
 def test_a_local_name_that_resolves_elsewhere_is_refused_before_anything_is_sent(
@@ -116,11 +186,10 @@ def test_the_arm_repeats_no_request_that_was_answered_before_an_interruption(des
 
     def run(folder: str) -> Any:
         (tmp_path / folder).mkdir()
-        scratch = tmp_path / "scratch"
-        scratch.mkdir(exist_ok=True)
         return answer_by_endpoint(
-            prompts=prompts, endpoint=spec(desk), max_new_tokens=5, out=tmp_path / folder, scratch=scratch
-        )
+            prompts=prompts, base_url=desk.url, model="big", endpoint=spec(desk), max_new_tokens=5,
+            out=tmp_path / folder, kept=tmp_path / "kept",
+        )  # fmt: skip
 
     desk.script = [(200, {}, _content("first"))] * 20 + [(401, {}, b"")]
     with pytest.raises(GateError):
@@ -130,6 +199,7 @@ def test_the_arm_repeats_no_request_that_was_answered_before_an_interruption(des
     rows = pq.read_table(answers.root / "predictions.parquet").to_pylist()
     assert [row["text"] for row in rows[:21]] == ["first"] * 20 + ["re: t20"]
     assert all(math.isnan(row["loss"]) for row in rows)
+    assert (rows[0]["finished"], rows[0]["n_prompt_tokens"], rows[20]["n_prompt_tokens"]) == (False, 0, 7)
 
 
 def _content(text: str) -> bytes:

@@ -105,6 +105,59 @@ def test_answers_that_are_scored_otherwise_and_metrics_that_turn_around_are_name
     assert weaker_than(gates, gates, evaluate=(before, before.model_copy(update={"max_items": 800}))) == []
 
 
+ENDPOINT = {"base_url": "http://127.0.0.1:8000/v1", "model": "ft:old"}
+INCUMBENT = {"metric": "exact", "change_threshold": {"against": "endpoint", "mode": "no_worse", "margin": 0.02}}
+
+
+def against(*rules: Any, endpoint: dict[str, Any] = ENDPOINT, arms: tuple[str, ...] = ("zero_shot", "endpoint")) -> Any:
+    return GatesSpec.model_validate({"rules": rules or [INCUMBENT]}), EvaluateSpec(arms=arms, endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
+    ("now", "sentence"),
+    [
+        (
+            against({"metric": "exact", "change_threshold": {}}),
+            "the rule is gone: exact against endpoint, mode no_worse",
+        ),
+        (
+            against({"metric": "exact", "change_threshold": {"against": "best_baseline"}}),
+            "the rule is gone: exact against endpoint, mode no_worse",
+        ),
+        (
+            against({**INCUMBENT, "change_threshold": {**INCUMBENT["change_threshold"], "margin": 0.04}}),
+            "margin of exact against endpoint is 0.04, and was 0.02",
+        ),
+        (against(endpoint={**ENDPOINT, "model": "tiny"}), "evaluate.endpoint.model is tiny, and was ft:old"),
+        (
+            against(endpoint={**ENDPOINT, "base_url": "http://127.0.0.1:9/v1"}),
+            "evaluate.endpoint.base_url is http://127.0.0.1:9/v1, and was http://127.0.0.1:8000/v1",
+        ),
+        (against(endpoint={**ENDPOINT, "system": "Say no."}), "evaluate.endpoint.system is Say no., and was null"),
+        (against(endpoint={**ENDPOINT, "max_incomplete": 0.1}), "evaluate.endpoint.max_incomplete is 0.1, and was 0"),
+    ],
+)
+def test_a_looser_comparison_with_an_endpoint_or_an_easier_endpoint_is_named(now: Any, sentence: str) -> None:
+    gates, evaluate = against()
+    assert weaker_than(gates, now[0], evaluate=(evaluate, now[1])) == [sentence]
+    stricter = {**INCUMBENT["change_threshold"], "mode": "improve", "margin": 0.0}
+    budget = {**ENDPOINT, "budget": {"tokens": 9}, "timeout_s": 3}
+    tighter = against({**INCUMBENT, "change_threshold": stricter}, endpoint=budget)
+    assert weaker_than(gates, tighter[0], evaluate=(evaluate, tighter[1])) == []
+
+
+def test_arms_that_candidates_had_to_beat_are_missed() -> None:
+    best = {"metric": "exact", "change_threshold": {"against": "best_baseline"}}
+    before = against(best)
+    gone = against(best, arms=("endpoint",))
+    named = weaker_than(before[0], gone[0], evaluate=(before[1], gone[1]))
+    assert named == ["the arm zero_shot is gone, which candidates had to beat"]
+    replaced = against(best, INCUMBENT)
+    assert weaker_than(before[0], replaced[0], evaluate=(before[1], replaced[1])) == [
+        "a rule compares with the endpoint, which is no baseline then, and replaces a champion that is missing"
+    ]
+
+
 def test_a_judged_metric_that_is_declared_anew_the_other_way_round_is_named() -> None:
     rule = {"metric": "accuracy", "change_threshold": {"mode": "improve"}}
     gates = GatesSpec.model_validate({"rules": [rule]})
@@ -118,7 +171,7 @@ def test_baselines_that_are_easier_to_beat_are_named_where_a_rule_compares_with_
     before = EvaluateSpec(arms=("zero_shot", "few_shot"), few_shot_examples=4)
     now = EvaluateSpec(arms=("zero_shot", "majority"), few_shot_examples=1)
     assert weaker_than(gates, gates, evaluate=(before, now)) == [
-        "best_baseline is without few_shot",
-        "evaluate.few_shot_examples, of the arms of best_baseline, is another: 4 before, 1 now",
+        "the arm few_shot is gone, which candidates had to beat",
+        "evaluate.few_shot_examples, of the arms to beat, is another: 4 before, 1 now",
     ]
     assert weaker_than(bare, bare, evaluate=(before, now)) == []
