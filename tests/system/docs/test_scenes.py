@@ -29,6 +29,7 @@ from tests.support.candidates import Candidates
 from tests.support.desk_tables import desk_rows, write_duckdb, write_postgres
 from tests.support.documentation import Block, blocks
 from tests.support.environments import wheel_python
+from tests.support.openai_desk import Desk, serving
 from tests.support.postgres import Postgres
 from tests.support.prefect_server import PrefectServer
 from tests.support.project import PROJECT
@@ -183,6 +184,63 @@ def test_scene_endpoint(used: Shell) -> None:
         used.interrupt(process)
     assert (first["new"], again["new"], again["known"]) == (1, 0, 1)
     assert process.returncode == 0
+
+
+def test_scene_leave(shell: Shell, tiny_model: ModelRef) -> None:
+    """The vendor's file teaches a tiny model what the hosted one answers, and the gate shows that it is no worse."""
+    init, run, cost = scene("leave")
+    declared = next(each for each in blocks(PROJECT) if each.page == init.page and each.language == "yaml")
+    (shell.folder / "pipelines.yaml").unlink()
+    write_conversations(shell.folder / "training.jsonl", 400)
+    shell.run(script_of(init))
+    with serving(Desk()) as incumbent:
+        incumbent.say = team_of
+        config = shell.folder / "pipelines.yaml"
+        document = YAML().load(config.read_text())
+        mine, theirs = document["pipelines"]["support-replies"], YAML(typ="safe", pure=True).load(declared.text)
+        mine["train"] |= {
+            "base_model": f"file:{tiny_model.root}", "method": "full", "learning_rate": 0.003, "batch_size": 16,
+            "epochs": 12, "dtype": "float32", "threads": 1,
+        }  # fmt: skip
+        del mine["train"]["adapter"]
+        mine["train"]["prompt"] |= theirs["train"]["prompt"]
+        mine["evaluate"] |= {**theirs["evaluate"], "threads": 1}
+        mine["evaluate"]["endpoint"] |= {"base_url": incumbent.url, "privacy": "local"}
+        mine["gates"] = theirs["gates"]
+        with config.open("w") as stream:
+            YAML().dump(document, stream)
+        output = shell.run(script_of(run))
+        assert "PROMOTE" in output
+        assert f"worse than endpoint ({theirs['evaluate']['endpoint']['model']})" in output
+        assert {each["Authorization"] for _, each, _ in incumbent.requests} == {"Bearer sk-..."}
+        n_asked = len(incumbent.requests)
+        assert n_asked == 120
+        [run_id] = [folder.name for folder in (shell.folder / ".tunegate" / "reports").iterdir()]
+        output = shell.run(script_of(cost, RUN=run_id))
+        assert "endpoint_latency_p95_s" in output
+        assert "own model" in output
+        assert "which can be left" in output
+        assert len(incumbent.requests) == n_asked
+
+
+TEAMS = {"parcel": "shipping", "invoice": "billing", "lamp": "hardware", "password": "account"}
+
+
+def team_of(text: str) -> str:
+    """What the hosted model answers."""
+    return next(team for word, team in TEAMS.items() if word in text)
+
+
+def write_conversations(path: Path, n_rows: int) -> None:
+    """A file as it was uploaded for fine-tuning."""
+    system = {"role": "system", "content": "Route the ticket: answer with its team alone."}
+    lines = []
+    for n in range(n_rows):
+        word = list(TEAMS)[n % len(TEAMS)]
+        asked = f"Hello, my {word} {7919 * n % 100_003} is a problem since {n % 28} May, case {104_729 * n % 9973}."
+        turns = [system, {"role": "user", "content": asked}, {"role": "assistant", "content": TEAMS[word]}]
+        lines.append(json.dumps({"messages": turns}) + "\n")
+    path.write_text("".join(lines))
 
 
 def test_scene_tenants(shell: Shell, tiny_model: ModelRef) -> None:
