@@ -6,7 +6,7 @@ Items and prompts exist before the training (`flows/prepare.py`).
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from flows.certify import add_certificates
+from flows.certify import Certificates, add_certificates
 from flows.context.graph_context import GraphContext
 from flows.curate import Curated
 from flows.effects.pages import show_verdict
@@ -54,6 +54,8 @@ class Assessed:
     arms: ArmHandles
     checks: Checked
     decision: GateDecision
+    certificates: Certificates | None = None
+    """None without `evaluate.abstain`."""
 
 
 def assess(
@@ -81,7 +83,8 @@ def assess(
             adder.labelled(_labelled_arms(spec, arms))
         if "tfidf" in prepared.classifiers and tuned.dataset is not None:
             _classifier_of_examples(graph, spec, splits=splits, items=items, dataset=tuned.dataset)
-        calibration = add_certificates(graph, spec, context, splits=splits, prepared=prepared, tuned=tuned)
+        certificates = add_certificates(graph, spec, context, splits=splits, prepared=prepared, tuned=tuned)
+        calibration = None if certificates is None else certificates.calibration
         checks = CheckAdder(graph, spec, context, splits, prepared, tuned, arms, calibration).add_all()
         with graph.staying():  # it reads the ledger
             decision = graph.named("gate").expand(
@@ -105,7 +108,7 @@ def assess(
                 ),
             )
             graph.effect(show_verdict, decision=decision)
-    return Assessed(items, arms, checks, decision)
+    return Assessed(items, arms, checks, decision, certificates)
 
 
 def _classifier_of_examples(

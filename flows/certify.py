@@ -10,7 +10,18 @@ from flows.finetune import Tuned
 from flows.graph.graph import Graph
 from flows.prepare import Prepared, classifier_of
 from flows.workspace.ray_cluster import answering_of
-from schemas.artifacts import BundleRef, EvalSet, LabelSet, ModelArm, ModelRef, Predictions, Splits, TrainedRef
+from schemas.artifacts import (
+    BundleRef,
+    CertifiedRef,
+    EvalSet,
+    LabelSet,
+    ModelArm,
+    ModelRef,
+    Predictions,
+    ScoredArm,
+    Splits,
+    TrainedRef,
+)
 from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
 from tasks.assess.abstain import certify_answers, certify_classifier, collect_labels
@@ -18,6 +29,16 @@ from tasks.assess.items import select_calibration_items, select_validation_items
 from tasks.assess.prompts import build_prompts
 from tasks.corpus.build import cite_as_served
 from tasks.model.generate import generate_answers
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """The certificates of a run; handles while it has not run."""
+
+    calibration: EvalSet
+    """The tickets that calibrate."""
+    labels: LabelSet
+    of_arms: dict[ScoredArm, CertifiedRef]
 
 
 @dataclass(frozen=True)
@@ -35,11 +56,8 @@ class _Model:
 
 def add_certificates(
     graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, prepared: Prepared, tuned: Tuned
-) -> EvalSet | None:
-    """Add the certificates of the candidate, the champion and TF-IDF, and return the tickets that calibrate.
-
-    None without `evaluate.abstain`.
-    """
+) -> Certificates | None:
+    """Add the certificates of the candidate, the champion and TF-IDF; None without `evaluate.abstain`."""
     evaluate, train, abstain = spec.evaluate, spec.train, spec.evaluate.abstain
     if abstain is None or evaluate.fields is None:
         return None
@@ -73,8 +91,9 @@ def add_certificates(
     )
     labels = graph.add(collect_labels, splits=splits, field=abstain.field, pattern=evaluate.fields)
     adder = _CertificateArms(graph, spec, context, labels)
+    found: dict[ScoredArm, CertifiedRef] = {}
     for arm, model in models.items():
-        graph.named("certificate", arm).add(
+        found[arm] = graph.named("certificate", arm).add(
             certify_answers,
             arm=arm,
             labels=labels,
@@ -86,7 +105,7 @@ def add_certificates(
             cluster_by=spec.gates.cluster_by,
         )
     if "tfidf" in evaluate.arms and evaluate.routing_field == abstain.field:
-        graph.named("certificate", "tfidf").add(
+        found["tfidf"] = graph.named("certificate", "tfidf").add(
             certify_classifier,
             classifier=classifier_of(spec, "tfidf"),
             splits=splits,
@@ -95,7 +114,7 @@ def add_certificates(
             abstain=abstain,
             cluster_by=spec.gates.cluster_by,
         )
-    return calibration
+    return Certificates(calibration, labels, found)
 
 
 @dataclass(frozen=True)

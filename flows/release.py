@@ -41,11 +41,12 @@ from schemas.trials import ChoiceRef
 from tasks.assess.decision import surpassed
 from tasks.curate.data_checks import judge_now
 from tasks.release.bundle import bundle_candidate, check_evaluated
+from tasks.release.serve import read_serving
 
 
 def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned, assessed: Assessed) -> Outcome:
     """Add the stage: one stored step, then what changes the ledger, the report and MLflow."""
-    arms, decision = assessed.arms, assessed.decision
+    arms, decision, certificates = assessed.arms, assessed.decision, assessed.certificates
     with graph.stage("release"):
         bundle = graph.add(
             bundle_candidate,
@@ -55,6 +56,8 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
             prompt=spec.train.prompt,
             decoding=spec.evaluate.decoding(),
             corpus=curated.corpus if spec.train.prompt.shows_passages else None,
+            certificate=None if certificates is None else certificates.of_arms["tuned"],
+            labels=None if certificates is None else certificates.labels,
         )
         version = graph.effect(
             record,
@@ -114,11 +117,12 @@ def record(
     """
     spec = run.trained_spec
     tuned = next(each for each in scores if each.arm == "tuned")
+    certificate = read_serving(bundle.root).certificate
     write_record(
         run,
         RecordedResults(
             splits=splits, dataset=dataset, items=items, decision=decision, trained=trained, scores=scores,
-            curves=curves, choice=choice, latency=latency,
+            curves=curves, choice=choice, latency=latency, certificate=certificate,
         ),
     )  # fmt: skip
     candidate = ChampionRef(
@@ -132,6 +136,7 @@ def record(
         bundle=bundle,
         verdict_digest=decision.digest,
         promoted_at="",
+        certificate=certificate,
     )
     evidence = {
         "gates": digest_of(spec.judged_gates),

@@ -319,6 +319,31 @@ class CertifiedRef(Artifact):
     """Of the calibration tickets, the surest first."""
 
 
+class ServedCertificate(Frozen):
+    """What a served version needs to say of each answer whether it may be routed without a person."""
+
+    field: str
+    pattern: str
+    """`evaluate.fields`, which finds the field in an answer."""
+    labels: tuple[str, ...]
+    """As of `LabelSet`."""
+    temperature: float
+    threshold: float | None
+    """Least probability of the written label, 0-1; null if nothing is certified and all tickets go to review."""
+    target: float
+    confidence: float
+    coverage: float
+    n_calibration: int
+    sentence: str
+
+    @classmethod
+    def of(cls, certified: CertifiedRef, labels: LabelSet) -> Self:
+        """Of the candidate's certificate."""
+        shared = cls.model_fields.keys() & CertifiedRef.model_fields.keys()
+        values = {name: getattr(certified, name) for name in shared}
+        return cls(pattern=labels.pattern, labels=labels.labels, **values)
+
+
 class Predictions(Artifact):
     """`predictions.parquet`: item_id, text, n_new_tokens, finished (false if it reached the token limit),
     loss (nats per token of the reference answer). Ordered by item_id. With a `LabelSet` also label_logs: the
@@ -409,7 +434,7 @@ class GateDecision(Artifact):
 
 class BundleRef(Artifact):
     """A candidate ready to serve: adapter or model files, `serving.json` (base uri and digest, prompt, format,
-    max_new_tokens), README.md (model card) and MANIFEST.json."""
+    max_new_tokens, certificate), README.md (model card) and MANIFEST.json."""
 
     n_bytes: int
 
@@ -429,6 +454,8 @@ class ChampionRef(Frozen):
     verdict_digest: str
     promoted_at: str
     """UTC, ISO 8601."""
+    certificate: ServedCertificate | None = None
+    """From which probability its answers need no person, as in its bundle; None if `evaluate.abstain` was not set."""
 
     @property
     def judged(self) -> Artifact:

@@ -92,7 +92,7 @@ def _read(path: Path) -> str:
     from jinja2 import Environment, TemplateSyntaxError
     from jinja2.ext import Extension
 
-    class Generation(Extension):
+    class AnswerTag(Extension):
         """The tag that marks an answer for other trainers; transformers knows it, Jinja does not."""
 
         tags = {"generation"}  # noqa: RUF012  Jinja reads it from the class
@@ -107,7 +107,7 @@ def _read(path: Path) -> str:
             text = stream.read(_MAX_BYTES + 1).decode()
         if len(text) > _MAX_BYTES:
             raise ConfigError(f"the file is larger than {_MAX_BYTES:,} bytes", code="TG0173", where=str(path))
-        Environment(autoescape=True, extensions=[Generation, "jinja2.ext.loopcontrols"]).parse(text)
+        Environment(autoescape=True, extensions=[AnswerTag, "jinja2.ext.loopcontrols"]).parse(text)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", code="TG0173", where=WHERE, hint=hint) from None
     except UnicodeDecodeError:

@@ -3,7 +3,7 @@
 `tunegate model feedback` ingests the lines (`tasks/monitor/feedback.py`).
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -26,6 +26,9 @@ class FeedbackSpec(Spec):
     """A candidate whose suggestions were accepted less often, at the confidence, is BLOCK; null only reports."""
     min_suggestions: int = Field(default=50, ge=1)
     """With fewer suggestions a version's rate is only reported."""
+    certificate_error: float = Field(default=0.05, gt=0, lt=1)
+    """Chance that a certificate of `evaluate.abstain` which holds is ever reported as broken, for each version, however
+    often its routed tickets are looked at."""
 
 
 class FeedbackLine(Frozen):
@@ -39,6 +42,10 @@ class FeedbackLine(Frozen):
     """When the agent decided; with a time zone, or UTC. Of two lines about one suggestion, the later counts."""
     reply: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
     """The text that the agent sent instead; only with `edited`."""
+    action: Literal["route", "review"] | None = None
+    """As in the answer's object `tunegate`."""
+    right: bool | None = None
+    """Was the label of the certified field right? Null if that is not known."""
 
 
 class Acceptance(Frozen):
@@ -54,6 +61,44 @@ class Acceptance(Frozen):
     @property
     def rate(self) -> float:
         return self.n_accepted / self.n
+
+
+class RoutedWeek(Frozen):
+    """How often the labels of routed tickets were right in one week."""
+
+    monday: date
+    """Its first day, UTC."""
+    n: int
+    n_right: int
+    lower: float
+    """One-sided confidence bounds of the share, 0-1 (Clopper-Pearson)."""
+    upper: float
+
+
+class RoutedVersion(Frozen):
+    """What is known of a version's routed tickets, and whether its certificate still holds."""
+
+    version: str
+    target: float
+    """What is certified: the least share of right labels, 0-1."""
+    n: int
+    n_right: int
+    evidence: float
+    """Against the certificate, at the worst moment so far; 1 is none."""
+    holds: bool
+    """False if the evidence has ever reached one over `feedback.certificate_error`."""
+    weeks: tuple[RoutedWeek, ...]
+
+    def warning(self) -> str:
+        """What to say of a certificate that no longer holds; empty if it holds.
+
+        >>> RoutedVersion(version="3", target=0.95, n=50, n_right=41, evidence=80, holds=False, weeks=()).warning()
+        'the certificate of version 3 no longer holds: 41 of 50 routed tickets were right, 0.95 of them should be'
+        """
+        if self.holds:
+            return ""
+        were = f"{self.n_right} of {self.n} routed tickets were right, {self.target:.4g} of them should be"
+        return f"the certificate of version {self.version} no longer holds: {were}"
 
 
 class LiveQuality(Frozen):

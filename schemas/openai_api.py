@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from schemas.spec import Frozen
 
-MAX_STOPS = 4
+MAX_STOPS, MAX_TOP = 4, 20
 Zero = Annotated[float, Field(ge=0, le=0)]
 Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=MAX_STOPS)]
 
@@ -76,6 +76,11 @@ class CompletionRequest(Frozen):
         return self.max_tokens
 
     @property
+    def n_top(self) -> int | None:
+        """How many of the most likely tokens to report at each place; None reports no likelihoods at all."""
+        return None
+
+    @property
     def wants_usage(self) -> bool:
         """Whether to send a final chunk with the token counts."""
         return self.stream_options is not None and self.stream_options.include_usage
@@ -86,13 +91,25 @@ class ChatRequest(CompletionRequest):
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    logprobs: Literal[False] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP)
     store: Literal[False] | None = None
 
     @property
     def limit(self) -> int | None:
         """The same, by either name."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def n_top(self) -> int | None:
+        """The same."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @model_validator(mode="after")
+    def _top_needs_logprobs(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("`top_logprobs` needs `logprobs: true`")
+        return self
 
     @model_validator(mode="after")
     def _turns_alternate(self) -> Self:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from schemas.artifacts import ModelRef, TrainedRef
+from schemas.artifacts import ModelRef, ServedCertificate, TrainedRef
 from schemas.evaluation import DecodingSpec, SearchSpec
 from schemas.spec import Frozen
 from schemas.training import PromptSpec
@@ -24,6 +24,8 @@ class ServingSpec(Frozen):
     """File name -> sha256 of every file of the base model: another base is refused."""
     search: SearchSpec | None = None
     """How to find the passages that its prompt shows; their index is in the bundle. None if it shows none."""
+    certificate: ServedCertificate | None = None
+    """Which answers may be routed without a person; None if `evaluate.abstain` was not set."""
 
 
 class DatasetRecord(Frozen):

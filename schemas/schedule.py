@@ -221,6 +221,8 @@ class Decision(Frozen):
     arrivals: Arrivals | None = None
     """Null if it was decided before reading the tickets."""
     shifts: tuple[Shift, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What a person should look at: a certificate of the champion that no longer holds."""
     n_needed: int | None = None
     """New tickets that were needed."""
     n_held_out_needed: int | None = None

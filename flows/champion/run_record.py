@@ -17,6 +17,7 @@ from schemas.artifacts import (
     EvalSet,
     GateDecision,
     Scores,
+    ServedCertificate,
     Splits,
     TrainedRef,
     ValidationCurves,
@@ -45,6 +46,8 @@ class RecordedResults:
     curves: ValidationCurves | None
     choice: ChoiceRef | None
     latency: CheckEvidence | None
+    certificate: ServedCertificate | None
+    """None without `evaluate.abstain`."""
 
 
 def write_record(run: RunContext, evidence: RecordedResults) -> None:
@@ -81,6 +84,7 @@ def _record(run: RunContext, evidence: RecordedResults) -> RunRecord:
             "tunegate.verdict": decision.verdict,
             "tunegate.champion": decision.champion_version or "none",
             **({"tunegate.score": score} if score else {}),
+            **_certificate_tags(evidence.certificate),
             "tunegate.config": digest_of(config),
             "tunegate.code": run.code_digest,
         },
@@ -100,6 +104,13 @@ def _record(run: RunContext, evidence: RecordedResults) -> RunRecord:
         curves=((evidence.curves or trained).root / "curves.parquet").relative_to(home).as_posix(),
         trials=weighed[0].relative_to(home).as_posix() if weighed else "",
     )
+
+
+def _certificate_tags(certificate: ServedCertificate | None) -> dict[str, str]:
+    if certificate is None:
+        return {}
+    threshold = "none" if certificate.threshold is None else repr(certificate.threshold)
+    return {"tunegate.threshold": threshold, "tunegate.certificate": certificate.sentence}
 
 
 def describe_verdict(decision: GateDecision) -> str:

@@ -9,7 +9,8 @@ import typer
 from flows.cli.command import command
 from flows.cli.options import CONFIG, Config, Pipeline
 from flows.cli.output import Result, TextTable, note, warn
-from flows.registry.feedback import acceptance, take_in_file
+from flows.ledger.open import open_ledger
+from flows.registry.feedback import acceptance, routed, take_in_file
 from flows.workspace.settings import load_settings
 from schemas.counted import counted
 from schemas.load import load_file
@@ -30,11 +31,13 @@ def feedback(
 ) -> Result:
     """Record what agents did with suggestions; show acceptance.
 
-    Without a file, it only shows how often each version's suggestions were accepted.
+    Without a file, it only shows how often each version's suggestions were accepted, and how often the labels of its
+    routed tickets were right in each week.
     """
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     taken = None if file is None else take_in_file(file, spec=spec, settings=settings, wait_s=FEEDBACK_WAIT_S)
     rows = [{**each.model_dump(), "rate": each.rate} for each in acceptance(spec, settings.home)]
+    watched = routed(spec.registry.name, spec.feedback, settings, open_ledger(settings))
 
     def text() -> Iterator[Any]:
         if taken is not None:
@@ -44,8 +47,21 @@ def feedback(
                 warn(f"line {number} refused: {why}")
         shown = [{**row, **{column: f"{row[column]:.3f}" for column in ("rate", "lower", "upper")}} for row in rows]
         yield TextTable(shown, ("version", "n", "n_accepted", "rate", "lower", "upper"))
+        for version in watched:
+            weeks = [
+                {
+                    "version": version.version, "week": week.monday, "routed": week.n, "right": week.n_right,
+                    "rate": f"{week.n_right / week.n:.3f}", "lower": f"{week.lower:.3f}", "upper": f"{week.upper:.3f}",
+                }
+                for week in version.weeks
+            ]  # fmt: skip
+            yield ""
+            yield TextTable(weeks)
+            if not version.holds:
+                warn(version.warning())
         if spec.feedback is None:
             note(f"{pipeline} declares no `feedback`: it is kept, and no run uses it")
 
     ingested = None if taken is None else taken.to_json()
-    return Result({"name": spec.registry.name, "ingested": ingested, "versions": rows}, text())
+    of_routed = [each.model_dump(mode="json") for each in watched]
+    return Result({"name": spec.registry.name, "ingested": ingested, "versions": rows, "routed": of_routed}, text())

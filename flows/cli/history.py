@@ -17,7 +17,7 @@ from flows.ledger.rows import EventRow
 from flows.ledger.ticks import Mark, TickRow
 from flows.views.champion_files import missing_files
 from flows.workspace.settings import Settings, load_settings
-from schemas.artifacts import CheckedRef
+from schemas.artifacts import ChampionRef, CheckedRef
 from schemas.counted import counted
 from schemas.load import load_file
 from schemas.pipeline import RegisterSpec
@@ -44,6 +44,8 @@ def champion(pipeline: Pipeline, config: Config = CONFIG) -> Result:
             kind = f"{current.trained.method}, {current.trained.n_trainable:,} trained parameters"
         yield f"{name} v{current.version} since {current.promoted_at}: {kind}, run {current.run_id}"
         yield f"{current.files.root}\n"
+        if isinstance(current, ChampionRef) and current.certificate is not None:
+            yield f"route or review: {current.certificate.sentence}\n"
         if current.version in marks:
             yield f"{marks[current.version]}; a retrain is ordered\n"
         yield TextTable(events, CHAMPION_COLUMNS)
@@ -156,6 +158,7 @@ def tick_lines(row: TickRow | None, mark: Mark | None) -> list[str]:
             f"  {shift.kind}: distance {shift.distance:.3f}, limit {shift.limit:g}, chance {shift.p_chance:.4f}"
             for shift in row.decision.shifts
         ]
+        lines += [f"  {warning}" for warning in row.decision.warnings]
     if mark is not None:
         lines.append(
             f"snapshot {mark.snapshot_id}: {counted(mark.n_tickets, 'ticket')} up to {mark.watermark or 'no time'}"

@@ -11,13 +11,14 @@ from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
+from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger
 from flows.privacy.keys import load_forgotten
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
-from schemas.feedback import Acceptance, FeedbackSpec
+from schemas.feedback import Acceptance, FeedbackSpec, RoutedVersion
 from schemas.pipeline import PipelineSpec
 from schemas.regular_file import open_regular
 from tasks.monitor.feedback import (
@@ -28,6 +29,7 @@ from tasks.monitor.feedback import (
     feedback_state,
     ingest_feedback,
 )
+from tasks.monitor.routed import watch_certificates
 
 _ledger = lru_cache(maxsize=8)(open_ledger)
 """One for all requests to the endpoint: a new one would check a ledger in Postgres again."""
@@ -81,6 +83,23 @@ def acceptance(spec: PipelineSpec, home: Path) -> Sequence[Acceptance]:
     database = feedback_database(home, spec.registry.name)
     state = feedback_state(database)
     return acceptance_of(database, spec.feedback or FeedbackSpec(), upto=state.last) if state else ()
+
+
+def routed(name: str, spec: FeedbackSpec | None, settings: Settings, ledger: Ledger) -> tuple[RoutedVersion, ...]:
+    """What became of the routed tickets of each version with a certificate, the oldest version first.
+
+    Args:
+        name: Of the registered model.
+        spec: The section `feedback`; None for its defaults.
+    """
+    database = feedback_database(settings.home, name)
+    state = feedback_state(database)
+    if state is None:
+        return ()
+    refs = [row.ref for row in ledger.candidates(name)]
+    certificates = {ref.version: ref.certificate for ref in refs if ref.certificate is not None}
+    error = (spec or FeedbackSpec()).certificate_error
+    return watch_certificates(database, certificates, error=error, upto=state.last)
 
 
 def state_of(spec: PipelineSpec, home: Path) -> FeedbackState | None:

@@ -1,4 +1,4 @@
-"""Notify people how a run ended: by a webhook, a notification block of Prefect, or both.
+"""Notify people how a run ended, or what a tick warns of: by a webhook, a notification block of Prefect, or both.
 
 Sent after the ledger has it. A failure here only prints a note. No ticket text and no ticket id is sent: only verdict,
 versions, and the rules that are not met with their numbers.
@@ -33,6 +33,22 @@ def notify_end(run: RunContext, decision: GateDecision | None) -> None:
             run.listeners.noted(failure)
     except Exception as error:  # the verdict is final, whatever happens to the notification
         run.listeners.noted(f"no notification was sent: {type(error).__name__}")
+
+
+def notify_warning(run: RunContext, warning: str) -> None:
+    """Notify of what a tick warns of, if `notify` is declared; never raises because of the receiver."""
+    spec = run.spec.notify
+    if spec is None:
+        return
+    message = {
+        "text": f"{run.spec.name}: {warning}",
+        "pipeline": run.spec.name,
+        "name": model_of(run.spec),
+        "run_id": run.run_id,
+        "warning": warning,
+    }
+    for failure in deliver(spec, message):
+        run.listeners.noted(failure)
 
 
 def message_of(run: RunContext, decision: GateDecision | None) -> dict[str, Any] | None:
@@ -108,7 +124,7 @@ def _by_prefect(slug: str, message: Mapping[str, Any]) -> str:
         if not isinstance(block, NotificationBlock):
             return "it is not a notification block"
         body = orjson.dumps(message, option=orjson.OPT_INDENT_2).decode()
-        cast("Any", block).notify(body, f"tunegate {message['pipeline']}: {message['verdict']}")
+        cast("Any", block).notify(body, f"tunegate {message['pipeline']}: {message.get('verdict', 'warning')}")
     except Exception as error:
         return type(error).__name__
     return ""

@@ -15,7 +15,9 @@ from flows.forecast.gate_power import gate_power, planned_items
 from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger
 from flows.ledger.ticks import Mark
+from flows.registry.feedback import routed
 from flows.registry.held import learned_by
+from flows.run.notify import notify_warning
 from flows.run.open_run import OpenRun
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
@@ -128,11 +130,27 @@ def record_decision(run: RunContext, decision: Decision) -> Decision:
     """Record what a tick decided, and return it with the time of the next one that is expected to run."""
     if run.request.tick is None:
         return decision
-    decision = _dated(run.spec, decision)
+    decision = _dated(run.spec, decision).model_copy(update={"warnings": _warn_of_certificate(run)})
     run.ledger.record_tick(
         run.run_id, pipeline=run.spec.name, cause=run.request.tick, scheduled_for=run.request.due_utc, decision=decision
     )
     return decision
+
+
+def _warn_of_certificate(run: RunContext) -> tuple[str, ...]:
+    """Note and notify that the champion's certificate no longer holds; nothing if it does, or there is none."""
+    spec = run.spec
+    if not isinstance(spec, PipelineSpec):
+        return ()
+    champion = run.ledger.champion(spec.registry.name)
+    if champion is None or champion.certificate is None:
+        return ()
+    watched = routed(spec.registry.name, spec.feedback, run.settings, run.ledger)
+    warnings = tuple(each.warning() for each in watched if each.version == champion.version and not each.holds)
+    for warning in warnings:
+        run.listeners.noted(warning)
+        notify_warning(run, warning)
+    return warnings
 
 
 def _dated(spec: DataPipeline, decision: Decision) -> Decision:

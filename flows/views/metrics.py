@@ -11,6 +11,7 @@ from typing import Any
 from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger
 from flows.records.published import warehouse_folder
+from flows.registry.feedback import routed
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
 from schemas.errors import StorageError, TunegateError
@@ -41,6 +42,7 @@ def exposition(settings: Settings) -> bytes:
         if ledger is not None:
             pipelines = _report_runs(ledger, gauge)
             _report_champions(ledger, gauge)
+            _report_routed(ledger, settings, gauge)
             _report_steps(ledger, gauge, pipelines)
             _report_rows(settings, gauge, pipelines)
         return bytes(generate_latest(registry))
@@ -82,6 +84,22 @@ def _report_champions(ledger: Ledger, gauge: Gauge) -> None:
     for name in ledger.names():
         waiting.labels(name).set(len(ledger.waiting(name)))
     gauge("mlflow_pending", "Changes that MLflow does not have yet").set(len(ledger.pending_projections()))
+
+
+def _report_routed(ledger: Ledger, settings: Settings, gauge: Gauge) -> None:
+    labels = ("name", "version")
+    n_routed = gauge("routed_tickets", "Routed tickets of which feedback says whether their label was right", *labels)
+    share = gauge("routed_right_ratio", "Share of these whose label was right, 0-1", *labels)
+    evidence = gauge("certificate_evidence", "Against the certificate of the version; alarm at 1 / error", *labels)
+    for champion in ledger.champions():
+        try:
+            found = routed(champion.name, None, settings, ledger)
+        except TunegateError:  # feedback is being stored: report the other metrics
+            continue
+        for version in found:
+            n_routed.labels(champion.name, version.version).set(version.n)
+            share.labels(champion.name, version.version).set(version.n_right / version.n)
+            evidence.labels(champion.name, version.version).set(version.evidence)
 
 
 def _report_steps(ledger: Ledger, gauge: Gauge, pipelines: Iterable[str]) -> None:

@@ -20,6 +20,7 @@ from schemas.evaluation import AbstainSpec
 from tasks.assess.baselines import ClassifierSpec
 from tasks.assess.certify import Answered, certify
 from tasks.assess.fields import FieldPattern
+from tasks.assess.label_probability import all_finite, label_probability
 from tasks.assess.retrieval import fit_labels, fit_words, question_text
 from tasks.step import as_step
 from tasks.storage.files import write_json
@@ -43,8 +44,10 @@ class _LabelledAnswers:
     clusters: NDArray[np.int64] | None
 
     def answered(self, temperature: float) -> Answered:
-        found = [None if each is None else _softmax(np.array(each) / temperature) for each in self.logs]
-        confidence = [-np.inf if each is None else each[place] for each, place in zip(found, self.written, strict=True)]
+        confidence = [
+            -np.inf if each is None else label_probability(each, place, temperature)
+            for each, place in zip(self.logs, self.written, strict=True)
+        ]
         right = [
             each is not None and place == true
             for each, place, true in zip(self.logs, self.written, self.truth, strict=True)
@@ -155,7 +158,8 @@ def _read_answers(
         row["item_id"]: row for row in _rows(predictions.root / "predictions.parquet", "item_id", "text", "label_logs")
     }
     pattern = FieldPattern(labels.pattern)
-    logs = [_finite(answers[row["item_id"]]["label_logs"]) for row in rows]
+    given = [answers[row["item_id"]]["label_logs"] for row in rows]
+    logs = [each if all_finite(each) else None for each in given]
     values = [pattern.value_in(answers[row["item_id"]]["text"], labels.field) for row in rows]
     return _LabelledAnswers(
         logs,
@@ -210,16 +214,6 @@ def risk_coverage(tickets: Answered) -> tuple[CurvePoint, ...]:
     return tuple(
         CurvePoint(coverage=(end + 1) / len(tickets), accuracy=float(accuracy[end])) for end in ends[::-1][::step][::-1]
     )
-
-
-def _finite(logs: list[float] | None) -> list[float] | None:
-    """None for likelihoods of which one is no number, as of a model that overflows: nothing is sure of that answer."""
-    return logs if logs is not None and np.isfinite(logs).all() else None
-
-
-def _softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    grown = np.exp(x - x.max())
-    return np.asarray(grown / grown.sum())
 
 
 def _place(value: object, labels: Sequence[str]) -> int | None:

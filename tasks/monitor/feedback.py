@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ CONFIDENCE = 0.95
 TABLES = """
 CREATE TABLE IF NOT EXISTS suggestions (
     seq BIGINT PRIMARY KEY, digest VARCHAR NOT NULL UNIQUE, ticket_id VARCHAR NOT NULL, version VARCHAR NOT NULL,
-    outcome VARCHAR NOT NULL, decided_at TIMESTAMP NOT NULL, reply VARCHAR);
+    outcome VARCHAR NOT NULL, decided_at TIMESTAMP NOT NULL, reply VARCHAR, action VARCHAR, is_right BOOLEAN);
 CREATE TABLE IF NOT EXISTS refused (
     raw_sha256 VARCHAR PRIMARY KEY, source VARCHAR NOT NULL, line BIGINT NOT NULL, reason VARCHAR NOT NULL);
 """
@@ -177,6 +177,34 @@ def latest_decisions(database: Path, *, upto: int) -> dict[str, tuple[str, str |
     return {ticket: (outcome, reply) for ticket, outcome, reply in rows}
 
 
+@dataclass(frozen=True)
+class RoutedTicket:
+    """A ticket that was routed, of which it is known whether its label was right."""
+
+    version: str
+    week: date
+    """Monday of the week in which that became known, UTC."""
+    right: bool
+
+
+def routed_tickets(database: Path, *, upto: int) -> list[RoutedTicket]:
+    """Every routed ticket, version by version in the order in which it became known, up to and including row `upto`.
+
+    A ticket keeps its place when a later line says otherwise of its label.
+    """
+    rows = _select(
+        database,
+        "SELECT version, CAST(date_trunc('week', known_at) AS DATE), is_right FROM (SELECT *, "
+        "min(seq) OVER ticket AS place, min(decided_at) OVER ticket AS known_at FROM suggestions "
+        "WHERE seq <= ? AND action = 'route' AND is_right IS NOT NULL "
+        "WINDOW ticket AS (PARTITION BY ticket_id, version) "
+        "QUALIFY row_number() OVER (PARTITION BY ticket_id, version ORDER BY decided_at DESC, digest DESC) = 1) "
+        "ORDER BY version::BIGINT, place",
+        [upto],
+    )
+    return [RoutedTicket(*row) for row in rows]
+
+
 def _select(database: Path, sql: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
     if not database.exists() or not database.stat().st_size:
         return []
@@ -196,12 +224,23 @@ def _insert(db: Connection, rows: list[tuple[str, FeedbackLine]]) -> int:
         known.add(digest)
         seq += 1
         fresh.append(
-            (seq, digest, line.ticket_id, line.version, line.outcome, line.at.replace(tzinfo=None), line.reply)
+            (
+                seq,
+                digest,
+                line.ticket_id,
+                line.version,
+                line.outcome,
+                line.at.replace(tzinfo=None),
+                line.reply,
+                line.action,
+                line.right,
+            )
         )
     if fresh:
         db.execute(
             "INSERT INTO suggestions SELECT unnest(?::BIGINT[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), "
-            "unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::TIMESTAMP[]), unnest(?::VARCHAR[])",
+            "unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::TIMESTAMP[]), unnest(?::VARCHAR[]), "
+            "unnest(?::VARCHAR[]), unnest(?::BOOLEAN[])",
             [list(column) for column in zip(*fresh, strict=True)],
         )
     return len(fresh)
@@ -219,6 +258,8 @@ def _read(raw: bytes, versions: frozenset[str]) -> FeedbackLine | str:
         return "; ".join(_faults(error))
     if line.reply is not None and line.outcome != "edited":
         return "`reply` needs outcome edited"
+    if line.right is not None and line.action is None:
+        return "`right` needs the action of the answer, route or review"
     if line.version not in versions:
         return f"version {line.version} is not registered"
     at = line.at if line.at.tzinfo is not None else line.at.replace(tzinfo=UTC)

@@ -6,21 +6,25 @@ Neither the request's nor the answer's text is ever logged.
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from schemas.openai_api import CompletionRequest
-from tasks.release.live import AnswerPiece, LiveModel
+from tasks.release.live import UNFINISHED, AnswerPiece, LiveModel, LivePrompt, TextLog, TokenChoice
 
 Form = Literal["chat", "text"]
 """`/v1/chat/completions` or `/v1/completions`."""
+LEAST_LOG = -9999.0
+"""OpenAI's number for a token that cannot come, since JSON has no infinity."""
 log = logging.getLogger("tunegate.endpoint")
 
 
 class Answering:
     """One request and the model that answers it."""
 
-    def __init__(self, request: CompletionRequest, model: LiveModel, prompt: list[int], limit: int, form: Form) -> None:
+    def __init__(
+        self, request: CompletionRequest, model: LiveModel, prompt: LivePrompt, limit: int, form: Form
+    ) -> None:
         self.request, self.model, self.prompt, self.limit, self.form = request, model, prompt, limit, form
         prefix = "chatcmpl" if form == "chat" else "cmpl"
         self.head = {
@@ -41,45 +45,70 @@ class Answering:
         if self.form == "chat":
             kind = "chat.completion"
             message = {"role": "assistant", "content": text, "refusal": None}
-            choice = _choice({"message": message}, last.finish_reason)
-        return {**self.head, "object": kind, "choices": [choice], "usage": self._usage(last.n_tokens)}
+            logprobs = self._logprobs([choice for piece in pieces for choice in piece.choices])
+            choice = _choice({"message": message}, last.finish_reason, logprobs)
+        answer = {**self.head, "object": kind, "choices": [choice], "usage": self._usage(last.n_tokens)}
+        return {**answer, **_routing(last)}
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """The answer in chunks; joined, their text is that of `whole`. The last one has the finish reason."""
+        """The answer in chunks; joined, their text is that of `whole`.
+
+        The one with the finish reason also has the object `tunegate`.
+        """
         if self.form == "chat":
             yield self._chunk(_choice({"delta": {"role": "assistant", "content": ""}}))
         n_tokens = 0
         for piece in self._pieces():
             n_tokens = piece.n_tokens
             if self.form == "text":
-                yield self._chunk(_choice({"text": piece.text}, piece.finish_reason))
+                yield {**self._chunk(_choice({"text": piece.text}, piece.finish_reason)), **_routing(piece)}
                 continue
-            if piece.text:
-                yield self._chunk(_choice({"delta": {"content": piece.text}}))
+            if piece.text or piece.choices:
+                yield self._chunk(_choice({"delta": {"content": piece.text}}, None, self._logprobs(piece.choices)))
             if piece.finish_reason is not None:
-                yield self._chunk(_choice({"delta": {}}, piece.finish_reason))
+                yield {**self._chunk(_choice({"delta": {}}, piece.finish_reason)), **_routing(piece)}
         if self.request.wants_usage:
             yield {**self._chunk(), "usage": self._usage(n_tokens)}
         self._log(n_tokens)
 
     def _pieces(self) -> Iterator[AnswerPiece]:
-        return self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.request.stops)
+        request = self.request
+        return self.model.answer(self.prompt, max_new_tokens=self.limit, stop=request.stops, n_top=request.n_top)
+
+    def _logprobs(self, choices: Sequence[TokenChoice]) -> dict[str, Any] | None:
+        """OpenAI's `logprobs`; None if they were not wanted."""
+        if self.request.n_top is None:
+            return None
+        found = [{**_log(each.chosen), "top_logprobs": [_log(top) for top in each.top]} for each in choices]
+        return {"content": found, "refusal": None}
 
     def _chunk(self, *choices: dict[str, Any]) -> dict[str, Any]:
         kind = "chat.completion.chunk" if self.form == "chat" else "text_completion"
         return {**self.head, "object": kind, "choices": [*choices]}
 
     def _usage(self, n_tokens: int) -> dict[str, int]:
-        n_prompt = len(self.prompt)
+        n_prompt = len(self.prompt.ids)
         return {"prompt_tokens": n_prompt, "completion_tokens": n_tokens, "total_tokens": n_prompt + n_tokens}
 
     def _log(self, n_tokens: int) -> None:
         seconds = time.monotonic() - self.started
         log.info(
             "%s %s: %d tokens in, %d out, %.2f s",
-            self.form, self.head["system_fingerprint"], len(self.prompt), n_tokens, seconds,
+            self.form, self.head["system_fingerprint"], len(self.prompt.ids), n_tokens, seconds,
         )  # fmt: skip
 
 
-def _choice(content: Mapping[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, **content, "finish_reason": finish_reason, "logprobs": None}
+def _choice(
+    content: Mapping[str, Any], finish_reason: str | None = None, logprobs: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"index": 0, **content, "finish_reason": finish_reason, "logprobs": logprobs}
+
+
+def _log(token: TextLog) -> dict[str, Any]:
+    """A token in OpenAI's form; one that is a part of a character has no bytes of its own to show."""
+    shown = None if UNFINISHED in token.text else list(token.text.encode())
+    return {"token": token.text, "logprob": max(token.log, LEAST_LOG), "bytes": shown}
+
+
+def _routing(piece: AnswerPiece) -> dict[str, Any]:
+    return {} if piece.routing is None else {"tunegate": piece.routing.to_json()}

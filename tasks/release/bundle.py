@@ -10,7 +10,16 @@ from pathlib import Path
 
 import orjson
 
-from schemas.artifacts import Artifact, BundleRef, CorpusRef, ModelRef, TrainedRef
+from schemas.artifacts import (
+    Artifact,
+    BundleRef,
+    CertifiedRef,
+    CorpusRef,
+    LabelSet,
+    ModelRef,
+    ServedCertificate,
+    TrainedRef,
+)
 from schemas.errors import StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
@@ -34,8 +43,14 @@ def bundle_candidate(
     prompt: PromptSpec,
     decoding: DecodingSpec,
     corpus: CorpusRef | None = None,
+    certificate: CertifiedRef | None = None,
+    labels: LabelSet | None = None,
 ) -> BundleRef:
     """Copy the candidate's files and add `serving.json`; if its prompt shows passages, the index of the corpus too.
+
+    Args:
+        certificate: Of the candidate's labels: what is routed is a part of what serves, and moves with the version.
+        labels: That the certificate is about.
 
     Raises:
         StorageError: the candidate has no weights.
@@ -60,6 +75,7 @@ def bundle_candidate(
         base=model.model_copy(update={"root": here}),
         search=None if shown is None else shown.search,
         base_files={path.name: sha256_file(path) for path in _files(model.root) if path.name not in own},
+        certificate=None if certificate is None or labels is None else ServedCertificate.of(certificate, labels),
     )
     write_json(out / "serving.json", serving.model_dump(mode="json"))
     return BundleRef(root=out, n_bytes=sum(path.stat().st_size for path in out.iterdir()))

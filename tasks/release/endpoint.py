@@ -35,7 +35,7 @@ from schemas.errors import ConfigError, DataError, LockedError, TunegateError
 from schemas.openai_api import ChatRequest, CompletionRequest, TextRequest
 from tasks.release.answering import Answering, Form
 from tasks.release.endpoint_metrics import EndpointMetrics
-from tasks.release.live import LiveModel, LiveModels, Offer
+from tasks.release.live import LiveModel, LiveModels, LivePrompt, Offer
 from tasks.release.rates import Rate
 from tasks.release.refusals import Refused, as_error, as_refused, malformed, refuse_foreign_page, refuse_other_types
 from tasks.tickets.prompts import Message
@@ -260,7 +260,7 @@ class _Routes:
         """Answer a conversation."""
         tenant, chat = self.admit(request), await self._read(request, ChatRequest)
 
-        def prompt_of(model: LiveModel) -> list[int]:
+        def prompt_of(model: LiveModel) -> LivePrompt:
             if model.serving.trained.format != "instruction":
                 raise Refused(
                     400, "this model was trained on plain text: use /v1/completions", code="not_a_chat_model",
@@ -274,7 +274,7 @@ class _Routes:
         """Continue a text."""
         tenant, completion = self.admit(request), await self._read(request, TextRequest)
 
-        def prompt_of(model: LiveModel) -> list[int]:
+        def prompt_of(model: LiveModel) -> LivePrompt:
             return model.prompt_of_text(tenant.redact([{"role": "user", "content": completion.text}])[0]["content"])
 
         return await self._answer(tenant, completion, prompt_of, "text")
@@ -336,7 +336,7 @@ class _Routes:
             raise malformed(error) from None
 
     async def _answer(
-        self, tenant: Tenant, request: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
+        self, tenant: Tenant, request: CompletionRequest, prompt_of: Callable[[LiveModel], LivePrompt], form: Form
     ) -> Response:
         if self.busy.total() >= self.limits.max_parallel:
             raise Refused(503, "too many requests at once; try again", code="overloaded", retry_after_s=RETRY_AFTER_S)
@@ -362,7 +362,7 @@ class _Routes:
             self.busy[tenant] -= 1
 
     def _prepare(
-        self, tenant: Tenant, request: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
+        self, tenant: Tenant, request: CompletionRequest, prompt_of: Callable[[LiveModel], LivePrompt], form: Form
     ) -> Answering:
         model = tenant.models.find(request.model)
         if model is None:
@@ -379,10 +379,10 @@ class _Routes:
                 400, f"max_tokens is {limit}; allowed are 1 to {self.limits.max_tokens}", code="max_tokens_too_large",
                 param="max_tokens",
             )  # fmt: skip
-        if not prompt or len(prompt) + limit > model.serving.base.context_length:
+        if not prompt.ids or len(prompt.ids) + limit > model.serving.base.context_length:
             raise Refused(
                 400,
-                f"the prompt's {len(prompt)} tokens and {limit} new ones exceed the model's context of "
+                f"the prompt's {len(prompt.ids)} tokens and {limit} new ones exceed the model's context of "
                 f"{model.serving.base.context_length} tokens",
                 code="context_length_exceeded",
                 param="messages",

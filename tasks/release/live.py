@@ -18,14 +18,16 @@ from schemas.release import ServingSpec
 from schemas.template import PASSAGES, template_columns
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
+from tasks.release.routing import Router, Routing
 from tasks.release.serve import open_index, read_serving
 from tasks.storage.files import verify
 from tasks.tickets.prompts import Message, frame_passages, render_text
 
 if TYPE_CHECKING:
     from tasks.corpus.search import PassageIndex
-    from tasks.model.shared_base import Generator
+    from tasks.model.shared_base import Generation, Generator, TokenLogs
 
+OWN_SYSTEM = "certified are answers to the pipeline's own system message, and the request has another"
 UNFINISHED = "\ufffd"
 """What a decoder writes for an incomplete character."""
 
@@ -45,14 +47,43 @@ Offers = Callable[[], Mapping[str, Offer]]
 
 
 @dataclass(frozen=True)
+class TextLog:
+    """A token's text and how likely the token was, nats."""
+
+    text: str
+    log: float
+
+
+@dataclass(frozen=True)
+class TokenChoice:
+    """A token of an answer, and the most likely ones at its place, falling."""
+
+    chosen: TextLog
+    top: tuple[TextLog, ...]
+
+
+@dataclass(frozen=True)
 class AnswerPiece:
     """A part of an answer; the last one has the finish reason."""
 
     text: str
     n_tokens: int
     """Tokens of the whole answer so far, including the end token."""
+    choices: tuple[TokenChoice, ...] = ()
+    """Of the tokens whose text ends in this piece, if that was wanted; not of the end token."""
     finish_reason: str | None = None
     """`stop` or `length`."""
+    routing: Routing | None = None
+    """Of the last piece, if the version has a certificate."""
+
+
+@dataclass(frozen=True)
+class LivePrompt:
+    """The token ids of a prompt."""
+
+    ids: list[int]
+    uncertified: str = ""
+    """Why a certificate is not about answers to it; empty if it is."""
 
 
 class LiveModel:
@@ -66,14 +97,15 @@ class LiveModel:
         generator: Generator,
         passages: PassageIndex | None = None,
     ) -> None:
+        self._router = None if serving.certificate is None else Router(serving.certificate, codec)
         self.offer = offer
         self.serving = serving
         self._codec = codec
         self._generator = generator
         self._passages = passages
 
-    def prompt_of(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation in training's template.
+    def prompt_of(self, messages: Sequence[Message]) -> LivePrompt:
+        """A conversation in training's template.
 
         As in training, a fixed system text comes first if the conversation has none, and a prompt that shows passages
         gets those that fit the last turn.
@@ -84,52 +116,95 @@ class LiveModel:
         prompt, turns = self.serving.prompt, list(messages)
         found = self._cite(turns[-1]["content"])
         turns[-1] = {**turns[-1], "content": frame_passages(prompt.user, turns[-1]["content"], found)}
-        if prompt.system and not set(template_columns(prompt.system)) - {PASSAGES} and turns[0]["role"] != "system":
-            turns = [{"role": "system", "content": render_text(prompt.system, found)}, *turns]
-        return self._codec.prompt_ids(turns)
+        if prompt.system and set(template_columns(prompt.system)) - {PASSAGES}:  # the caller's to fill in
+            return LivePrompt(self._codec.prompt_ids(turns))
+        fixed: list[Message] = []
+        if prompt.system:
+            fixed = [{"role": "system", "content": render_text(prompt.system, found)}]
+        if turns[0]["role"] != "system":
+            return LivePrompt(self._codec.prompt_ids([*fixed, *turns]))
+        return LivePrompt(self._codec.prompt_ids(turns), "" if turns[:1] == fixed else OWN_SYSTEM)
 
-    def prompt_of_text(self, text: str) -> list[int]:
-        """Token ids of a plain text, with the passages that fit it if the prompt shows any."""
-        return self._codec.prompt_ids(frame_passages(self.serving.prompt.user, text, self._cite(text)))
+    def prompt_of_text(self, text: str) -> LivePrompt:
+        """A plain text, with the passages that fit it if the prompt shows any."""
+        return LivePrompt(self._codec.prompt_ids(frame_passages(self.serving.prompt.user, text, self._cite(text))))
 
     def _cite(self, text: str) -> dict[str, str]:
         return {} if self._passages is None else {PASSAGES: self._passages.cite(text)[0]}
 
-    def answer(self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[str] = ()) -> Iterator[AnswerPiece]:
+    def answer(
+        self, prompt: LivePrompt, *, max_new_tokens: int, stop: Sequence[str] = (), n_top: int | None = None
+    ) -> Iterator[AnswerPiece]:
         """Yield the greedy answer in pieces; joined, they are the text that the gate would have read.
 
         Args:
-            prompt: Token ids.
-                stop: Texts before which the answer ends.
+            stop: Texts before which the answer ends.
+            n_top: Also say how likely each token was, and so many of the most likely ones; None says nothing.
 
         Raises:
             TrainingError: out of memory.
         """
-        tokenizer, stops = self._codec.tokenizer, self._generator.stops
-        tokens: list[int] = []
-        sent, n_tokens, ended = "", 0, False
+        tokenizer = self._codec.tokenizer
+        generation = self._generator.generate(prompt.ids, max_new_tokens=max_new_tokens, n_top=n_top)
+        ends: list[int] = []
+        sent, n_shown, ended = 0, 0, False
         whole_only = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))  # it changes earlier text
-        for token in self._generator.generate(prompt, max_new_tokens=max_new_tokens):
-            n_tokens += 1
-            ended = token in stops
+        for token in generation:
+            ended = token in self._generator.stops
             if ended:
                 break
-            tokens.append(token)
-            if whole_only:
-                continue
-            text = str(tokenizer.decode(tokens, skip_special_tokens=True))
-            cut = _first_stop(text, stop)
-            if cut is not None:
-                yield AnswerPiece(text[len(sent) : cut], n_tokens, "stop")
-                return
+            text = "" if whole_only else self._decode(generation.tokens)
+            ends.append(len(text))
+            if _first_stop(text, stop) is not None:
+                break
             final = len(text) - _may_change(text, stop)
-            if final > len(sent):
-                yield AnswerPiece(text[len(sent) : final], n_tokens)
-                sent = text[:final]
-        text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+            if final > sent:
+                n_final = max(n_shown, sum(end <= final for end in ends))
+                yield AnswerPiece(
+                    text[sent:final], len(generation.tokens), self._choices(generation.logs[n_shown:n_final])
+                )
+                sent, n_shown = final, n_final
+        text = self._decode(generation.tokens[: len(ends)])
         cut = _first_stop(text, stop)
-        rest = text[len(sent) : cut] if cut is not None else text[len(sent) :]
-        yield AnswerPiece(rest, n_tokens, "stop" if ended or cut is not None else "length")
+        # Where a stop text cuts, a token belongs to the answer if its text begins before.
+        n_shown_in_all = len(ends) if cut is None else sum(start < cut for start in [0, *ends][: len(ends)])
+        yield AnswerPiece(
+            text[sent:cut],
+            len(generation.tokens),
+            self._choices(generation.logs[n_shown:n_shown_in_all]),
+            "stop" if ended or cut is not None else "length",
+            self._route(prompt, generation, text, cut=cut, limit=max_new_tokens, ended=ended),
+        )
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self._codec.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def _choices(self, logs: Sequence[TokenLogs]) -> tuple[TokenChoice, ...]:
+        def shown(token: int, log: float) -> TextLog:
+            return TextLog(str(self._codec.tokenizer.decode([token])), log)
+
+        return tuple(TokenChoice(shown(each.token, each.log), tuple(shown(*top) for top in each.top)) for each in logs)
+
+    def _route(
+        self, prompt: LivePrompt, generation: Generation, text: str, *, cut: int | None, limit: int, ended: bool
+    ) -> Routing | None:
+        """Route or review; None without a certificate.
+
+        Args:
+            text: Of the whole answer, with what a stop text cuts off.
+            cut: Where a stop text cuts it.
+            limit: Most tokens that it could have.
+            ended: The model ended it itself.
+        """
+        if self._router is None:
+            return None
+        longest = self.serving.decoding.max_new_tokens
+        uncertified = prompt.uncertified
+        if cut is not None:
+            uncertified = uncertified or "a stop text of the request cut the answer"
+        elif len(generation.tokens) > longest or not (ended or limit == longest):
+            uncertified = uncertified or f"certified are answers with a limit of {longest} tokens"
+        return self._router.decide(generation.tokens, text, generation.label_logs, uncertified=uncertified)
 
 
 class BaseInMemory(NamedTuple):

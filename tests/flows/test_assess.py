@@ -1,8 +1,10 @@
 """Which arms answer for the comparison that every gate makes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 from flows.build import build
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
+from flows.ledger.ledger import Ledger
 from flows.registry.state import registry_state_of
 from flows.views.report import gather
 from flows.views.run_reader import Recorded
@@ -18,6 +21,7 @@ from schemas.artifacts import EvalSet, ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from tasks.release.reports.page import draw_page
+from tasks.release.serve import read_serving
 from tasks.train.launch import train_model
 from tests.support.place import Place
 from tests.support.specs import pipeline_spec
@@ -195,6 +199,26 @@ def test_each_arm_that_labels_tickets_is_certified_on_tickets_that_the_gate_does
     page = draw_page(report, card="")
     assert "Route or review" in page
     assert tfidf.sentence in page
+    # What is served, the ledger and MLflow's tags say the same of the version.
+    row = Ledger(workplace.home).candidate("small", run["version"])
+    assert row is not None
+    assert row.ref.certificate is not None
+    assert row.ref.certificate == read_serving(row.ref.bundle.root).certificate
+    assert (row.ref.certificate.sentence, row.ref.certificate.threshold) == (tuned.sentence, None)
+    tags = orjson.loads((workplace.home / "runs" / f"{run['run_id']}.json").read_bytes())["tags"]
+    assert (tags["tunegate.threshold"], tags["tunegate.certificate"]) == ("none", tuned.sentence)
+    assert tuned.sentence in workplace.run("model", "champion", "small").stdout
+
+    def known(ticket: str, *, right: bool) -> str:
+        at = {"outcome": "rejected", "at": "2026-06-08T10:00:00Z", "version": run["version"]}
+        return json.dumps({"ticket_id": ticket, "action": "route", "right": right, **at})
+
+    (workplace.folder / "routed.jsonl").write_text("\n".join(known(f"T-{number}", right=False) for number in range(9)))
+    shown = workplace.run("model", "feedback", "small", "routed.jsonl")
+    assert "the certificate of version 1 no longer holds: 0 of 9 routed tickets were right" in shown.stderr
+    assert "2026-06-08" in shown.stdout
+    [watched] = workplace.json("model", "feedback", "small")["routed"]
+    assert (watched["n"], watched["n_right"], watched["holds"]) == (9, 0, False)
 
 
 def test_the_champion_is_certified_as_it_is_served_and_without_abstain_nothing_is(

@@ -85,7 +85,7 @@ def test_passages_reach_prompts_report_and_served_model(with_corpus: Workplace) 
         if row["item_id"] == item["item_id"] and item["passages"] in json.loads(row["messages"])[-1]["content"]
     )  # fmt: skip
     assert item["passages"]
-    assert served.prompt_of([{"role": "user", "content": question}]) == served._codec.prompt_ids(json.loads(tuned))
+    assert served.prompt_of([{"role": "user", "content": question}]).ids == served._codec.prompt_ids(json.loads(tuned))
 
 
 def test_validate_reports_missing_articles(with_corpus: Workplace) -> None:

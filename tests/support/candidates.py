@@ -18,13 +18,16 @@ from flows.ledger.rows import RunVerdict
 from schemas.artifacts import (
     Artifact,
     BundleRef,
+    CertifiedRef,
     ChampionRef,
     DatasetRef,
     EvalSet,
     GateDecision,
+    LabelSet,
     ModelRef,
     PromptSet,
     RowCounts,
+    ServedCertificate,
     Splits,
     TrainedRef,
 )  # fmt: skip
@@ -61,7 +64,15 @@ class Candidates:
     def config(self) -> Path:
         return self.folder / "pipelines.yaml"
 
-    def add(self, seed: int, verdict: Verdict = "PROMOTE", *, method: Method = "lora", **changes: Any) -> str:
+    def add(
+        self,
+        seed: int,
+        verdict: Verdict = "PROMOTE",
+        *,
+        method: Method = "lora",
+        certified: tuple[CertifiedRef, LabelSet] | None = None,
+        **changes: Any,
+    ) -> str:
         """Add a run, `run-SEED`, with a candidate; PROMOTE makes it champion. Returns the version."""
         spec = load_file(self.config).get(self.pipeline)
         run_id, ledger = f"run-{seed}", self.ledger
@@ -94,7 +105,8 @@ class Candidates:
             "bundle", "bundle", run_id, BundleRef,
             lambda out: bundle_candidate(
                 trained=trained, model=base, name=spec.registry.name, prompt=spec.train.prompt,
-                decoding=spec.evaluate.decoding(), out=out,
+                decoding=spec.evaluate.decoding(), out=out, certificate=None if certified is None else certified[0],
+                labels=None if certified is None else certified[1],
             ),
             key=f"{seed}{method}",
         )  # fmt: skip
@@ -103,6 +115,7 @@ class Candidates:
                 name=spec.registry.name, version="", run_id=run_id, model=base, trained=trained,
                 prompt=spec.train.prompt, max_new_tokens=spec.evaluate.max_new_tokens, bundle=bundle,
                 verdict_digest=decision.digest, promoted_at="",
+                certificate=None if certified is None else ServedCertificate.of(*certified),
             ),
             verdict=verdict, reason="because",
         )  # fmt: skip

@@ -16,7 +16,7 @@ from flows.ledger.open import open_ledger, open_store
 from flows.ledger.rows import RunVerdict
 from flows.registry.state import RegistryState
 from flows.workspace.settings import Settings
-from schemas.artifacts import BundleRef, ChampionRef, ModelRef
+from schemas.artifacts import BundleRef, ChampionRef, ModelRef, ServedCertificate
 from schemas.release import RunRecord
 from schemas.training import PromptSpec
 from schemas.verdicts import Verdict
@@ -66,6 +66,7 @@ class Place:
         run_id: str = "",
         reason: str = "because",
         experiment: str = "tunegate",
+        certificate: ServedCertificate | None = None,
     ) -> str:
         """Record a run with a candidate; return the version."""
         run_id = run_id or f"run-{number}"
@@ -94,7 +95,7 @@ class Place:
             model=ModelRef(
                 root=self.home, digest="base", uri="file:base", n_parameters=1, vocab_size=2, context_length=3
             ),
-            trained=trained_ref(self.home, digest=f"trained-{number}"),
+            trained=trained_ref(self.home, digest=f"trained-{number}"), certificate=certificate,
         )  # fmt: skip
         return self.ledger.record_candidate(candidate, verdict=verdict, reason=reason)
 

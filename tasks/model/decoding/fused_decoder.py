@@ -26,6 +26,8 @@ FUSABLE = ("llama", "mistral", "qwen2")
 """`model_type`s whose decoder layer is what `FusedLayer` computes."""
 _STEADY_ROPE = ("default", "linear", "llama3")
 """Rotary embeddings whose angles do not depend on the length of the text."""
+REPEATED_TOKENS = 4096
+"""Tokens whose keys and values are held at most, when a context is repeated for the labels that continue it."""
 BLOCK = 16
 """Columns by which the cache grows."""
 
@@ -74,14 +76,26 @@ class FusedDecoder(FusedModel):
         memories: Sequence[list[KeysValues]],
         labels: Sequence[tuple[tuple[int, ...], ...]],
     ) -> list[list[float]]:
-        """From the keys and values of the answer's own pass: only its last token is read again."""
+        """From the keys and values of the answer's own pass: only its last token is read again.
 
-        def score(rows: list[int]) -> Tensor:
+        Several rows read one node of the trie after another. A single row would read each node alone: it is repeated
+        for some labels at a time instead, which are read at once.
+        """
+
+        def resume(rows: Sequence[int]) -> FusedReading:
             lengths = [len(contexts[row]) - 1 - self.n_prefix for row in rows]
             kind = TorchReading if self.by_kernels is None else KernelReading
             reading = kind.resumed(self, [memories[row] for row in rows], lengths)
             reading.append(torch.tensor([contexts[row][-1] for row in rows], device=self.device))
-            return trie_logs(reading, labels[rows[0]])
+            return reading
+
+        def score(rows: list[int]) -> Tensor:
+            if len(rows) > 1:
+                return trie_logs(resume(rows), labels[rows[0]])
+            every, size = labels[rows[0]], max(1, REPEATED_TOKENS // len(contexts[rows[0]]))
+            parts = [every[start : start + size] for start in range(0, len(every), size)]
+            logs = [each for part in parts for each in resume(rows * len(part)).answer_logs(part)]
+            return torch.tensor([logs], dtype=torch.float64)
 
         return in_groups_of_equal(labels, score)
 

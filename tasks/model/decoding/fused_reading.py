@@ -92,6 +92,16 @@ class FusedReading(ABC):
         return self.next_logits().max(-1).indices  # the first of equal ones, as argmax, in a quarter of the time
 
     def answer_losses(self, answers: Sequence[Ids]) -> list[float]:
+        return means_per_row(self._nats(answers), [len(answer) for answer in answers])
+
+    def answer_logs(self, answers: Sequence[Ids]) -> list[float]:
+        """Log-likelihood in nats of each row's answer, not finite where the model overflows; the reading stays."""
+        return [
+            -float(part.double().sum()) for part in torch.split(self._nats(answers), [len(each) for each in answers])
+        ]
+
+    def _nats(self, answers: Sequence[Ids]) -> Tensor:
+        """Negative log-likelihood of each token of the answers, one after another."""
         lengths = [len(answer) for answer in answers]
         states = [self.last[row : row + min(1, length)] for row, length in enumerate(lengths)]
         # The longest together, so that little is padded; on the right, after everything that is attended to.
@@ -104,8 +114,7 @@ class FusedReading(ABC):
             for row, after in zip(rows, found, strict=True):
                 states[row] = torch.cat([states[row], after[: lengths[row] - 1]])
         targets = torch.tensor([token for answer in answers for token in answer], device=self.decoder.device)
-        nats = token_nats(self.decoder.norm(torch.cat(states)), targets, self.decoder.head)
-        return means_per_row(nats, lengths)
+        return token_nats(self.decoder.norm(torch.cat(states)), targets, self.decoder.head)
 
     def append(self, tokens: Tensor) -> None:
         self.last = self._append(tokens)
