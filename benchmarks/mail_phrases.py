@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +22,12 @@ _LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ"
 _GROUPS = {15: (4, 6, 5), 16: (4, 4, 4, 4)}
 
 
-def planted_mails(of: MailSet, *, n_each: int) -> list[Marked]:
-    """Every sentence `n_each` times, half of them within a mail; each span is a value that has to be found."""
+def planted_mails(of: MailSet, *, n_each: int, without: Collection[str] = ()) -> list[Marked]:
+    """Every sentence `n_each` times, half of them within a mail; each span is a value that has to be found.
+
+    Args:
+        without: Countries whose sentences are left out.
+    """
     phrases = read_mail_phrases()
     mails: list[Marked] = []
     for kind, by_country in phrases[of]["sentences"].items():
@@ -32,7 +36,7 @@ def planted_mails(of: MailSet, *, n_each: int) -> list[Marked]:
             mails += [
                 _filled(sentence, country, phrases[of]["words"] | phrases, draw, framed=bool(number % 2))
                 for number in range(n_each)
-                for sentence in sentences
+                for sentence in (sentences if country not in without else ())
             ]
     return mails
 

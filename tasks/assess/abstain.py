@@ -20,13 +20,11 @@ from schemas.evaluation import AbstainSpec
 from tasks.assess.baselines import ClassifierSpec
 from tasks.assess.certify import Answered, certify
 from tasks.assess.fields import FieldPattern
-from tasks.assess.label_probability import all_finite, label_probability
+from tasks.assess.label_probability import all_finite, fit_temperature, label_probability
 from tasks.assess.retrieval import fit_labels, fit_words, question_text
 from tasks.step import as_step
 from tasks.storage.files import write_json
 
-TEMPERATURES = np.geomspace(0.05, 20, 241)
-"""Source: Guo et al. (2017), On calibration of modern neural networks, arXiv 1706.04599."""
 N_POINTS = 50
 """Points of the curve at most."""
 
@@ -59,13 +57,7 @@ class _LabelledAnswers:
         pairs = [(logs, true) for logs, true in zip(self.logs, self.truth, strict=True) if logs and true is not None]
         if not pairs:
             return 1.0
-        logs, right = np.array([each for each, _ in pairs]), np.array([true for _, true in pairs])
-        logs = logs - logs.max(axis=1, keepdims=True)
-        nats = [
-            float((np.log(np.exp(logs / each).sum(axis=1)) - logs[np.arange(len(right)), right] / each).mean())
-            for each in TEMPERATURES
-        ]
-        return float(TEMPERATURES[int(np.argmin(nats))])
+        return fit_temperature(np.array([each for each, _ in pairs]), np.array([true for _, true in pairs]))
 
 
 @as_step("labels", libraries=("pyarrow",))
