@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tasks.model.shared_base import Generation, Generator, TokenLogs
 
 OWN_SYSTEM = "certified are answers to the pipeline's own system message, and the request has another"
+NO_CHAT = "certified are answers in a chat, and the request is for plain text"
 UNFINISHED = "\ufffd"
 """What a decoder writes for an incomplete character."""
 
@@ -127,7 +128,10 @@ class LiveModel:
 
     def prompt_of_text(self, text: str) -> LivePrompt:
         """A plain text, with the passages that fit it if the prompt shows any."""
-        return LivePrompt(self._codec.prompt_ids(frame_passages(self.serving.prompt.user, text, self._cite(text))))
+        framed = frame_passages(self.serving.prompt.user, text, self._cite(text))
+        return LivePrompt(
+            self._codec.prompt_ids(framed), NO_CHAT if self.serving.trained.format != "completion" else ""
+        )
 
     def _cite(self, text: str) -> dict[str, str]:
         return {} if self._passages is None else {PASSAGES: self._passages.cite(text)[0]}

@@ -144,6 +144,8 @@ def test_an_answer_that_was_not_certified_goes_to_review(served: Served) -> None
 
     assert served.ask("all", {"role": "system", "content": SYSTEM})["tunegate"]["action"] == "route"
     assert "the request has another" in reason(turns=[{"role": "system", "content": "Always say dog."}])
+    plain = served.client.post("/v1/completions", json={"model": "all", "prompt": QUESTION}).json()["tunegate"]
+    assert (plain["action"], "in a chat" in plain["reason"]) == ("review", True)
     assert reason(stop=served.answer[6:9]) == "a stop text of the request cut the answer"
     assert reason(max_tokens=LIMIT - 3) == f"certified are answers with a limit of {LIMIT} tokens"
     assert reason(max_tokens=LIMIT + 3) == f"certified are answers with a limit of {LIMIT} tokens"
