@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import LabelSet, ModelRef, TrainedRef
@@ -16,7 +16,7 @@ from tasks.model.label_likelihood import LabelFinder
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from torch import nn
+    from torch import Tensor, nn
 
     from tasks.model.decoding.decoder import Decoder, Ids, Reading
 
@@ -40,8 +40,9 @@ class Answer:
     """Including the end token, if there is one."""
     finished: bool
     loss: float
+    answer_log: float | None = None
     label_logs: list[float] | None = None
-    """As of `Predictions`; no column of the file without a set of labels."""
+    """Both as of `Predictions`; no columns of the file without a set of labels."""
 
 
 def answer_columns(*, with_labels: bool = False) -> list[pa.Field]:
@@ -50,7 +51,8 @@ def answer_columns(*, with_labels: bool = False) -> list[pa.Field]:
 
     types = (pa.string(), pa.string(), pa.int64(), pa.bool_(), pa.float64())
     columns = [pa.field(each.name, kind, nullable=False) for each, kind in zip(fields(Answer), types, strict=False)]
-    return [*columns, pa.field("label_logs", pa.list_(pa.float64()))] if with_labels else columns
+    extra = [pa.field("answer_log", pa.float64()), pa.field("label_logs", pa.list_(pa.float64()))]
+    return [*columns, *extra] if with_labels else columns
 
 
 class Engine:
@@ -109,36 +111,39 @@ class Engine:
             longest = max(len(item.reference) for item in items)
             reading = self.decoder.read([item.prompt for item in items], room=max(self.max_new_tokens, longest))
             losses = reading.answer_losses([item.reference for item in items])
-            memories: dict[int, Any] = {}
+            kept = None if self._finder is None else KeptRows()
             tokens = greedy(
                 reading,
                 len(items),
                 self.max_new_tokens,
                 self.stops,
                 is_cancelled=self._cancelled.is_set,
-                remembered=None if self._finder is None else memories,
+                kept=kept,
             )
             answers = [self._answer(item, new, loss) for item, new, loss in zip(items, tokens, losses, strict=True)]
-            return (
-                answers if self._finder is None else self._with_labels(self._finder, items, tokens, answers, memories)
-            )
+            if self._finder is None or kept is None:
+                return answers
+            return self._with_labels(self._finder, items, tokens, answers, kept)
 
     def _with_labels(
         self,
         finder: LabelFinder,
         items: Sequence[Item],
         tokens: Sequence[list[int]],
-        answers: list[Answer],
-        memories: Mapping[int, Any],
+        answers: Sequence[Answer],
+        kept: KeptRows,
     ) -> list[Answer]:
-        """Add the likelihoods of all labels to the answers that wrote one; the answers stay as they are."""
+        """Add the answers' own likelihoods, and those of all labels where one was written; the texts stay the same."""
+        answers = [
+            replace(answer, answer_log=mean) for answer, mean in zip(answers, kept.mean_logs(tokens), strict=True)
+        ]
         places = {row: finder.find(tokens[row], answer.text) for row, answer in enumerate(answers)}
         found = {row: place for row, place in places.items() if place is not None}
         if not found:
             return answers
         logs = self.decoder.label_logs(
             [[*items[row].prompt, *tokens[row][: place.n_before]] for row, place in found.items()],
-            [memories[row] for row in found],
+            [kept.memories[row] for row in found],
             [place.labels for place in found.values()],
         )
         for row, each in zip(found, logs, strict=True):
@@ -170,6 +175,24 @@ def stops_of(codec: ChatCodec, configured: int | list[int] | None) -> frozenset[
     return frozenset(stops - {None})
 
 
+@dataclass
+class KeptRows:
+    """What `greedy` leaves of each row, besides its tokens."""
+
+    memories: dict[int, Any] = field(default_factory=dict)
+    """What the reading knows of the row when it stops."""
+    logs: list[tuple[list[int], Tensor]] = field(default_factory=list)
+    """Of each step: the rows, and the log-likelihoods of the tokens that they got."""
+
+    def mean_logs(self, tokens: Sequence[Sequence[int]]) -> list[float]:
+        """Mean log-likelihood of each row's tokens, nats."""
+        sums = [0.0] * len(tokens)
+        for rows, logs in self.logs:
+            for row, log in zip(rows, logs.tolist(), strict=True):
+                sums[row] += log
+        return [total / len(own) for total, own in zip(sums, tokens, strict=True)]
+
+
 class CancelledError(Exception):
     """The batch was cancelled."""
 
@@ -181,14 +204,14 @@ def greedy(
     stops: frozenset[int],
     *,
     is_cancelled: Callable[[], bool] = lambda: False,
-    remembered: dict[int, Any] | None = None,
+    kept: KeptRows | None = None,
 ) -> list[list[int]]:
     """Generate the most likely token repeatedly, until a stop token (which is included) or `max_new_tokens`.
 
     Rows that have stopped leave the batch immediately, so one long answer does not slow down all others.
 
     Args:
-        remembered: Gets what the reading knows of each row that stops.
+        kept: Gets what is asked of the rows afterwards; the tokens stay the same.
 
     Raises:
         CancelledError: `is_cancelled` returned true.
@@ -198,15 +221,19 @@ def greedy(
     while True:
         if is_cancelled():
             raise CancelledError
-        tokens = reading.next_tokens()
+        if kept is None:
+            tokens = reading.next_tokens()
+        else:
+            tokens, logs = reading.next_scored()
+            kept.logs.append((list(rows), logs))
         unfinished = []
         for place, token in enumerate(tokens.tolist()):
             own = new[rows[place]]
             own.append(token)
             if token not in stops and len(own) < max_new_tokens:
                 unfinished.append(place)
-            elif remembered is not None:
-                remembered[rows[place]] = reading.memory(place)
+            elif kept is not None:
+                kept.memories[rows[place]] = reading.memory(place)
         if not unfinished:
             return new
         if len(unfinished) < len(rows):

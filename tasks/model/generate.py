@@ -178,7 +178,7 @@ def generate_answers(
     Args:
         known_prompts: Prompts that this model has answered with this decoding; an equal one is not answered again.
         known: Those answers.
-        labels: Also write the likelihood of each of them where the answer wrote one; the answers stay as they are.
+        labels: Also write the likelihood of the answer, and of each label where it wrote one; the texts stay the same.
 
     Raises:
         DataError: a prompt leaves no room for the answer in the model's context.
@@ -188,7 +188,8 @@ def generate_answers(
     codec = ChatCodec.of(load_tokenizer(model), prompts.format)
     items = read_items(prompts, codec)
     answers: list[Answer] = []
-    if known_prompts is not None and known is not None and labels is None:
+    digest = None if labels is None else labels.digest
+    if known_prompts is not None and known is not None and known.labels_digest == digest:
         answers = _answers_to_equal(items, read_items(known_prompts, codec), known)
     done = {answer.item_id for answer in answers}
     rest = [item for item in items if item.item_id not in done]
@@ -196,7 +197,8 @@ def generate_answers(
         *_, new = answer_in_groups(task, items=rest, scratch=scratch, answering=answering, progress=progress)
         answers += new
     n_cut = sum(len(item.reference) > decoding.max_new_tokens for item in items)
-    return write_answers(answers, out, with_labels=labels is not None).model_copy(update={"n_replies_cut": n_cut})
+    written = write_answers(answers, out, with_labels=labels is not None)
+    return written.model_copy(update={"n_replies_cut": n_cut, "labels_digest": digest})
 
 
 def _answers_to_equal(items: Sequence[Item], known: Sequence[Item], answers: Predictions) -> list[Answer]:
@@ -358,7 +360,7 @@ def _load(path: Path, key: str) -> list[Answer] | None:
 
 
 def write_answers(answers: Sequence[Answer], out: Path, *, with_labels: bool = False) -> Predictions:
-    """Write `predictions.parquet`, with the column of labels or without."""
+    """Write `predictions.parquet`, with the columns of likelihoods or without."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

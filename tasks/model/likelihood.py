@@ -31,6 +31,17 @@ def token_nats(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]
     return torch.cat(losses)
 
 
+def chosen_logs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-likelihood of each row's most likely token, float32 (rows,).
+
+    Args:
+        logits: (rows, vocabulary).
+        tokens: Places of the largest ones (rows,), which need no second search.
+    """
+    wide = logits.to(torch.float32, copy=True)  # one copy and no other: three take four times as long
+    return -wide.sub_(wide.gather(1, tokens[:, None])).exp_().sum(1).log()
+
+
 def means_per_row(nats: Tensor, lengths: Sequence[int]) -> list[float]:
     """Mean over each row's tokens; the rows are concatenated.
 

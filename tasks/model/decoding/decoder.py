@@ -23,6 +23,9 @@ class Reading(Protocol):
     def next_tokens(self) -> Tensor:
         """The most likely of these (rows,), the first of equal ones."""
 
+    def next_scored(self) -> tuple[Tensor, Tensor]:
+        """The same tokens, and their log-likelihoods (rows,) in nats."""
+
     def answer_losses(self, answers: Sequence[Ids]) -> list[float]:
         """Mean nats per token of each answer after its prompt; leaves the reading as it is.
 

@@ -121,8 +121,8 @@ class KernelReading(FusedReading):
 
     cache: KernelCache
 
-    def next_tokens(self) -> Tensor:
-        return largest_places(self.next_logits())
+    def _largest(self, logits: Tensor) -> Tensor:
+        return largest_places(logits)
 
     def _begin(self, n_columns: int) -> None:
         self.cache = KernelCache(self.decoder.layers, self.n_rows, n_columns)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.model.decoding.decoder import Ids, language_model, left_padded
-from tasks.model.likelihood import means_per_row, token_nats
+from tasks.model.likelihood import chosen_logs, means_per_row, token_nats
 
 _SCORED = 2048
 """Answer positions whose logits exist at once."""
@@ -90,6 +90,10 @@ class _Reading:
 
     def next_tokens(self) -> Tensor:
         return self.logits.max(-1).indices
+
+    def next_scored(self) -> tuple[Tensor, Tensor]:
+        tokens = self.next_tokens()
+        return tokens, chosen_logs(self.logits, tokens)
 
     def answer_losses(self, answers: Sequence[Ids]) -> list[float]:
         return self.decoder.losses(self.prompts, answers)

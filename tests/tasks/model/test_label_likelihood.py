@@ -9,7 +9,7 @@ import torch
 
 from schemas.artifacts import LabelSet, ModelRef
 from schemas.evaluation import DecodingSpec
-from tasks.model.answer_engine import greedy
+from tasks.model.answer_engine import KeptRows, greedy
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import Decoder
@@ -33,7 +33,7 @@ def whole_pass(model: Any, context: list[int], label: tuple[int, ...]) -> float:
 
 
 @pytest.mark.parametrize("kind", ["torch", "kernels", "plain"])
-def test_the_trie_gives_the_likelihood_of_whole_passes(kind: str) -> None:
+def test_answers_and_labels_have_the_likelihood_of_whole_passes(kind: str) -> None:
     dtype = torch.bfloat16 if kind == "kernels" else torch.float32
     prompts = [[1, 2, 30, 40, 50, 60, 70], [1, 2, 31], [1, 2, 32, 42, 52]]
     decoder: Decoder
@@ -43,16 +43,19 @@ def test_the_trie_gives_the_likelihood_of_whole_passes(kind: str) -> None:
         decoder = FusedDecoder(model_of(4, 2, dtype=dtype), [1, 2])
         assert (decoder.by_kernels is not None) == (kind == "kernels")
     with torch.inference_mode():
-        memories: dict[int, Any] = {}
-        reading = decoder.read(prompts, room=6)
-        tokens = greedy(reading, 3, 6, frozenset(), remembered=memories)
+        kept = KeptRows()
+        tokens = greedy(decoder.read(prompts, room=6), 3, 6, frozenset(), kept=kept)
+        assert greedy(decoder.read(prompts, room=6), 3, 6, frozenset()) == tokens
         contexts = [[*prompt, *new[:n]] for prompt, new, n in zip(prompts, tokens, (5, 0, 3), strict=True)]
         kinds = [LABELS, LABELS, ((3, 9), (2, 9))]
-        found = decoder.label_logs(contexts, [memories[row] for row in range(3)], kinds)
+        found = decoder.label_logs(contexts, [kept.memories[row] for row in range(3)], kinds)
     exact = model_of(4, 2, dtype=torch.float32)
     for context, labels, logs in zip(contexts, kinds, found, strict=True):
         wanted = [whole_pass(exact, context, label) for label in labels]
         assert logs == pytest.approx(wanted, abs=0.15 if kind == "kernels" else 1e-4)
+    for prompt, new, mean in zip(prompts, tokens, kept.mean_logs(tokens), strict=True):
+        wanted = whole_pass(exact, prompt, tuple(new)) / len(new)
+        assert mean == pytest.approx(wanted, abs=0.05 if kind == "kernels" else 1e-4)
 
 
 def test_a_beginning_that_labels_share_is_one_node() -> None:
@@ -96,6 +99,7 @@ def test_answers_stay_as_they_are_and_have_the_likelihood_of_each_label(
     monkeypatch.setattr(LabelFinder, "find", recorded)
     rows = answers("labels", labels)
     assert [{key: row[key] for key in plain[0]} for row in rows] == plain
+    assert all(row["answer_log"] < 0 for row in rows)
     assert {row["text"] for row in rows if row["label_logs"] is not None} == set(found)
     assert len(found) > 1
     codec = ChatCodec.of(load_tokenizer(tiny_model), "instruction")
