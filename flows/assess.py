@@ -6,7 +6,7 @@ Items and prompts exist before the training (`flows/prepare.py`).
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from flows.certify import Certificates, add_certificates
+from flows.certify import Certificates, add_certificates, add_labels, add_routing, routes_items
 from flows.context.graph_context import GraphContext
 from flows.curate import Curated
 from flows.effects.pages import show_verdict
@@ -23,6 +23,7 @@ from schemas.artifacts import (
     EvalSet,
     GateDecision,
     InterimAnswers,
+    LabelSet,
     ModelArm,
     ModelRef,
     Predictions,
@@ -66,7 +67,10 @@ def assess(
     with graph.stage("assess"):
         items = prepared.items
         arms = ArmHandles(prompts=dict(prepared.prompts), scores=dict(prepared.classifiers))
-        adder = _ArmAdder(graph, spec, context, items, arms, prepared.reply_floor)
+        labels = add_labels(graph, spec, splits)
+        adder = _ArmAdder(
+            graph, spec, context, items, arms, prepared.reply_floor, labels if routes_items(spec) else None
+        )
         for arm in PROMPTING_ARMS:
             if arm in prepared.prompts:
                 adder.answers(arm, tuned.model)
@@ -79,11 +83,17 @@ def assess(
         seen = None
         if spec.gates.interim is not None:  # after the arms that it is compared with, which all candidates share
             seen = adder.candidate(tuned)
+        certificates = None
+        if labels is not None:
+            certificates = add_certificates(
+                graph, spec, context, splits=splits, prepared=prepared, tuned=tuned, labels=labels
+            )
+        if labels is not None and certificates is not None and routes_items(spec):
+            add_routing(graph, spec, splits=splits, prepared=prepared, arms=arms, certificates=certificates)
         if spec.evaluate.labels is not None:
             adder.labelled(_labelled_arms(spec, arms))
         if "tfidf" in prepared.classifiers and tuned.dataset is not None:
             _classifier_of_examples(graph, spec, splits=splits, items=items, dataset=tuned.dataset)
-        certificates = add_certificates(graph, spec, context, splits=splits, prepared=prepared, tuned=tuned)
         calibration = None if certificates is None else certificates.calibration
         checks = CheckAdder(graph, spec, context, splits, prepared, tuned, arms, calibration).add_all()
         with graph.staying():  # it reads the ledger
@@ -155,6 +165,8 @@ class _ArmAdder:
     items: EvalSet
     arms: ArmHandles
     reply_floor: CheckEvidence | None
+    labels: LabelSet | None
+    """Whose likelihoods the answers of trained models come with; None for answers alone."""
 
     def answers(
         self,
@@ -173,7 +185,8 @@ class _ArmAdder:
         if max_new_tokens is not None:
             decoding = decoding.model_copy(update={"max_new_tokens": max_new_tokens})
         steps = ModelSteps(self.graph, self.context)
-        self.score(arm, steps.answers(arm, self.arms.prompts[arm], model, decoding, trained=trained))
+        labels = None if trained is None else self.labels
+        self.score(arm, steps.answers(arm, self.arms.prompts[arm], model, decoding, trained=trained, labels=labels))
 
     def score(self, arm: ModelArm | Arm, answers: Predictions) -> None:
         """Add the scores of answers."""

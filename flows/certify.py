@@ -1,6 +1,6 @@
 """Part of stage three if `evaluate.abstain` is declared: every arm that labels tickets gets a certified threshold.
 
-Its calibration tickets are no held-out items of the gate, and no verdict depends on a certificate.
+Its calibration tickets are no held-out items of the gate. Then each arm routes the gate's items by its threshold.
 """
 
 from dataclasses import dataclass
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from flows.context.graph_context import GraphContext
 from flows.finetune import Tuned
 from flows.graph.graph import Graph
+from flows.model_steps import ArmHandles
 from flows.prepare import Prepared, classifier_of
 from flows.workspace.ray_cluster import answering_of
 from schemas.artifacts import (
     BundleRef,
     CertifiedRef,
+    ChampionRef,
     EvalSet,
     LabelSet,
     ModelArm,
@@ -22,9 +24,17 @@ from schemas.artifacts import (
     Splits,
     TrainedRef,
 )
+from schemas.metrics import ROUTING_METRICS
 from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
-from tasks.assess.abstain import certify_answers, certify_classifier, collect_labels
+from tasks.assess.abstain import (
+    ROUTED,
+    certify_answers,
+    certify_classifier,
+    collect_labels,
+    route_answers,
+    route_classifier,
+)
 from tasks.assess.items import select_calibration_items, select_validation_items
 from tasks.assess.prompts import build_prompts
 from tasks.corpus.build import cite_as_served
@@ -52,24 +62,71 @@ class _Model:
     max_new_tokens: int
     bundle: BundleRef | None = None
     """With the passages that its prompts show; None if they are among the items' columns, or none are shown."""
+    is_unknown: bool = False
+    """It was trained elsewhere, and nobody says with what."""
+
+
+def add_labels(graph: Graph, spec: PipelineSpec, splits: Splits) -> LabelSet | None:
+    """Add the closed set of labels; None without `evaluate.abstain`."""
+    evaluate = spec.evaluate
+    if evaluate.abstain is None or evaluate.fields is None:
+        return None
+    return graph.add(collect_labels, splits=splits, field=evaluate.abstain.field, pattern=evaluate.fields)
+
+
+def routes_items(spec: PipelineSpec) -> bool:
+    """Whether the gate's items are routed; not where a candidate may stop before the last of them."""
+    return spec.evaluate.abstain is not None and spec.gates.interim is None
+
+
+def add_routing(
+    graph: Graph, spec: PipelineSpec, *, splits: Splits, prepared: Prepared, arms: ArmHandles,
+    certificates: Certificates,
+) -> None:  # fmt: skip
+    """Give the scores of every certified arm the metrics of what it routes of the gate's items."""
+    minutes = None if spec.evaluate.abstain is None else spec.evaluate.abstain.review_minutes
+    for arm, certificate in certificates.of_arms.items():
+        named, scores = graph.named(ROUTED, arm), arms.scores[arm]
+        if arm == "tfidf":
+            arms.scores[arm] = named.add(
+                route_classifier,
+                scores=scores,
+                items=prepared.items,
+                splits=splits,
+                classifier=classifier_of(spec, "tfidf"),
+                certificate=certificate,
+                review_minutes=minutes,
+            )
+        else:
+            arms.scores[arm] = named.add(
+                route_answers,
+                scores=scores,
+                items=prepared.items,
+                predictions=arms.answers[arm],
+                labels=certificates.labels,
+                certificate=certificate,
+                review_minutes=minutes,
+            )
 
 
 def add_certificates(
-    graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, prepared: Prepared, tuned: Tuned
-) -> Certificates | None:
-    """Add the certificates of the candidate, the champion and TF-IDF; None without `evaluate.abstain`."""
+    graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, prepared: Prepared, tuned: Tuned,
+    labels: LabelSet,
+) -> Certificates | None:  # fmt: skip
+    """Add the certificates of the candidate, the champion and TF-IDF; of the anchor if a rule on routing needs it.
+
+    None without `evaluate.abstain`.
+    """
     evaluate, train, abstain = spec.evaluate, spec.train, spec.evaluate.abstain
-    if abstain is None or evaluate.fields is None:
+    if abstain is None:
         return None
+    unknown = train.is_external and not train.trained_on
     models: dict[ModelArm, _Model] = {
-        "tuned": _Model(tuned.model, tuned.trained, train.prompt, train.format, evaluate.max_new_tokens)
+        "tuned": _Model(tuned.model, tuned.trained, train.prompt, train.format, evaluate.max_new_tokens, None, unknown)
     }
-    champion = prepared.earlier.get("champion")
-    if champion is not None:
-        shown = champion.bundle if champion.prompt.shows_passages else None
-        models["champion"] = _Model(
-            champion.model, champion.trained, champion.prompt, champion.trained.format, champion.max_new_tokens, shown
-        )
+    for name, ref in prepared.earlier.items():
+        if name == "champion" or _is_routed_by(spec, name):
+            models[name] = _as_served(ref)
     prompts = tuple(dict.fromkeys(each.prompt for each in models.values()))
     planning = graph.named("items", "planning").add(
         select_validation_items,
@@ -89,7 +146,6 @@ def add_certificates(
         answer=train.prompt.answer,
         prompts=prompts,
     )
-    labels = graph.add(collect_labels, splits=splits, field=abstain.field, pattern=evaluate.fields)
     adder = _CertificateArms(graph, spec, context, labels)
     found: dict[ScoredArm, CertifiedRef] = {}
     for arm, model in models.items():
@@ -103,6 +159,7 @@ def add_certificates(
             calibrated=adder.add(arm, "calibration", calibration, model),
             abstain=abstain,
             cluster_by=spec.gates.cluster_by,
+            is_unknown=model.is_unknown,
         )
     if "tfidf" in evaluate.arms and evaluate.routing_field == abstain.field:
         found["tfidf"] = graph.named("certificate", "tfidf").add(
@@ -115,6 +172,18 @@ def add_certificates(
             cluster_by=spec.gates.cluster_by,
         )
     return Certificates(calibration, labels, found)
+
+
+def _as_served(ref: ChampionRef) -> _Model:
+    shown = ref.bundle if ref.prompt.shows_passages else None
+    unknown = ref.trained.external is not None  # today's `train.trained_on` is about today's candidate
+    return _Model(ref.model, ref.trained, ref.prompt, ref.trained.format, ref.max_new_tokens, shown, unknown)
+
+
+def _is_routed_by(spec: PipelineSpec, arm: ModelArm) -> bool:
+    """Whether a rule compares what is routed with the anchor."""
+    changes = (rule.change_threshold for rule in spec.judged_gates.judged_rules if rule.metric in ROUTING_METRICS)
+    return arm == "anchor" and any(change is not None and change.mode != "improve" for change in changes)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from schemas.artifacts import (
     CheckEvidence,
     DatasetRef,
     EvalSet,
+    LabelSet,
     ModelArm,
     ModelRef,
     Predictions,
@@ -109,22 +110,29 @@ class ModelSteps:
         decoding: DecodingSpec,
         *,
         trained: TrainedRef | None = None,
+        labels: LabelSet | None = None,
         tolerates: tuple[str, ...] = (),
     ) -> Predictions:
-        """Add a model's answers. Keyed by model, prompts and decoding: whatever the arm, it answers them once."""
+        """Add a model's answers. Keyed by model, prompts and decoding: whatever the arm, it answers them once.
+
+        Args:
+            labels: Whose likelihoods are wanted too.
+        """
+        wanted = {} if labels is None else {"labels": labels}
         named = self.graph.named("answers", arm, tolerates=tolerates)
         answering, held = answering_of(self.context.place), self.context.held
         if held is not None and arm in held.answered:
             known_prompts, known = held.answered[arm]
             return named.add(
                 generate_answers, prompts=prompts, model=model, decoding=decoding, trained=trained,
-                known_prompts=known_prompts, known=known, answering=answering,
+                known_prompts=known_prompts, known=known, answering=answering, **wanted,
             )  # fmt: skip
         if trained is None:
             return named.add(generate_answers, prompts=prompts, model=model, decoding=decoding, answering=answering)
         return named.add(
-            generate_answers, prompts=prompts, model=model, decoding=decoding, trained=trained, answering=answering
-        )
+            generate_answers, prompts=prompts, model=model, decoding=decoding, trained=trained, answering=answering,
+            **wanted,
+        )  # fmt: skip
 
     def scores(
         self,

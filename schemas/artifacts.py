@@ -317,6 +317,12 @@ class CertifiedRef(Artifact):
     sentence: str
     curve: tuple[CurvePoint, ...]
     """Of the calibration tickets, the surest first."""
+    agreement: float | None = None
+    """Share of the written labels that are also the likeliest of the set, 0-1; null of a classifier, which writes none,
+    and without labels."""
+    separation: float | None = None
+    """Chance that an answer with the right label has a larger `answer_log` than one with a wrong label, 0-1: 0.5 is
+    chance. Null of a classifier, and if all are right or all wrong."""
 
 
 class ServedCertificate(Frozen):
@@ -346,9 +352,10 @@ class ServedCertificate(Frozen):
 
 class Predictions(Artifact):
     """`predictions.parquet`: item_id, text, n_new_tokens, finished (false if it reached the token limit),
-    loss (nats per token of the reference answer). Ordered by item_id. With a `LabelSet` also label_logs: the
-    log-likelihood of each of its labels where the answer wrote one, nats; null if it wrote none of them. Of an endpoint
-    also n_prompt_tokens, as it counts them, and has_text."""
+    loss (nats per token of the reference answer). Ordered by item_id. With a `LabelSet` also answer_log: the mean
+    log-likelihood of the answer's own tokens, nats; and label_logs: the log-likelihood of each of its labels where the
+    answer wrote one, nats; null if it wrote none of them. Of an endpoint also n_prompt_tokens, as it counts
+    them, and has_text."""
 
     n_items: int
     n_new_tokens: int
@@ -356,6 +363,8 @@ class Predictions(Artifact):
     """Items whose reference answer has more tokens than an answer may have; None if its tokens are not known."""
     n_planned: int | None = None
     """Items that were to be answered, if the run stopped before the last (`gates.interim`); null if all were."""
+    labels_digest: str | None = None
+    """Of the `LabelSet`; null without one."""
 
 
 class InterimAnswers(Artifact):

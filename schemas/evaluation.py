@@ -17,12 +17,16 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from schemas.metrics import (
+    COVERAGE,
+    REVIEW_COST,
     RIGHT,
+    ROUTED_ACCURACY,
     Metric,
     MetricTraits,
     Regex,
     ReplyMetric,
     is_regex,
+    review_cost_traits,
     traits_by_name,
     traits_of,
 )
@@ -212,7 +216,8 @@ class DecodingSpec(Spec):
 
 class AbstainSpec(Spec):
     """`evaluate.abstain`: route a ticket without a person where the model is sure of its label, and prove how often
-    that is right. Certified for the candidate, the champion and tfidf; no verdict depends on it."""
+    that is right. Certified for the candidate, the champion and tfidf; rules on `coverage`, `routed_accuracy` and
+    `review_cost` compare what they route of the gate's items."""
 
     field: TicketColumn
     """Group of `evaluate.fields` whose labels in train are the closed set."""
@@ -226,6 +231,12 @@ class AbstainSpec(Spec):
     """Most calibration tickets that candidate and champion answer."""
     planning_items: int = Field(default=200, ge=1)
     """Most validation tickets that both answer, from which thresholds are proposed and probabilities calibrated."""
+    review_minutes: float | None = Field(default=None, gt=0)
+    """Minutes of a person per ticket that goes to review, for the metric `review_cost`; null for no such metric."""
+
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the metrics of certified arms."""
+        return (COVERAGE, ROUTED_ACCURACY, *([] if self.review_minutes is None else [REVIEW_COST]))
 
 
 class EvaluateSpec(Spec):
@@ -355,7 +366,9 @@ class EvaluateSpec(Spec):
 
     def traits(self) -> tuple[MetricTraits, ...]:
         """The traits of every metric that is scored."""
-        known = traits_by_name(metric.traits() for metric in self.metrics)
+        minutes = None if self.abstain is None else self.abstain.review_minutes
+        cost = () if minutes is None else (review_cost_traits(minutes),)
+        known = traits_by_name((*(metric.traits() for metric in self.metrics), *cost))
         return tuple(traits_of(name, known) for name in self.metric_names())
 
     def field_names(self) -> tuple[str, ...]:
@@ -372,7 +385,8 @@ class EvaluateSpec(Spec):
         >>> EvaluateSpec(labels="differing").metric_names()
         ('exact', 'format', 'chrf', 'finished', 'heldout_loss', 'right')
         """
-        return (*self.scored_names(), *([RIGHT] if self.labels else []))
+        routing = () if self.abstain is None else self.abstain.metric_names()
+        return (*self.scored_names(), *([RIGHT] if self.labels else []), *routing)
 
     def scored_names(self) -> tuple[str, ...]:
         """Names of the metrics that are computed from an answer, without people.

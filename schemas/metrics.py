@@ -245,10 +245,15 @@ RIGHT = "right"
 whatever they are worth: no difference depends on them."""
 RANDOM_PART = "labels=random"
 """Slice of the items that are labelled whether the answers differ or not."""
+COVERAGE, ROUTED_ACCURACY, REVIEW_COST = "coverage", "routed_accuracy", "review_cost"
+ROUTING_METRICS = (COVERAGE, ROUTED_ACCURACY, REVIEW_COST)
+"""Metrics of `evaluate.abstain`, of the arms with a certified threshold. Per ticket: coverage is 1 if it is routed
+without a person. routed_accuracy is 0 if it is routed with a wrong label, else 1; only tickets that a compared arm
+routes count. review_cost is the declared minutes if it goes to review, else 0."""
 _BUILT_IN = (
     MetricTraits(name="chrf", continuous=True, lowest=0.0, highest=1.0),
     MetricTraits(name="heldout_loss", continuous=True, higher_is_better=False, lowest=0.0),
-    *(MetricTraits(name=name, quality=False) for name in ("finished", "format", "style")),
+    *(MetricTraits(name=name, quality=False) for name in ("finished", "format", "style", COVERAGE, ROUTED_ACCURACY)),
 )
 _STYLE_RULE = "style_"
 """Metrics of single rules of the house style begin with it."""
@@ -256,6 +261,17 @@ _STYLE_RULE = "style_"
 
 SAFETY_NAMES = ("pii", "control_tokens", "urls")
 """Rules on metrics with these names are about safety, even if a user's own metric has the name."""
+
+
+def review_cost_traits(minutes: float) -> MetricTraits:
+    """The traits of `review_cost`.
+
+    Args:
+        minutes: Of a person per reviewed ticket.
+    """
+    return MetricTraits(
+        name=REVIEW_COST, continuous=True, higher_is_better=False, quality=False, lowest=0.0, highest=minutes
+    )
 
 
 def traits_by_name(declared: Iterable[MetricTraits] = ()) -> Mapping[str, MetricTraits]:

@@ -10,6 +10,7 @@ from schemas.gates import ChangeThreshold, GatesSpec, SliceGuard
 from schemas.metrics import (
     RANDOM_PART,
     RIGHT,
+    ROUTING_METRICS,
     BleuMetric,
     EntryPointMetric,
     ReplyMetric,
@@ -184,6 +185,36 @@ def _abstain_faults(evaluate: EvaluateSpec) -> Iterator[Conflict]:
         )
 
 
+def _routing_metric_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Conflict]:
+    """Rules on what is routed by which no arm could be judged."""
+    if evaluate.abstain is None:
+        return  # such metrics are not known then
+    judged: list[tuple[ChangeThreshold | None, tuple[str | int, ...]]] = [
+        (rule.change_threshold, ("gates", "rules", index, "metric"))
+        for index, rule in enumerate(gates.rules)
+        if rule.metric in ROUTING_METRICS
+    ]
+    if gates.slices is not None and gates.slices.metric in ROUTING_METRICS:
+        judged.append((ChangeThreshold(), ("gates", "slices", "metric")))
+    if judged and gates.interim is not None:
+        yield Conflict(
+            "the looks of gates.interim do not know what is routed",
+            at=judged[0][1],
+            hint=f"remove gates.interim, or the rules on {', '.join(ROUTING_METRICS)}",
+        )
+    field = evaluate.abstain.field
+    if "tfidf" in evaluate.arms and evaluate.routing_field == field:
+        return
+    for change, at in judged:
+        if change is not None and (change.against == "best_baseline" or gates.if_missing == "baseline"):
+            yield Conflict(
+                "this rule may compare with a baseline, and no baseline has a certified threshold",
+                at=at,
+                hint=f"add tfidf to evaluate.arms with routing_field: {field}, or set gates.if_missing: error and "
+                "compare with the champion",
+            )
+
+
 def _prompt_faults(train: TrainSpec) -> Iterator[Conflict]:
     if train.format == "completion" and train.prompt.system:
         yield Conflict(
@@ -297,7 +328,7 @@ def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpe
             )
 
 
-METRIC_KEYS = ("fields", "style", "metrics", "labels")
+METRIC_KEYS = ("fields", "style", "metrics", "labels", "abstain")
 """Keys of `evaluate` that name metrics."""
 RULES: tuple[tuple[Callable[..., Iterator[Conflict]], Mapping[str, tuple[str, ...]]], ...] = (
     (_gate_faults, {"gates": (), "evaluate": (*METRIC_KEYS, "slices", "random_labels")}),
@@ -313,6 +344,13 @@ RULES: tuple[tuple[Callable[..., Iterator[Conflict]], Mapping[str, tuple[str, ..
     (_canary_faults, {"gates": ("canaries",), "train": ("canaries",)}),
     (_routing_faults, {"evaluate": ("fields", "routing_field")}),
     (_abstain_faults, {"evaluate": ("fields", "abstain")}),
+    (
+        _routing_metric_faults,
+        {
+            "gates": ("rules", "slices", "interim", "if_missing"),
+            "evaluate": ("abstain", "arms", "routing_field"),
+        },
+    ),
     (_prompt_faults, {"train": ("format", "prompt")}),
     (_validation_faults, {"train": (), "split": ("validation_fraction",), "evaluate": METRIC_KEYS}),
     (choice_faults, {"train": (), "evaluate": METRIC_KEYS, "split": ("validation_fraction",)}),

@@ -254,6 +254,11 @@ class CertificateLine(Frozen):
     sentence: str
     curve: tuple[CurvePoint, ...]
     """Of the calibration tickets, the surest first."""
+    agreement: float | None = None
+    """Share of the written labels that are also the likeliest, 0-1; null of a classifier."""
+    separation: float | None = None
+    """Chance that a whole answer with the right label is likelier per token than one with a wrong label, 0-1; null of a
+    classifier, and if all are right or all wrong."""
 
 
 class RunReport(Frozen):
@@ -303,7 +308,7 @@ class RunReport(Frozen):
     choice: tuple[dict[str, str], ...]
     """Rungs or trials that were compared on validation; empty without `method: ladder` and `train.sweep`."""
     certificates: tuple[CertificateLine, ...] = ()
-    """Of candidate, champion and tfidf; empty without `evaluate.abstain`."""
+    """Of candidate, champion, tfidf, and of the anchor if a rule needs it; empty without `evaluate.abstain`."""
     corpus: CorpusFacts | None = None
     """Null without `evaluate.corpus`."""
     labels: LabelFacts | None = None

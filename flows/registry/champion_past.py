@@ -82,8 +82,8 @@ def _verdict(ledger: Ledger, store: Store, run_id: str, *, arm: str, is_own: boo
     steps = {step.step: step for step in ledger.steps(run_id)}
     if "items" not in steps or "train" not in steps:
         return
-    for step, folder in ((f"labelled_{arm}", "labelled"), (f"scores_{arm}", "scores")):
-        if step in steps:
+    for folder in ("labelled", "routed", "scores"):
+        if (step := f"{folder}_{arm}") in steps:
             scores = store.whole(folder, steps[step].key, Scores)
             yield PastVerdict(steps["items"].digest, steps["train"].digest, scores, is_own)
             return

@@ -22,7 +22,7 @@ from schemas.artifacts import Artifact, ChampionRef, DatasetRef, EvalSet, Splits
 from schemas.errors import ConfigError, StorageError
 from schemas.feedback import LiveQuality
 from schemas.gates import GatesSpec
-from schemas.metrics import MetricSpec
+from schemas.metrics import ROUTING_METRICS, MetricSpec
 from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.training import PromptSpec, TrainSpec
 from schemas.verdicts import NOTHING_JUDGED, NOTHING_SEEN, JudgedItems, Look, SeenItems, Terms, UsedBudget
@@ -267,7 +267,10 @@ def terms_of(spec: PipelineSpec) -> Terms:
     What may be edited after a verdict without another chance to pass is left out: the order of the rules, what a plan
     assumes, when to stop early, and which items are taken, since other items are another look as it is.
     """
-    measured = spec.evaluate.model_dump(mode="json", exclude_defaults=True, include=_MEASURED_BY)
+    keys = _MEASURED_BY
+    if set(ROUTING_METRICS) & set(spec.judged_gates.judged_metrics()):
+        keys = keys | {"abstain"}
+    measured = spec.evaluate.model_dump(mode="json", exclude_defaults=True, include=keys)
     if spec.evaluate.endpoint is not None:  # what it may cost, and how it is reached, is no other measurement
         measured["endpoint"] = spec.evaluate.endpoint.identity
     return terms_of_gates(spec.judged_gates, measured, list(map(_code_of, spec.evaluate.metrics)))

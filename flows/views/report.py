@@ -279,7 +279,7 @@ def _curves(recorded: Recorded) -> tuple[Curve, ...]:
 
 
 def _certificates(recorded: Recorded) -> tuple[CertificateLine, ...]:
-    arms = ("tuned", "champion", "tfidf")
+    arms = ("tuned", "champion", "tfidf", "anchor")
     found = [recorded.result(f"certificate_{arm}", CertifiedRef, folder="certificate") for arm in arms]
     return tuple(
         CertificateLine(
@@ -289,6 +289,8 @@ def _certificates(recorded: Recorded) -> tuple[CertificateLine, ...]:
             coverage=each.coverage,
             sentence=each.sentence,
             curve=each.curve,
+            agreement=each.agreement,
+            separation=each.separation,
         )
         for each in found
         if each is not None

@@ -20,6 +20,7 @@ from schemas.metrics import MetricTraits
 from schemas.pipeline import DataPipeline, PipelineSpec, pipeline_model, with_model
 from schemas.registries import load_registries
 from schemas.verdicts import Finding
+from tasks.assess.abstain import ROUTED
 from tasks.assess.labels import LABELLED
 from tasks.assess.worst import AnsweredArm, WorstItem, worst_items
 
@@ -62,8 +63,10 @@ class Recorded:
 
     def scores(self, arm: str) -> Scores | None:
         """Return the scores of one arm."""
-        labelled = self.result(f"{LABELLED}_{arm}", Scores, folder=LABELLED)
-        return labelled or self.result(f"scores_{arm}", Scores, folder="scores") or self._classifier(arm)
+        for step in (LABELLED, ROUTED, "scores"):  # each has what the later ones have
+            if (found := self.result(f"{step}_{arm}", Scores, folder=step)) is not None:
+                return found
+        return self._classifier(arm)
 
     def answered(self, arm: str) -> AnsweredArm | None:
         """Return the scores of one arm with its answers; a classifier has none."""

@@ -14,7 +14,7 @@ from schemas.artifacts import LabelSources
 from schemas.diagnosis import Diagnosis, PastScore
 from schemas.errors import GateError
 from schemas.gates import GatesSpec
-from schemas.metrics import MetricTraits
+from schemas.metrics import ROUTING_METRICS, MetricTraits
 from schemas.spec import Spec
 from tasks.assess.evidence import ArmScores
 from tasks.curate.redact import masked_place, masked_value
@@ -80,7 +80,9 @@ def diagnose(
 
 def _metric(gates: GatesSpec) -> str:
     """Return the metric of the first rule over all items that compares with the champion, else of the first rule."""
-    rules = [rule for rule in gates.judged_rules if rule.slice is None] or list(gates.judged_rules)
+    # What is routed also depends on the threshold, which each run certifies again.
+    answers = [rule for rule in gates.judged_rules if rule.metric not in ROUTING_METRICS] or list(gates.judged_rules)
+    rules = [rule for rule in answers if rule.slice is None] or answers
     compared = (rule for rule in rules if rule.change_threshold and rule.change_threshold.against == "champion")
     return next(compared, rules[0]).metric
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from schemas.artifacts import Scores
 from schemas.errors import GateError
 from schemas.gates import GatesSpec
-from schemas.metrics import RIGHT, MetricTraits, traits_of
+from schemas.metrics import COVERAGE, RIGHT, ROUTED_ACCURACY, ROUTING_METRICS, MetricTraits, traits_of
 
 PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval", "rag", "endpoint")
 CLASSIFIER_ARMS = ("majority", "tfidf")
@@ -185,6 +185,9 @@ def line_up(
 ) -> Paired:
     """Pair the metric of both arms on the same items: all, or those of one slice, which may be empty.
 
+    `routed_accuracy` is about the items that at least one of them routes, and about none if the candidate routes none:
+    whoever leaves all to people proves nothing. Which items these are depends on no answer's being right.
+
     Args:
         without: Ids of items that do not count.
 
@@ -194,6 +197,8 @@ def line_up(
     values = candidate.values(metric)
     other = None if reference is None else _values_on_same_items(candidate, reference, metric)
     chosen = values.keys() if slice_name is None else candidate.slices.get(slice_name, frozenset()) & values.keys()
+    if metric == ROUTED_ACCURACY:
+        chosen = chosen & _routed(candidate, reference)
     order = sorted(chosen - without)
     return Paired(
         np.array([values[item_id] for item_id in order], np.float64),
@@ -202,19 +207,32 @@ def line_up(
     )
 
 
+def _routed(candidate: ArmScores, reference: ArmScores | None) -> frozenset[str]:
+    """Items that the candidate or the reference routes; none if the candidate routes none."""
+    ours = frozenset(item for item, value in candidate.values(COVERAGE).items() if value)
+    if reference is None or not ours:
+        return ours
+    return ours | {item for item, value in reference.values(COVERAGE).items() if value}
+
+
 def ranked_arms(
     baselines: Mapping[str, ArmScores], candidate: ArmScores, *, metric: str, items: frozenset[str] | None
 ) -> list[ArmScores]:
     """The baselines, best mean of the metric first, over all items of the candidate or these.
 
+    Classifiers only if they have the metric; of what is routed the prompting arms too, which have no certificate.
+
     Raises:
         GateError: TG0605, no baseline was scored; TG0603, as in `line_up`, for any of them.
     """
+    required = () if metric in ROUTING_METRICS else PROMPTING_ARMS
     arms = [
         baselines[name]
         for name in BASELINE_ARMS
-        if name in baselines and (name in PROMPTING_ARMS or baselines[name].measures(metric))
+        if name in baselines and (name in required or baselines[name].measures(metric))
     ]
+    if not arms and metric in ROUTING_METRICS:
+        raise GateError(f"no baseline has a certified threshold, so there is no {metric} to beat", code="TG0605")
     if not arms:
         raise GateError("there is no prompting arm to compare with; add zero_shot to evaluate.arms", code="TG0605")
 

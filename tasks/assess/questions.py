@@ -14,7 +14,7 @@ from schemas.artifacts import EvalSet
 from schemas.comparison import compares_quality
 from schemas.errors import GateError
 from schemas.gates import LEAST_ITEMS, AnchorSpec, ChangeThreshold, GateRule, GatesSpec, SliceGuard
-from schemas.metrics import RIGHT, SAFETY_NAMES, MetricTraits
+from schemas.metrics import RIGHT, ROUTED_ACCURACY, SAFETY_NAMES, MetricTraits
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.contract import held_from, loss_chances
@@ -384,7 +384,8 @@ class _Assessor:
         n_items = paired.n_items
         missing = max(0, min_items - n_items)
         short = (
-            f"{rule.slice or 'the held-out set'} has {n_items} items and {_least(self._gates, min_items)}; "
+            f"{rule.slice or 'the held-out set'} has {n_items} {_items(rule.metric)} and "
+            f"{_least(self._gates, min_items)}; "
             f"{missing:,} more are needed before this rule can be met."
         )
         if n_items == 0:
@@ -519,6 +520,10 @@ def _marked(each: Assessment, part: Part, *, suffix: str = "") -> Assessment:
     """The assessment and its rivals with this part, and with the suffix after the rule."""
     rivals = tuple(_marked(rival, part, suffix=suffix) for rival in each.rivals)
     return replace(each, rule=f"{each.rule}{suffix}", part=part, rivals=rivals)
+
+
+def _items(metric: str) -> str:
+    return "routed items" if metric == ROUTED_ACCURACY else "items"
 
 
 def _least(gates: GatesSpec, min_items: int) -> str:

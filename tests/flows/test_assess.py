@@ -17,7 +17,7 @@ from flows.registry.state import registry_state_of
 from flows.views.report import gather
 from flows.views.run_reader import Recorded
 from flows.workspace.settings import Settings
-from schemas.artifacts import EvalSet, ModelRef
+from schemas.artifacts import EvalSet, ModelRef, Predictions
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from tasks.release.reports.page import draw_page
@@ -170,8 +170,9 @@ def test_every_training_waits_for_all_that_can_fail_without_it(
 def with_abstain(document: dict[str, Any]) -> None:
     document["pipelines"]["small"]["evaluate"] |= {
         "fields": r"\[(?P<category>[a-z-]+) \|",
-        "abstain": {"field": "category", "target": 0.6, "share": 0.7},
+        "abstain": {"field": "category", "target": 0.6, "share": 0.7, "review_minutes": 3},
     }
+    document["pipelines"]["small"]["gates"]["rules"] += [{"metric": "coverage", "value_threshold": 0.3}]
 
 
 def test_each_arm_that_labels_tickets_is_certified_on_tickets_that_the_gate_does_not_use(workplace: Workplace) -> None:
@@ -199,6 +200,18 @@ def test_each_arm_that_labels_tickets_is_certified_on_tickets_that_the_gate_does
     page = draw_page(report, card="")
     assert "Route or review" in page
     assert tfidf.sentence in page
+    # On the gate's items each routes by its own threshold, and the prompting arm by none.
+    means = {arm.arm: arm.means for arm in report.arms}
+    assert (means["tuned"]["coverage"], means["tuned"]["review_cost"]) == (0.0, 3.0)
+    assert means["tfidf"]["review_cost"] == pytest.approx(3 * (1 - (means["tfidf"]["coverage"] or 0)))
+    assert "coverage" not in means["zero_shot"]
+    answers = recorded.result("answers_tuned", Predictions, folder="answers")
+    assert answers is not None
+    rows = pq.read_table(answers.root / "predictions.parquet").to_pylist()
+    assert all(row["answer_log"] < 0 and row["label_logs"] is None for row in rows)
+    finding = next(each for each in recorded.decision().findings if each.metric == "coverage")  # type: ignore[union-attr]
+    assert (finding.verdict, finding.candidate) == ("BLOCK", 0.0)
+    assert run["verdict"] == "BLOCK"
     # What is served, the ledger and MLflow's tags say the same of the version.
     row = Ledger(workplace.home).candidate("small", run["version"])
     assert row is not None
@@ -207,7 +220,6 @@ def test_each_arm_that_labels_tickets_is_certified_on_tickets_that_the_gate_does
     assert (row.ref.certificate.sentence, row.ref.certificate.threshold) == (tuned.sentence, None)
     tags = orjson.loads((workplace.home / "runs" / f"{run['run_id']}.json").read_bytes())["tags"]
     assert (tags["tunegate.threshold"], tags["tunegate.certificate"]) == ("none", tuned.sentence)
-    assert tuned.sentence in workplace.run("model", "champion", "small").stdout
 
     def known(ticket: str, *, right: bool) -> str:
         at = {"outcome": "rejected", "at": "2026-06-08T10:00:00Z", "version": run["version"]}
@@ -226,23 +238,56 @@ def test_the_champion_is_certified_as_it_is_served_and_without_abstain_nothing_i
 ) -> None:
     place.promote(1, after=None)  # with max_new_tokens 4
 
-    def nodes(**evaluate: Any) -> dict[str, Any]:
+    def nodes(*, gates: dict[str, Any] | None = None, **evaluate: Any) -> dict[str, Any]:
+        rules = [{"metric": "exact", "value_threshold": 0.5}]
         spec = pipeline_spec(
             train={"base_model": f"file:{tiny_model.root}"}, register={"name": "replies"},
             evaluate={"arms": ["tfidf"], "max_new_tokens": 2, "fields": r"\[(?P<category>\w+)\]", **evaluate},
+            gates={"rules": rules, **(gates or {})},
         )  # fmt: skip
         context = GraphContext("f", root=tmp_path, cache=tmp_path, registry_state=registry_state_of(spec, place.ledger))
         return dict(build(spec, context).graph.nodes)
 
     found = nodes(abstain={"field": "category"})
+    routed = {name.removeprefix("routed · "): node for name, node in found.items() if name.startswith("routed")}
+    assert set(routed) == {"tuned", "champion", "tfidf"}
+    for arm in ("tuned", "champion"):
+        assert "labels" in found[f"answers · {arm}"].arguments
+        assert routed[arm].arguments["certificate"] is not routed["tfidf"].arguments["certificate"]
     assert {name for name in found if name.startswith("certificate")} == {
         "certificate · tuned", "certificate · champion", "certificate · tfidf",
     }  # fmt: skip
     assert found["answers · champion · calibration"].params["decoding"].max_new_tokens == 4
     assert found["contamination"].arguments["calibration"] is not None
     plain = nodes()
-    assert not {"labels", "items · calibration", "certificate · tuned"} & set(plain)
+    assert not {"labels", "items · calibration", "certificate · tuned", "routed · tuned"} & set(plain)
+    assert "labels" not in plain["answers · tuned"].arguments
+    # Where the candidate may stop before the last item, its answers are not routed.
+    stops = nodes(abstain={"field": "category"}, gates={"interim": {}})
+    assert {"certificate · tuned", "interim"} <= set(stops)
+    assert not any(name.startswith("routed") for name in stops)
+    assert "labels" not in stops["answers · champion"].arguments
     assert plain["items"].params["without_share"] == 0
+
+
+def test_rules_on_routing_need_arms_that_can_be_judged_by_them() -> None:
+    rule = {"metric": "coverage", "change_threshold": {}}
+    routing = {"fields": r"\[(?P<category>\w+)\]", "abstain": {"field": "category"}}
+
+    def declare(arms: list[str], rule: dict[str, Any] = rule, **gates: Any) -> PipelineSpec:
+        return pipeline_spec(evaluate={**routing, "arms": arms}, gates={"rules": [rule], **gates})
+
+    declare(["zero_shot", "tfidf"])
+    declare(["zero_shot"], if_missing="error")
+    declare(["zero_shot"], {"metric": "coverage", "value_threshold": 0.3})
+    with pytest.raises(ValidationError, match="no baseline has a certified threshold"):
+        declare(["zero_shot"])
+    with pytest.raises(ValidationError, match=r"the looks of gates.interim do not know what is routed"):
+        declare(["zero_shot", "tfidf"], interim={})
+    with pytest.raises(ValidationError, match="gate on unknown metric 'review_cost'"):
+        declare(["tfidf"], {"metric": "review_cost", "change_threshold": {}})  # without review_minutes
+    with pytest.raises(ValidationError, match="gate on unknown metric 'coverage'"):
+        pipeline_spec(gates={"rules": [rule]})
 
 
 def test_a_field_that_no_answer_has_cannot_be_certified() -> None:

@@ -188,6 +188,16 @@ def test_the_order_of_the_rules_may_change_and_the_code_of_a_metric_may_not(
     assert len({each.rules for each in (not_installed, before, edited)}) == 3
 
 
+def test_a_lower_target_of_what_is_routed_is_an_edited_rule_where_one_judges_it() -> None:
+    def rules(metric: str, target: float) -> str:
+        judged = {"metric": metric, "value_threshold": 0.3}
+        abstain = {"field": "category", "target": target}
+        return terms_of(spec_with(rules=[judged], fields=r"\[(?P<category>\w+)\]", abstain=abstain)).rules
+
+    assert rules("coverage", 0.95) != rules("coverage", 0.9)
+    assert rules("exact", 0.95) == rules("exact", 0.9)
+
+
 def test_rules_may_change_while_a_candidate_waits_for_a_person(tmp_path: Path) -> None:
     """Its run ended in HOLD, but the gate refused nothing."""
     ledger = Ledger(tmp_path)

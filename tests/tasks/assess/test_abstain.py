@@ -24,7 +24,9 @@ PATTERN = r"\[(?P<category>[a-z]+)\]"
 Folder = Callable[[], Path]
 
 
-def model_answers(folder: Path, n: int, *, seed: int, customers: int | None = None) -> tuple[EvalSet, Predictions]:
+def model_answers(
+    folder: Path, n: int, *, seed: int, customers: int | None = None, sure_of: float = 2 / 3
+) -> tuple[EvalSet, Predictions]:
     """Tickets of which the model is sure and right on two thirds, and unsure and right on half of the others.
 
     Its likelihoods claim too much: their logarithms are three times those of its true probabilities. Every twentieth
@@ -33,7 +35,7 @@ def model_answers(folder: Path, n: int, *, seed: int, customers: int | None = No
     rng = np.random.default_rng(seed)
     items, answers = [], []
     for number in range(n):
-        sure = rng.random() < 2 / 3
+        sure = rng.random() < sure_of
         true = int(rng.integers(3))
         right = rng.random() < (0.99 if sure else 0.5)
         written = true if right else (true + 1) % 3
@@ -44,7 +46,8 @@ def model_answers(folder: Path, n: int, *, seed: int, customers: int | None = No
         name = f"t{number:04}"
         customer = None if customers is None else f"c{number % customers}"
         items.append({"item_id": name, "category": LABELS[true], "customer_id": customer})
-        answers.append({"item_id": name, "text": text, "label_logs": None if silent else logs})
+        labelled = None if silent else logs
+        answers.append({"item_id": name, "text": text, "answer_log": -2.0 + right, "label_logs": labelled})
     folder.mkdir(exist_ok=True)
     schema = pa.schema([("item_id", pa.string()), ("category", pa.string()), ("customer_id", pa.string())])
     pq.write_table(pa.Table.from_pylist(items, schema), folder / "items.parquet")
@@ -80,6 +83,7 @@ def test_what_the_model_is_sure_of_is_certified_and_an_answer_without_a_label_is
     assert found.curve[0].accuracy > found.curve[-1].accuracy
     assert [point.coverage for point in found.curve] == sorted(point.coverage for point in found.curve)
     assert 2 < found.temperature < 4.5
+    assert (found.agreement, found.separation) == (1.0, 1.0)
     written = orjson.loads((tmp_path / "out" / "certificate.json").read_bytes())
     assert written["threshold"] == found.threshold
     assert "root" not in written
@@ -107,6 +111,28 @@ def test_an_answer_whose_likelihoods_are_no_numbers_is_never_routed(tmp_path: Pa
         calibrated=calibrated, abstain=SPEC,
     )  # fmt: skip
     assert found.curve[-1].coverage == pytest.approx(whole.curve[-1].coverage - 10 / 600)
+
+
+def test_labels_that_are_not_the_likeliest_and_likely_wrong_answers_are_counted(tmp_path: Path) -> None:
+    planning, planned = model_answers(tmp_path / "planning", 40, seed=1)
+    calibration, calibrated = model_answers(tmp_path / "calibration", 40, seed=2)
+    file, truths = calibrated.root / "predictions.parquet", pq.read_table(calibration.root / "items.parquet")
+    rows = pq.read_table(file).to_pylist()
+    for row, truth in zip(rows, truths["category"].to_pylist(), strict=True):
+        row["answer_log"] = -1.0
+        if row["label_logs"] is not None:
+            row["text"], row["label_logs"] = f"[{truth}]", [-1.0, -1.0, -1.0]
+    rows[1] |= {"text": f"[{LABELS[0]}]", "label_logs": [-2.0, -1.0, -3.0]}
+    rows[2] |= {"text": f"[{LABELS[(LABELS.index(truths['category'][2].as_py()) + 1) % 3]}]", "answer_log": -0.5}
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    labels = LabelSet(root=tmp_path, field="category", pattern=PATTERN, labels=LABELS)
+    found = certify_answers(
+        tmp_path, arm="tuned", labels=labels, planning=planning, planned=planned, calibration=calibration,
+        calibrated=calibrated, abstain=SPEC,
+    )  # fmt: skip
+    assert found.agreement == pytest.approx(37 / 38)
+    wrong = 1 + (truths["category"][1].as_py() != LABELS[0])
+    assert found.separation == pytest.approx(0.5 * (wrong - 1) / wrong), "a tie is half"
 
 
 def test_tickets_of_one_customer_are_one_observation(tmp_path: Path) -> None:
