@@ -87,6 +87,15 @@ class CostReport(Frozen):
     queries_per_month: float | None
     utilisation: float = 1.0
     """Share of a month in which a card is planned to work, 0-1: the rest is the room for peaks."""
+    routed_share: float | None = None
+    """Share of the held-out tickets that a certified threshold routes without a person, 0-1; null without
+    `evaluate.abstain`."""
+    routed_per_month: float | None = None
+    """Queries of the volume that are routed; null without a volume."""
+    review_minutes: float | None = None
+    """Minutes of a person per query, over all of them; null without `evaluate.abstain.review_minutes`."""
+    review_hours_per_month: float | None = None
+    """At the declared volume."""
     measured: dict[str, float]
     """Seconds, tokens per second and dollars that the run measured."""
     queries: tuple[QueryLine, ...]

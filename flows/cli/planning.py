@@ -131,6 +131,8 @@ def _plan_text(view: PlanView) -> Iterator[Any]:
         yield does.passes.sentence()
     if view.interim is not None:
         yield view.interim.sentence()
+    if view.calibration is not None:
+        yield view.calibration.sentence()
     if view.calls:
         yield ""
         yield TextTable([_call_row(each) for each in view.calls])

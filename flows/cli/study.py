@@ -166,6 +166,7 @@ def costs_text(report: CostReport, *, title: str) -> Iterator[Any]:
     if report.measured:
         measured = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in report.measured.items())
         yield f"measured: {measured}"
+    yield from _routing_text(report)
     yield ""
     at_volume = report.queries_per_month is not None
     queries = [
@@ -207,6 +208,19 @@ def costs_text(report: CostReport, *, title: str) -> Iterator[Any]:
     yield from payback_sentences(report)
     for each in report.notes:
         talk().print(f"note  {each}", markup=False, style="dim")
+
+
+def _routing_text(report: CostReport) -> Iterator[str]:
+    if report.routed_share is None:
+        return
+    text = f"routed without a person: {100 * report.routed_share:.1f} % of tickets"
+    if report.routed_per_month is not None and report.queries_per_month is not None:
+        text += f", {report.routed_per_month:,.0f} of {report.queries_per_month:,.0f} a month"
+    if report.review_minutes is not None:
+        text += f"; review takes {report.review_minutes:.2f} minutes a ticket"
+    if report.review_hours_per_month is not None:
+        text += f", {report.review_hours_per_month:,.0f} hours a month"
+    yield text
 
 
 def payback_sentences(report: CostReport) -> Iterator[str]:

@@ -8,13 +8,21 @@ from collections.abc import Sequence
 from flows.context.run_context import RunContext
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
-from schemas.artifacts import GateDecision, Splits
+from schemas.artifacts import CertifiedRef, GateDecision, Splits
 from schemas.counted import counted
 from schemas.errors import ConfigError
 from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
 from tasks.assess.items import count_available
-from tasks.assess.plan_gate import InterimPlan, RulePower, disagreements, plan_gate, plan_interim
+from tasks.assess.plan_gate import (
+    CalibrationPlan,
+    InterimPlan,
+    RulePower,
+    disagreements,
+    plan_calibration,
+    plan_gate,
+    plan_interim,
+)
 from tasks.assess.suite import read_suite
 
 RECENT_RUNS = 50
@@ -46,6 +54,27 @@ def interim_plan(spec: PipelineSpec, *, splits: Splits | None) -> InterimPlan | 
         return None
     n_items = spec.n_items(count_available(splits, spec.evaluate.one_per, spec.evaluate.calibration_share))
     return plan_interim(spec.judged_gates, n_items=n_items, batch_size=spec.evaluate.batch_size)
+
+
+def calibration_plan(
+    spec: PipelineSpec, *, splits: Splits | None, ledger: Ledger, store: Store, n_estimated: int | None = None
+) -> CalibrationPlan | None:
+    """Return how many calibration tickets a certificate needs; None without `evaluate.abstain`. Arguments as above."""
+    abstain = spec.evaluate.abstain
+    if abstain is None:
+        return None
+    n_tickets = None if n_estimated is None else round(abstain.share * n_estimated)
+    if splits is not None:
+        n_tickets = splits.n_test - count_available(splits, None, abstain.share)
+    runs = (run for run in ledger.runs(limit=RECENT_RUNS, pipeline=spec.name) if run.as_of is None)
+    keys = (ledger.keys_of(run.run_id).get("certificate_tuned") for run in runs)
+    found = (store.whole("certificate", key, CertifiedRef) for key in keys)
+    return plan_calibration(
+        abstain,
+        n_tickets=None if n_tickets is None else min(n_tickets, abstain.max_items),
+        last=next((each for each in found if each is not None and each.field == abstain.field), None),
+        cluster_by=spec.gates.cluster_by,
+    )
 
 
 def planned_items(spec: PipelineSpec, splits: Splits) -> int:

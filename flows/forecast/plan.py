@@ -12,7 +12,7 @@ from typing import Any
 from flows.context.ingest import ingested_summary
 from flows.finetune import Tuned
 from flows.forecast.calls import Calls, planned_calls
-from flows.forecast.gate_power import gate_power, interim_plan
+from flows.forecast.gate_power import calibration_plan, gate_power, interim_plan
 from flows.forecast.label_probe import LabelProbe, probe_label
 from flows.forecast.pace import Pace, Size, answers_advice, measured_answers, pace_of, size_of
 from flows.forecast.planned_run import PlannedRun, causes_of, plan_pipeline
@@ -34,7 +34,7 @@ from schemas.choice import candidates
 from schemas.errors import ConfigError, ServiceError
 from schemas.pipeline import DataPipeline, PipelineSpec
 from schemas.trials import TrialRef
-from tasks.assess.plan_gate import InterimPlan, RulePower
+from tasks.assess.plan_gate import CalibrationPlan, InterimPlan, RulePower
 from tasks.release.reports.read import cut_replies
 from tasks.start.source_size import measure_source
 from tasks.train.memory import Forecast, Workload, describe_path, forecast, workload_of
@@ -60,6 +60,7 @@ class PlanView:
     """Kind of change -> the steps that certainly run for it."""
     power: Sequence[RulePower]
     interim: InterimPlan | None
+    calibration: CalibrationPlan | None
     source: str | None
     places: Mapping[str, str]
     calls: Sequence[Calls]
@@ -82,6 +83,7 @@ class PlanView:
             "causes": self.causes,
             "gates": [{**asdict(row), "underpowered": row.underpowered} for row in self.power],
             "interim": None if self.interim is None else asdict(self.interim),
+            "calibration": None if self.calibration is None else asdict(self.calibration),
             "source": self.source,
             "places": self.places,
             "calls": [asdict(each) for each in self.calls],
@@ -110,6 +112,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
         if nodes is None
         else pace_of(spec, nodes, size=size, model=model, ledger=found.ledger, store=found.run.store, root=root)
     )
+    n_estimated = size.n_test if size else None
     per_minute = measured_answers(model, ledger=found.ledger, store=found.run.store)
     return PlanView(
         spec=spec,
@@ -122,10 +125,11 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
         | {"training_path": None if work is None else describe_path(work, spec.train.first())}
         | {"answers_per_minute": per_minute and float(f"{per_minute:.2g}")},
         causes=_causes(planned),
-        power=gate_power(
-            spec, splits=splits, ledger=found.ledger, store=found.run.store, n_estimated=size.n_test if size else None
-        ),
+        power=gate_power(spec, splits=splits, ledger=found.ledger, store=found.run.store, n_estimated=n_estimated),
         interim=interim_plan(spec, splits=splits),
+        calibration=calibration_plan(
+            spec, splits=splits, ledger=found.ledger, store=found.run.store, n_estimated=n_estimated
+        ),
         source=ingested_summary(spec, settings),
         places=where_stages_run(spec, settings.home),
         calls=planned_calls(spec, planned, settings=settings, root=root, has_champion=champion is not None),
@@ -178,6 +182,7 @@ def _view_data(found: PlannedRun, *, root: Path, as_of: str | None) -> PlanView:
         causes=_causes(planned),
         power=(),
         interim=None,
+        calibration=None,
         source=ingested_summary(spec, settings),
         places=where_stages_run(spec, settings.home),
         calls=(),

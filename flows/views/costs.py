@@ -12,10 +12,11 @@ from flows.records.timings import read_timings
 from flows.views.run_reader import Recorded, spec_of
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
-from schemas.artifacts import CheckEvidence, ModelRef, Predictions, PromptSet
+from schemas.artifacts import CertifiedRef, CheckEvidence, ModelRef, Predictions, PromptSet
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
 from schemas.evaluation import AnsweringEndpoint
+from schemas.metrics import COVERAGE
 from tasks.assess.economics import NO_VOLUME, MeasuredEndpoint, Measures, PriceBook, Volume, compute_costs, read_prices
 from tasks.extras import missing_packages
 from tasks.storage.files import write_json
@@ -57,6 +58,7 @@ def costs_of(
 def measures_of(recorded: Recorded) -> Measures | None:
     """Return the figures of one run; None if it did not reach the tuned model's answers, or they are gone."""
     spec, ledger, keys = spec_of(recorded.row), recorded.ledger, recorded.keys
+    abstain = spec.evaluate.abstain
     model = recorded.of_training("base_model", ModelRef)
     answers = recorded.result("answers_tuned", Predictions, folder="answers")
     if model is None or answers is None or not answers.n_items:
@@ -76,6 +78,8 @@ def measures_of(recorded: Recorded) -> Measures | None:
         endpoint=endpoint,
         batched_seconds=None if seconds is None else seconds / answers.n_items,
         training_seconds=ledger.made_in(keys["train"]) if "train" in keys else None,
+        routed_share=_routed_share(recorded),
+        minutes_per_review=None if abstain is None else abstain.review_minutes,
     )
 
 
@@ -101,6 +105,17 @@ def endpoint_timings(recorded: Recorded) -> dict[str, float]:
     """Return the seconds of the endpoint's answers; empty if it was not asked."""
     key = recorded.keys.get("answers_endpoint")
     return {} if key is None else read_timings(recorded.settings, "answers", key)
+
+
+def _routed_share(recorded: Recorded) -> float | None:
+    """Of the gate's items, which did not choose the threshold; of the calibration tickets where no item is routed."""
+    scores, certificate = (
+        recorded.scores("tuned"),
+        recorded.result("certificate_tuned", CertifiedRef, folder="certificate"),
+    )
+    if scores is not None and COVERAGE in scores.means:
+        return scores.means[COVERAGE]
+    return None if certificate is None else certificate.coverage
 
 
 def _mean_tokens(prompts: PromptSet, model: ModelRef, settings: Settings) -> float | None:

@@ -238,19 +238,41 @@ def tickets_needed(answered: Answered, *, target: float, alpha: float) -> int | 
     Returns:
         None if the model is nowhere right more often than `target`.
     """
-    found: list[float] = []
     if answered.clusters is None:
-        for size, accuracy in zip(*_routed(answered, _levels(answered)), strict=True):
-            # The best of a hundred thresholds looks better than it is: half a standard error less.
-            sure = float(accuracy - 0.5 * math.sqrt(accuracy * (1 - accuracy) / (size + 1)))
-            routed = _routed_needed(sure, target, alpha)
-            found += [] if routed is None else [routed * len(answered) / float(size)]
-    else:
-        most, tickets_of_one = largest_cluster(answered), len(answered) / n_observed(answered)
-        for level in _levels(answered):
-            growth = _growth(cluster_wins(answered, float(level), target, most), target, most)
-            # The mean over the sizes of bets and luck cost about as much again as the proof.
-            found += [2 * math.log(1 / alpha) / growth * tickets_of_one] if growth > 0 else []
+        sizes, accuracies = _routed(answered, _levels(answered))
+        return tickets_for(sizes / max(1, len(answered)), accuracies, target=target, alpha=alpha, n_seen=len(answered))
+    found: list[float] = []
+    most, tickets_of_one = largest_cluster(answered), len(answered) / n_observed(answered)
+    for level in _levels(answered):
+        growth = _growth(cluster_wins(answered, float(level), target, most), target, most)
+        # The mean over the sizes of bets and luck cost about as much again as the proof.
+        found += [2 * math.log(1 / alpha) / growth * tickets_of_one] if growth > 0 else []
+    return math.ceil(min(found)) if found else None
+
+
+def tickets_for(
+    coverages: ArrayLike, accuracies: ArrayLike, *, target: float, alpha: float, n_seen: int | None = None
+) -> int | None:
+    """Count the independent calibration tickets with which one of these thresholds is proven with probability `POWER`.
+
+    Args:
+        coverages: Shares of all tickets at a threshold or above, 0-1.
+        accuracies: Of those tickets, 0-1.
+        n_seen: Tickets that both were measured on; None if they are assumed.
+
+    Returns:
+        None if no accuracy is above the target.
+
+    >>> tickets_for(0.5, 0.99, target=0.95, alpha=0.05), tickets_for(0.5, 0.9, target=0.95, alpha=0.05)
+    (252, None)
+    """
+    found: list[float] = []
+    for coverage, accuracy in zip(np.atleast_1d(coverages), np.atleast_1d(accuracies), strict=True):
+        sure = float(accuracy)
+        if n_seen is not None:  # the best of a hundred thresholds looks better than it is: half a standard error less
+            sure -= 0.5 * math.sqrt(sure * (1 - sure) / (coverage * n_seen + 1))
+        routed = _routed_needed(sure, target, alpha)
+        found += [] if routed is None else [routed / float(coverage)]
     return math.ceil(min(found)) if found else None
 
 

@@ -234,6 +234,10 @@ class Measures:
     training_seconds: float | None = None
     endpoint: MeasuredEndpoint | None = None
     """Of `evaluate.endpoint`; None if it is not declared, or did not answer."""
+    routed_share: float | None = None
+    """Share of tickets that go out without a person, 0-1; None if no threshold is asked for."""
+    minutes_per_review: float | None = None
+    """Of a person, per ticket that goes to review."""
     assumed: bool = False
     """The traffic is assumed; no run was measured."""
 
@@ -297,6 +301,8 @@ def compute_costs(
         trained_usd = card.usd_per_hour * known.training_seconds / 3600
     one_off = one_off_usd + trained_usd if trained_usd is not None else one_off_usd or None
     fastest = min((line.seconds for line in own_lines if line.seconds), default=None)
+    routed, minutes = known.routed_share, known.minutes_per_review
+    review = None if routed is None or minutes is None else (1 - routed) * minutes
     return CostReport(
         dated=book.dated,
         machine=machine,
@@ -310,6 +316,10 @@ def compute_costs(
         else {},
         queries_per_month=queries,
         utilisation=volume.utilisation,
+        routed_share=routed,
+        routed_per_month=None if routed is None or queries is None else routed * queries,
+        review_minutes=review,
+        review_hours_per_month=None if review is None or queries is None else review * queries / 60,
         measured=dict(known.measured),
         queries=(*own_lines, *endpoint_lines, *api_lines),
         cards=tuple(

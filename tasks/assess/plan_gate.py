@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from schemas.artifacts import GateDecision
+from schemas.artifacts import CertifiedRef, GateDecision
 from schemas.checks import ForgettingSpec
+from schemas.evaluation import AbstainSpec
 from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
 from schemas.metrics import RIGHT, MetricTraits, traits_of
 from schemas.verdicts import Finding, Passes
+from tasks.assess.certify import tickets_for
 from tasks.assess.compare import z_value
 from tasks.assess.decision import describe_rule
 from tasks.assess.interim import BatchedRuns, PairedRule, aim_of, change_chances, run_in_batches
@@ -90,6 +92,63 @@ class InterimPlan:
             f"{100 * self.stop_below:g} % (before the first answer: {100 * self.chance_at_start:.0f} %); on average an "
             f"equal candidate answers {self.items_if_equal:,.0f} items, one with the effect {self.items_at_effect:,.0f}"
         )
+
+
+ASSUMED_COVERAGE = 0.5
+"""Share of tickets that a model is taken to be sure of, before a run has measured it."""
+
+
+@dataclass(frozen=True)
+class CalibrationPlan:
+    """Calibration tickets that `evaluate.abstain` needs."""
+
+    target: float
+    needed: int | None
+    """For a certificate with a chance of 80 %; None if the model was nowhere right more often than the target."""
+    at_hand: int | None
+    """Calibration tickets; None before curation."""
+    what: str
+    """What is assumed."""
+
+    def sentence(self) -> str:
+        """The same as a sentence.
+
+        >>> CalibrationPlan(0.95, 784, 240, "assumed").sentence()
+        'route or review: a target of 0.95 takes about 784 calibration tickets (assumed); there are 240, too few'
+        """
+        start = f"route or review: a target of {self.target:.4g}"
+        if self.needed is None:
+            return f"{start} will not be certified, whatever the number of tickets ({self.what})"
+        have = ""
+        if self.at_hand is not None:
+            have = f"; there are {self.at_hand:,}{', too few' if self.at_hand < self.needed else ''}"
+        return f"{start} takes about {self.needed:,} calibration tickets ({self.what}){have}"
+
+
+def plan_calibration(
+    abstain: AbstainSpec, *, n_tickets: int | None, last: CertifiedRef | None, cluster_by: str | None = None
+) -> CalibrationPlan:
+    """Return how many calibration tickets a certificate needs, by the exact tails that certify.
+
+    Args:
+        n_tickets: Calibration tickets; None before curation.
+        last: The candidate's certificate of the last run, whose curve is taken; None for an assumed model.
+        cluster_by: `gates.cluster_by`.
+    """
+    alpha = 1 - abstain.confidence
+    if last is not None and last.curve:
+        coverages, accuracies = zip(*((point.coverage, point.accuracy) for point in last.curve), strict=True)
+        sizes = np.array(coverages) * last.n_calibration
+        drawn = (np.array(accuracies) * sizes + 0.5) / (sizes + 1)  # ten of ten are not all
+        needed = tickets_for(coverages, drawn, target=abstain.target, alpha=alpha, n_seen=last.n_calibration)
+        what = f"if the candidate is as sure and as right as the last one on {last.n_calibration:,}"
+    else:
+        accuracy = (1 + abstain.target) / 2
+        needed = tickets_for(ASSUMED_COVERAGE, accuracy, target=abstain.target, alpha=alpha)
+        what = f"assumed: {100 * ASSUMED_COVERAGE:g} % are routed, {100 * accuracy:.4g} % of them rightly"
+    if cluster_by is not None:
+        what += f"; more where tickets of one {cluster_by} are alike"
+    return CalibrationPlan(abstain.target, needed, n_tickets, what)
 
 
 def plan_interim(gates: GatesSpec, *, n_items: int, batch_size: int) -> InterimPlan | None:

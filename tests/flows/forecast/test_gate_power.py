@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 
-from flows.forecast.gate_power import gate_power, refuse_weak_gate
+from flows.forecast.gate_power import calibration_plan, gate_power, refuse_weak_gate
 from flows.forecast.validation import advice_on
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.workspace.settings import load_settings
-from schemas.artifacts import GateDecision, RowCounts, Splits
+from schemas.artifacts import CertifiedRef, CurvePoint, GateDecision, RowCounts, Splits
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
+from tasks.assess.binomial import exceeded_by, exceeds
+from tasks.assess.plan_gate import plan_calibration
 from tests.support.specs import pipeline_spec
 from tests.support.workplace import Workplace
 
@@ -45,6 +47,38 @@ def test_enough_items_or_items_that_are_not_known_yet_say_nothing(tmp_path: Path
     # evaluate.max_items (400) bounds what is answered, however many tickets the test split has
     [row] = gate_power(strict, splits=splits(tmp_path, 9000), ledger=ledger, store=store)
     assert row.at_hand == 400
+
+
+def test_a_plan_says_how_many_calibration_tickets_a_target_takes(tmp_path: Path) -> None:
+    store, ledger = Store(tmp_path), Ledger(tmp_path)
+    abstain = {"field": "category", "target": 0.95, "share": 0.5}
+    routing = pipeline_spec(
+        register={"name": "replies"}, evaluate={"fields": r"\[(?P<category>\w+)\]", "abstain": abstain}
+    )
+    assert calibration_plan(spec(), splits=None, ledger=ledger, store=store) is None
+    plan = calibration_plan(routing, splits=None, ledger=ledger, store=store, n_estimated=600)
+    assert plan is not None
+    assert plan.needed is not None
+    n_routed = plan.needed // 2  # with half of all tickets routed, as is assumed
+    proven = exceeded_by(0.05, n_routed, 0.95)
+    assert 0.78 < float(exceeds(proven, n_routed, 0.975)) < 0.9
+    assert plan.at_hand == 300
+    assert plan.sentence().endswith("there are 300, too few")
+    seen = CertifiedRef(
+        root=tmp_path, arm="tuned", field="category", target=0.95, confidence=0.95, temperature=1.0, threshold=None,
+        coverage=0.0, n_calibration=400, n_clusters=None, n_routed=0, n_right=0, n_more=None, sentence="",
+        curve=(CurvePoint(coverage=0.3, accuracy=1.0), CurvePoint(coverage=1.0, accuracy=0.9)),
+    )  # fmt: skip
+    ledger.start_run("r1", pipeline=routing.name, model_name="replies", config_json="{}")
+    kept = store.obtain("certificate", "0" * 64, CertifiedRef, lambda out: seen.model_copy(update={"root": out}))
+    ledger.record_step("r1", "certificate_tuned", kept)
+    as_last = calibration_plan(routing, splits=None, ledger=ledger, store=store)
+    assert as_last is not None
+    assert as_last.needed is not None
+    assert 59 / 0.3 < as_last.needed < plan.needed
+    assert "as sure and as right as the last one on 400" in as_last.sentence()
+    hopeless = seen.model_copy(update={"curve": seen.curve[1:]})
+    assert plan_calibration(routing.evaluate.abstain, n_tickets=9, last=hopeless).needed is None  # type: ignore[arg-type]
 
 
 def test_a_cheaper_arm_of_the_last_verdict_is_repeated_before_the_next_run(tmp_path: Path) -> None:

@@ -141,6 +141,22 @@ def test_without_a_card_a_volume_or_a_measurement_no_figure_is_supposed() -> Non
     assert [line.usd for line in unpriced.queries if line.what.startswith("own")] == [None, None]
 
 
+def test_tickets_that_are_routed_and_the_hours_of_review_are_counted() -> None:
+    routing = known(routed_share=0.6, minutes_per_review=3.0)
+    report = compute_costs(read_prices(), routing, volume=Volume(50_000))
+    assert report.routed_per_month == pytest.approx(30_000)
+    assert report.review_minutes == pytest.approx(1.2)
+    assert report.review_hours_per_month == pytest.approx(1000)
+    [line] = [each for each in map(str, costs_text(report, title="t")) if "without a person" in each]
+    assert line == (
+        "routed without a person: 60.0 % of tickets, 30,000 of 50,000 a month; review takes 1.20 minutes a ticket, "
+        "1,000 hours a month"
+    )
+    alone = compute_costs(read_prices(), known())
+    assert (alone.routed_share, alone.review_minutes) == (None, None)
+    assert not [each for each in map(str, costs_text(alone, title="t")) if "without a person" in each]
+
+
 def test_an_api_for_nothing_is_never_beaten_by_rent() -> None:
     book = PriceBook(
         dated="2026-01-01",
