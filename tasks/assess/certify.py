@@ -83,6 +83,8 @@ class Certificate:
     """Of the test at the threshold, or of the first one if it failed; None if no threshold was worth a test."""
     n_more: int | None = None
     """Without a threshold: about so many more calibration tickets would do; None if no number would."""
+    n_least: int | None = None
+    """If so few tickets do not say how many would do: at least so many more."""
     best_accuracy: float | None = None
     """Without a threshold: accuracy on all tickets at the threshold that is most likely to be proven."""
 
@@ -105,6 +107,8 @@ class Certificate:
         head = f"nothing certified at a target of {self.target:.4g}"
         if self.n_more is not None:
             return f"{head}; about {self.n_more} more calibration tickets would do"
+        if self.n_least is not None:
+            return f"{head}; at least {self.n_least} more calibration tickets are needed, so few do not say how many"
         if self.best_accuracy is None:
             return f"{head}: there are no answered tickets to plan with"
         accuracy = f"{self.best_accuracy:.1%}"
@@ -150,7 +154,14 @@ def certify(planning: Answered, calibration: Answered, *, target: float, confide
     needed = tickets_needed(everything, target=target, alpha=alpha)
     more = None if needed is None else max(needed - len(calibration), math.ceil(len(calibration) / 10))
     at_first = everything.right[everything.confidence >= thresholds[0]]
-    return replace(empty, p_value=p_value, n_more=more, best_accuracy=float(at_first.mean()))
+    least = None if needed is not None else _least_tickets(everything, target, alpha)
+    return replace(
+        empty,
+        p_value=p_value,
+        n_more=more,
+        n_least=None if least is None else max(1, least - len(calibration)),
+        best_accuracy=float(at_first.mean()),
+    )
 
 
 def certify_each(
@@ -276,6 +287,24 @@ def tickets_for(
     return math.ceil(min(found)) if found else None
 
 
+def _least_tickets(answered: Answered, target: float, alpha: float) -> int | None:
+    """Tickets without which nothing can be proven: as many routed ones as prove it without an error.
+
+    None if the tickets are right more often than the target at no threshold: then no number is enough.
+    """
+    shares = [
+        float(routed.mean())
+        for routed in (answered.confidence >= level for level in _levels(answered))
+        if answered.right[routed].mean() > target
+    ]
+    return math.ceil(_least_routed(target, alpha) / max(shares)) if shares else None
+
+
+def _least_routed(target: float, alpha: float) -> int:
+    """Routed tickets that prove the target if all of them are right."""
+    return math.ceil(math.log(alpha) / math.log(target))
+
+
 def _levels(planning: Answered) -> Floats:
     """Quantiles of the confidences, falling."""
     finite = planning.confidence[np.isfinite(planning.confidence)]
@@ -311,7 +340,7 @@ def _routed_needed(accuracy: float, target: float, alpha: float) -> int | None:
         return None
     z, z_power = NormalDist().inv_cdf(1 - alpha), NormalDist().inv_cdf(POWER)
     spread = z * math.sqrt(target * (1 - target)) + z_power * math.sqrt(accuracy * (1 - accuracy))
-    n = max(math.ceil((spread / (accuracy - target)) ** 2), math.ceil(math.log(alpha) / math.log(target)))
+    n = max(math.ceil((spread / (accuracy - target)) ** 2), _least_routed(target, alpha))
     while _proof_chance(n, accuracy, target, alpha) < POWER:
         n = math.ceil(1.02 * n)
     return n
