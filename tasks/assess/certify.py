@@ -27,6 +27,8 @@ N_THRESHOLDS = 100
 """Candidate thresholds: quantiles of the planning tickets' confidences."""
 POWER = 0.8
 """Chance of a certificate that "about N more tickets" has, as in `gates.power`."""
+EXTRAPOLATION = 10
+"""As many times the tickets that were seen are the most that these can say would do."""
 BETS = np.geomspace(0.02, 0.95, 12)
 """Sizes of a bet that are averaged, as shares of the largest with which nothing can be lost but the stake."""
 
@@ -152,6 +154,8 @@ def certify(planning: Answered, calibration: Answered, *, target: float, confide
         return found
     everything = planning.joined(calibration)
     needed = tickets_needed(everything, target=target, alpha=alpha)
+    if needed is not None and needed > EXTRAPOLATION * len(everything):
+        needed = None
     more = None if needed is None else max(needed - len(calibration), math.ceil(len(calibration) / 10))
     at_first = everything.right[everything.confidence >= thresholds[0]]
     least = None if needed is not None else _least_tickets(everything, target, alpha)

@@ -122,11 +122,12 @@ def test_a_cluster_larger_than_every_planning_cluster_counts_as_the_largest_of_t
     assert cluster_wins(tickets, 0.5, TARGET, 4).tolist() == pytest.approx([4 * 0.05, -4 * TARGET])
 
 
-def test_a_few_right_tickets_say_how_many_are_needed_at_least_and_not_that_no_number_would_do() -> None:
-    few = Answered(np.linspace(0.8, 0.9, 5), np.ones(5, np.bool_))
+@pytest.mark.parametrize("n", [5, 12])  # too few for any estimate, and for a tenth of the estimated number
+def test_a_few_right_tickets_say_how_many_are_needed_at_least_and_not_that_no_number_would_do(n: int) -> None:
+    few = Answered(np.linspace(0.8, 0.9, n), np.ones(n, np.bool_))
     found = certify(few, few, target=TARGET)
-    assert (found.threshold, found.n_more, found.n_least) == (None, None, 59 - 5)
-    assert "at least 54 more calibration tickets are needed" in found.sentence()
+    assert (found.threshold, found.n_more, found.n_least) == (None, None, 59 - n)
+    assert f"at least {59 - n} more calibration tickets are needed" in found.sentence()
 
 
 def test_too_few_tickets_certify_nothing_and_say_how_many_more_would_do() -> None:
