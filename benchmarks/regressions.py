@@ -297,6 +297,7 @@ def helpdesk_world(size: Size) -> World:
         "train": {"max_examples": size.candidate},
         "evaluate": {
             "max_items": size.items, "arms": ["zero_shot", "few_shot"], "batch_size": 48, "slices": [SPOILT[0]],
+            "abstain": None,
         },
         "gates": {
             "min_items": size.items // 2,

@@ -1,6 +1,7 @@
 """Part of stage three if `evaluate.abstain` is declared: every arm that labels tickets gets a certified threshold.
 
-Its calibration tickets are no held-out items of the gate. Then each arm routes the gate's items by its threshold.
+Its calibration tickets are no held-out items of the gate. If a rule judges what is routed, each arm routes those items
+by its threshold.
 """
 
 from dataclasses import dataclass
@@ -75,8 +76,9 @@ def add_labels(graph: Graph, spec: PipelineSpec, splits: Splits) -> LabelSet | N
 
 
 def routes_items(spec: PipelineSpec) -> bool:
-    """Whether the gate's items are routed; not where a candidate may stop before the last of them."""
-    return spec.evaluate.abstain is not None and spec.gates.interim is None
+    """Whether a rule judges what is routed of the gate's items: else nothing pays for the likelihoods there."""
+    judged = spec.judged_gates.judged_metrics()
+    return spec.evaluate.abstain is not None and not set(ROUTING_METRICS).isdisjoint(judged)
 
 
 def add_routing(

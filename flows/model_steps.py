@@ -118,7 +118,7 @@ class ModelSteps:
         Args:
             labels: Whose likelihoods are wanted too.
         """
-        wanted = {} if labels is None else {"labels": labels}
+        wanted: dict[str, Any] = {} if labels is None else {"labels": labels}  # the key of answers alone has none
         named = self.graph.named("answers", arm, tolerates=tolerates)
         answering, held = answering_of(self.context.place), self.context.held
         if held is not None and arm in held.answered:

@@ -175,8 +175,14 @@ def _routing_faults(evaluate: EvaluateSpec) -> Iterator[Conflict]:
         )
 
 
-def _abstain_faults(evaluate: EvaluateSpec) -> Iterator[Conflict]:
+def _abstain_faults(evaluate: EvaluateSpec, split: SplitSpec) -> Iterator[Conflict]:
     fields, abstain = evaluate.field_names(), evaluate.abstain
+    if abstain is not None and split.validation_fraction == 0:
+        yield Conflict(
+            "abstain plans its tests on validation tickets, but split.validation_fraction is 0",
+            at=("evaluate", "abstain"),
+            hint="set split.validation_fraction, e.g. 0.05",
+        )
     if abstain is not None and abstain.field not in fields:
         yield Conflict(
             f"abstain.field {abstain.field!r} is not a named group of evaluate.fields, so no answer has it",
@@ -343,7 +349,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Conflict]], Mapping[str, tuple[str, ..
     (_judge_faults, {"gates": ("judge",), "evaluate": ("arms",)}),
     (_canary_faults, {"gates": ("canaries",), "train": ("canaries",)}),
     (_routing_faults, {"evaluate": ("fields", "routing_field")}),
-    (_abstain_faults, {"evaluate": ("fields", "abstain")}),
+    (_abstain_faults, {"evaluate": ("fields", "abstain"), "split": ("validation_fraction",)}),
     (
         _routing_metric_faults,
         {

@@ -196,9 +196,9 @@ def line_up(
     """
     values = candidate.values(metric)
     other = None if reference is None else _values_on_same_items(candidate, reference, metric)
-    chosen = values.keys() if slice_name is None else candidate.slices.get(slice_name, frozenset()) & values.keys()
+    chosen = frozenset(values) if slice_name is None else candidate.slices.get(slice_name, frozenset()) & values.keys()
     if metric == ROUTED_ACCURACY:
-        chosen = chosen & _routed(candidate, reference)
+        chosen = frozenset(chosen) & _routed(candidate, reference)
     order = sorted(chosen - without)
     return Paired(
         np.array([values[item_id] for item_id in order], np.float64),

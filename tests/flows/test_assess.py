@@ -238,17 +238,17 @@ def test_the_champion_is_certified_as_it_is_served_and_without_abstain_nothing_i
 ) -> None:
     place.promote(1, after=None)  # with max_new_tokens 4
 
-    def nodes(*, gates: dict[str, Any] | None = None, **evaluate: Any) -> dict[str, Any]:
-        rules = [{"metric": "exact", "value_threshold": 0.5}]
+    def nodes(rule: dict[str, Any] | None = None, **evaluate: Any) -> dict[str, Any]:
+        rules = [{"metric": "exact", "value_threshold": 0.5}, *([rule] if rule else [])]
         spec = pipeline_spec(
             train={"base_model": f"file:{tiny_model.root}"}, register={"name": "replies"},
             evaluate={"arms": ["tfidf"], "max_new_tokens": 2, "fields": r"\[(?P<category>\w+)\]", **evaluate},
-            gates={"rules": rules, **(gates or {})},
+            gates={"rules": rules},
         )  # fmt: skip
         context = GraphContext("f", root=tmp_path, cache=tmp_path, registry_state=registry_state_of(spec, place.ledger))
         return dict(build(spec, context).graph.nodes)
 
-    found = nodes(abstain={"field": "category"})
+    found = nodes(abstain={"field": "category"}, rule={"metric": "coverage", "value_threshold": 0.3})
     routed = {name.removeprefix("routed · "): node for name, node in found.items() if name.startswith("routed")}
     assert set(routed) == {"tuned", "champion", "tfidf"}
     for arm in ("tuned", "champion"):
@@ -262,11 +262,11 @@ def test_the_champion_is_certified_as_it_is_served_and_without_abstain_nothing_i
     plain = nodes()
     assert not {"labels", "items · calibration", "certificate · tuned", "routed · tuned"} & set(plain)
     assert "labels" not in plain["answers · tuned"].arguments
-    # Where the candidate may stop before the last item, its answers are not routed.
-    stops = nodes(abstain={"field": "category"}, gates={"interim": {}})
-    assert {"certificate · tuned", "interim"} <= set(stops)
-    assert not any(name.startswith("routed") for name in stops)
-    assert "labels" not in stops["answers · champion"].arguments
+    # Likelihoods of the gate's items cost as much as those of calibration tickets: only a rule on routing needs them.
+    unjudged = nodes(abstain={"field": "category"})
+    assert "certificate · tuned" in unjudged
+    assert not any(name.startswith("routed") for name in unjudged)
+    assert "labels" not in unjudged["answers · tuned"].arguments
     assert plain["items"].params["without_share"] == 0
 
 
@@ -288,6 +288,14 @@ def test_rules_on_routing_need_arms_that_can_be_judged_by_them() -> None:
         declare(["tfidf"], {"metric": "review_cost", "change_threshold": {}})  # without review_minutes
     with pytest.raises(ValidationError, match="gate on unknown metric 'coverage'"):
         pipeline_spec(gates={"rules": [rule]})
+
+
+def test_thresholds_are_planned_on_validation_tickets_so_there_must_be_some() -> None:
+    with pytest.raises(ValidationError, match=r"validation tickets, but split\.validation_fraction is 0"):
+        pipeline_spec(
+            evaluate={"fields": r"\[(?P<category>\w+)\]", "abstain": {"field": "category"}},
+            split={"validation_fraction": 0},
+        )
 
 
 def test_a_field_that_no_answer_has_cannot_be_certified() -> None:
