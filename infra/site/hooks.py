@@ -20,7 +20,7 @@ FOLDERS = {
     ),
     "Reference": ("reference", "commands", "configuration", "keys", "gates", "errors", "environment", "metrics"),
     "Explanation": ("explanation", "how-the-gate-decides", "tour"),
-    "Decisions": ("decisions",),
+    "Decisions": ("decisions", "README", "application", "graph-and-store", "prefect"),
 }  # fmt: skip
 """Title of a section -> its folder, and the pages that come first."""
 RESULTS = sorted((PROJECT / "benchmarks" / "results").glob("*.md"))

@@ -2,7 +2,8 @@
 
 Items are answered in batches in the order of a hash. After each batch a run may stop because some rule can hardly be
 met any more: then nothing is promoted, whatever the unanswered items would have said. PROMOTE stays the test on all
-planned items, so no look can raise its error probability; a stop costs a little power instead (docs/decisions/0060).
+planned items, so no look can raise its error probability; a stop costs a little power instead
+(docs/decisions/looks-and-budgets.md).
 
 Every function broadcasts over leading axes, as those of `tasks/assess/contract.py`, so that `benchmarks/gates.py`
 simulates thousands of runs with the code that stops a real one.

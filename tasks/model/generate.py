@@ -94,7 +94,7 @@ def parallel_batches(threads: int, n_batches: int) -> int:
     """How many batches to answer in parallel, each with an equal share of the threads.
 
     A token of one batch takes many small products: two batches with one thread each need not wait, but two threads of
-    one batch wait for each other at every product (docs/decisions/0041).
+    one batch wait for each other at every product (docs/decisions/generation.md).
 
     >>> parallel_batches(2, 8), parallel_batches(16, 8), parallel_batches(6, 8), parallel_batches(8, 1)
     (2, 4, 3, 1)

@@ -53,7 +53,7 @@ BOUNDS: dict[Stored, MergeLimits] = {
 }
 """The first allows only a different order of additions. The second allows rounding all weights to 8 bits of precision,
 as long as that moves the logits by less than half of the adapter's effect (measured: 0.18 of it, for an effect of 1.7;
-docs/decisions/0018-memory-prediction-and-processes.md). Losing the adapter gives 1."""
+docs/decisions/bases-and-memory.md). Losing the adapter gives 1."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 It serves the models of `tasks/release/live.py`. It refuses unsupported requests, and requests from web pages of other
 origins, with errors in OpenAI's format. Each caller has a rate and a share of what is answered at once. No text of a
 request or an answer is ever logged or quoted in an error. Why not transformers' own server:
-docs/decisions/0024-our-own-endpoint.md.
+docs/decisions/serving-and-export.md.
 
 Source: OpenAI's API reference; the chunks of a stream are server-sent events that end with `[DONE]`.
 """

@@ -1,7 +1,7 @@
 """GET requests to servers that may misbehave: retried if that helps, redirected only if that is safe.
 
 Certificates are verified (`SSL_CERT_FILE` adds your own authority). Why no library's client:
-docs/decisions/0047-which-connectors-we-own.md.
+docs/decisions/sources.md.
 """
 
 import ipaddress

@@ -1,7 +1,7 @@
 """Zendesk's pages: the incremental export after a cursor, and the comments of one ticket.
 
 Login, paging and retries are dlt's declarative `rest_api`. dlt only extracts: none of its pipelines runs, so it writes
-no file, keeps no state and sends no telemetry (docs/decisions/0026-ingested-sources.md).
+no file, keeps no state and sends no telemetry (docs/decisions/sources.md).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from tasks.start.propose import Proposal
 BUDGET = 50_000
 """What training and answers may cost, in prompt tokens that a model reads: with 45 seconds for all other steps two
 minutes on two quiet cores with bfloat16 at 3 ms of CPU time a token, and on four with AVX2 alone at 6 ms.
-Source: docs/decisions/0074-a-fair-try.md."""
+Source: docs/decisions/proposals.md."""
 TRAIN_COST = 2
 """Of a token of an example: once through the frozen layers, two epochs forwards and backwards through the others."""
 ARMS = 3

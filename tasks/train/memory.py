@@ -7,7 +7,7 @@ cards, tasks/train/cards.py) and whether a training fits; which method fits whic
 
 The CPU terms follow what the training holds: of the fast path by arithmetic, of the model's own forward by a step of
 tensors without values (tasks/train/own_forward.py, which needs torch). `RUNTIME` and `WASTE` are measured (see
-docs/decisions/0085-memory-of-every-path.md), all others are computed. A card shares no runtime and maps no files.
+docs/decisions/bases-and-memory.md), all others are computed. A card shares no runtime and maps no files.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ LARGE_TENSOR = 32 * 2**20
 """Bytes from which a tensor has pages of its own (tasks/train/part.py): the largest threshold that glibc allows."""
 OWN_FORWARD_COST = 2.5
 """CPU time of the model's own forward over that of the fast path: SmolLM2-135M, LoRA on all layers, bfloat16. Source:
-docs/decisions/0007-cpu-fast-paths.md."""
+docs/decisions/training-engine.md."""
 _KEPT = 64
 log = logging.getLogger("tunegate.train")
 

@@ -144,5 +144,7 @@ def test_every_page_mentioned_in_the_code_exists(project: Path) -> None:
 def test_every_page_is_reachable_from_the_index(project: Path) -> None:
     index = project / "docs" / "index.md"
     linked = {(index.parent / link["path"]).resolve() for link in _LINK.finditer(index.read_text(encoding="utf-8"))}
-    pages = {path for path in (project / "docs").rglob("*.md") if path.parent.name != "decisions"}
+    decisions = project / "docs" / "decisions" / "README.md"
+    linked |= {(decisions.parent / link["path"]).resolve() for link in _LINK.finditer(decisions.read_text("utf-8"))}
+    pages = set((project / "docs").rglob("*.md"))
     assert sorted(path.name for path in pages - linked - {index}) == []

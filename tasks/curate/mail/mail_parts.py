@@ -1,6 +1,6 @@
 """Which lines of a message are greeting, signature or quoted reply, so that they neither create nor hide duplicates.
 
-Rules over lines, in English, German, French and Spanish; docs/decisions/0009-message-parts-by-rules.md has the
+Rules over lines, in English, German, French and Spanish; docs/decisions/curation.md has the
 measurements. In doubt a line stays: a signature left in changes a comparison little, a sentence removed can merge two
 questions. The time is linear in the length of the text, whatever its content.
 """

@@ -5,7 +5,7 @@ in bfloat16 a merge would round small updates away). `open_decoder` takes it for
 `plain_decoder.py` for all others.
 
 Why not the stock forward: per token it copies all keys and values of every row to append one column, repeats key
-heads for the query heads, and holds the shared prefix once per row. Measured: docs/decisions/0007, 0022 and 0041.
+heads for the query heads, and holds the shared prefix once per row. Measured: docs/decisions/generation.md.
 """
 
 import math

@@ -2,7 +2,8 @@
 
 A layer of a few rows is some forty small operations: starting each, sharing it out over threads and waiting for it
 costs more than computing it. Here they are four kernels and four products, with room for their results made once for
-all layers. Measured: docs/decisions/0041. tasks/model/decoding/fused_layer.py computes the same by torch alone.
+all layers. Measured: docs/decisions/generation.md. tasks/model/decoding/fused_layer.py computes the same by torch
+alone.
 """
 
 import math
