@@ -19,7 +19,7 @@ FOLDERS = {
         "recover-from-faults",
     ),
     "Reference": ("reference", "commands", "configuration", "keys", "gates", "errors", "environment", "metrics"),
-    "Explanation": ("explanation", "how-the-gate-decides", "tour"),
+    "Explanation": ("explanation", "how-the-gate-decides", "what-was-measured", "tour"),
     "Decisions": ("decisions", "README", "application", "graph-and-store", "prefect"),
 }  # fmt: skip
 """Title of a section -> its folder, and the pages that come first."""
