@@ -146,7 +146,7 @@ class World:
     """Tickets from this moment on are held out."""
     relabel: Relabel
     spoilt: tuple[str, str]
-    """Column and value of the slice whose tickets are spoilt."""
+    """Column and value of the slice of spoilt tickets."""
     spoil: Relabel
     """How they are spoilt."""
     pipeline: Document

@@ -1,7 +1,7 @@
 """Create Prefect deployments for `schedule` and `place`, with the automations they need.
 
 Everything has a fixed name, so that deploying again updates only what has changed. `flows/schedule/ticks.py` decides
-what a tick does: Prefect only starts it. Imported by `tunegate ops deploy` and `serve` once Prefect's settings are set.
+what a tick does: Prefect only starts it. To be imported once Prefect's settings are set.
 """
 
 from contextlib import suppress

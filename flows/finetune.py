@@ -57,7 +57,7 @@ def finetune(
 
     Args:
         splits: The curated splits.
-        prepared: What the base model and the trained one will be asked.
+        prepared: The prompts of the base model and of the trained one.
         base_model: If curation has added it already.
     """
     if spec.train.is_external:

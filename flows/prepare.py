@@ -60,7 +60,7 @@ class Prepared:
     """The champion and the anchor, as far as the gate compares with them."""
     items: EvalSet
     prompts: Mapping[str, PromptSet]
-    """Arm -> what it will be asked."""
+    """Arm -> its prompts."""
     classifiers: Mapping[str, Scores]
     suite: PromptSet | None
     """General questions; only if `gates.forgetting` is declared."""

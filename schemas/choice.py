@@ -1,7 +1,6 @@
 """Several trainings to choose from: `train.method: ladder` and `train.sweep`, both scored only on `validation`.
 
-A ladder tries rungs in order until one meets a target; a sweep tries settings and takes the best. `flows/selection.py`
-adds their steps.
+A ladder tries rungs in order until one meets a target; a sweep tries settings and takes the best.
 """
 
 import math
@@ -236,7 +235,7 @@ class TrainSection(TrainSpec):
     def training(self, changes: Mapping[str, Setting] | None = None) -> TrainSpec:
         """One training: these settings with the changes (path -> value), without settings that only later steps need.
 
-        Of `method: external` it says how the model is asked; its settings of a training have no meaning.
+        Of `method: external` it says how the model is prompted; its settings of a training have no meaning.
 
         Raises:
             ValidationError: the settings do not fit together.

@@ -1,8 +1,7 @@
 """Resolve `${env:NAME}` and `${env:NAME:-default}` in the values of a configuration file.
 
-As in a shell, the default also replaces a variable that is empty. Called by `schemas/load.py` for each merged pipeline,
-so that a value which a child replaces needs no variable. Messages never contain the value of a variable: it may be a
-secret.
+As in a shell, the default also replaces a variable that is empty. Pipelines are resolved after they are merged, so that
+a value which a child replaces needs no variable. Messages never contain the value of a variable: it may be a secret.
 """
 
 import re

@@ -1,7 +1,6 @@
 """One pipeline of `pipelines.yaml`, typed and frozen: a `PipelineSpec`, or a `DataPipeline` if it trains nothing.
 
-Knows nothing of YAML (`schemas/load.py` reads it) and of the tasks that use its parts. Tasks get only the part that
-they need, such as `DedupStep`.
+`schemas/load.py` reads the YAML. Tasks get only the part that they need, such as `DedupStep`.
 """
 
 from collections.abc import Container, Iterator

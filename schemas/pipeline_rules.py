@@ -366,7 +366,7 @@ keys it judges each value on its own, so that the wrong ones may be missing."""
 
 
 _ASKED = {"base_model", "allow_download", "method", "model", "trained_on", "format", "prompt"}
-"""Settings of `train` that decide how a model is found and asked; all others are of its training."""
+"""Settings of `train` that decide how a model is found and prompted; all others are of its training."""
 
 
 def training_advice(train: TrainSpec) -> list[str]:

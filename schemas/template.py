@@ -1,7 +1,7 @@
 """Parse the ticket columns of a prompt template: the grammar of `{column}`.
 
-It does not render (`tasks/tickets/prompts.py` does). Called by `schemas/training.py`, so that a typo in a template is a
-configuration error, and by `tasks/tickets/prompts.py`.
+It does not render (`tasks/tickets/prompts.py` does). Specs parse their templates, so that a typo is a configuration
+error.
 """
 
 import re

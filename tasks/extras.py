@@ -28,7 +28,7 @@ PACKAGES = {
 
 
 def need_extra(extra: str, *, what: str, where: str = sys.prefix, instead: str = "") -> None:
-    """Refuse work whose packages are not installed, before it begins.
+    """Refuse work without its packages installed, before it begins.
 
     Args:
         what: The work, as the subject of the message.

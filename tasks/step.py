@@ -28,7 +28,7 @@ class StepInfo:
     name: str
     """The step's kind: the store's folder, part of the key, and the default name in the graph."""
     libraries: tuple[str, ...] = ()
-    """Distributions whose versions are part of the key."""
+    """Distributions that are part of the key, with their version."""
     context: tuple[str, ...] = ()
     """Arguments that cannot change the result (folders, where the work runs). Not part of the key."""
     heavy: bool = False

@@ -32,7 +32,7 @@ RESAMPLES = 10_000
 
 @cache
 def names(n: int) -> list[str]:
-    """Ids whose order is that of the items."""
+    """Ids in the order of the items."""
     return [f"i{number:06d}" for number in range(n)]
 
 

@@ -34,7 +34,7 @@ GAIN = 0.03
 WRONG = (0.05, 0.1, 0.2)
 """Shares of wrong references."""
 TIMED, LIMIT = (16, 64, 250), 1.25
-"""Held-out items whose answers are timed, and the limit of the ratio."""
+"""Held-out items to time, and the limit of the ratio."""
 
 
 def guards(*, quick: bool, seed: int = 20260601) -> dict[str, object]:
@@ -171,7 +171,7 @@ def noisy_pass(wrong: float, *, margin: float, loss: float = 0.05, n: int = 1000
     Exact but for the number of items that differ in truth and by the labels, whose law is that of independent items.
 
     Args:
-        wrong: Share of the answers whose label is the opposite.
+        wrong: Share of the answers with the opposite label.
         differ: Share of the items that one model alone gets right; as many are wrong, or right, in both and differ.
     """
     kept, flipped = (1 - wrong) ** 2, wrong**2

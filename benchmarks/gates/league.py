@@ -57,7 +57,7 @@ class Size:
     resamples: int
     """Of the packages that resample; their own default is 10,000."""
     rows: int
-    """Candidates whose whole vectors are judged."""
+    """Candidates judged by their whole vectors."""
     stream_rows: int
     real_items: int
 

@@ -162,7 +162,7 @@ def warm(names: Sequence[str] = PRELOADED) -> None:
 
 
 def start(place: Path, output: Path, work: Work, *, environ: Mapping[str, str]) -> Child:
-    """Run the work in a fork whose folder is `place`; its stdout and stderr go to the file `output`."""
+    """Run the work in a fork, in the folder `place`; its stdout and stderr go to the file `output`."""
     acks = Acks()
     sys.stdout.flush()
     pid = os.fork()

@@ -52,7 +52,7 @@ class GraphContext:
     held: HeldCandidate | None = None
     """The candidate that is judged again; None for a run that trains one."""
     forgotten: Forgotten | None = None
-    """Customers whose rows are left out."""
+    """Customers to leave out."""
     feedback: FeedbackState | None = None
     """What agents did with suggestions; None if feedback is not declared or there is none."""
     feedback_database: Path | None = None

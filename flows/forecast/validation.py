@@ -119,7 +119,7 @@ class DataFindings(NamedTuple):
     rows: dict[str, RowCounts]
     """Pipeline -> rows of its source, if that can be read."""
     unread: list[str]
-    """Pipelines whose remote source has not been ingested yet."""
+    """Pipelines with a remote source that has not been ingested yet."""
     advice: dict[str, list[str]]
     """What is allowed but worth a second look -> the pipelines that it is for."""
 

@@ -572,7 +572,7 @@ def end_running(run: Run, futures: Mapping[str, Future]) -> None:
     """
 
     def say(line: str) -> None:
-        with suppress(OSError, ValueError):  # nobody reads it any more
+        with suppress(OSError, ValueError):  # its reader has gone
             sys.stdout.flush()
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()

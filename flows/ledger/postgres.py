@@ -1,8 +1,8 @@
 """The ledger in Postgres, for several hosts: the same tables and the same transactions.
 
 Writers take turns by one advisory lock that ends with their transaction, and so with their connection; a reader sees
-one moment (REPEATABLE READ). The tables are in the schema `tunegate`. `_translated` has all of the dialect. Called by
-`flows/ledger/base.py`; psycopg2 is imported only here, and only when it is used.
+one moment (REPEATABLE READ). The tables are in the schema `tunegate`. `_translated` has all of the dialect.
+psycopg2 is imported only here, and only when it is used.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The ledger's book of runs: who ran what, when, with which verdict, and the outcome of each step.
 
-It knows nothing about champions (`flows/ledger/champions.py`); `flows/ledger/ledger.py` joins both.
+Champions are in `champions.py`; `ledger.py` joins both.
 """
 
 from collections.abc import Iterable
@@ -196,7 +196,7 @@ class Runs(LedgerBase):
         return SeenItems(salt=salt, hashes=tuple(sorted(self.held_out_items().get(digest, ()))))
 
     def record_seen(self, item_ids: Iterable[str]) -> None:
-        """Record held-out items whose text was shown: the next run takes others where there are any."""
+        """Record held-out items that people were shown: the next run takes others where there are any."""
         with self.write() as db:
             newest = db.execute("SELECT coalesce(max(seq), 0) AS seq FROM runs").fetchone()["seq"]
             for item in item_ids:  # the first time counts
@@ -206,7 +206,7 @@ class Runs(LedgerBase):
                 )
 
     def seen_items(self, pipeline: str, input_digest: str, *, before: str | None = None) -> SeenItems:
-        """Return the items whose text was shown before the first run of the pipeline with these inputs.
+        """Return the items that people were shown before the first run of the pipeline with these inputs.
 
         A run that repeats another one (after a kill, or once its answers are labelled) has its items: what people saw
         meanwhile counts from the next change of data or configuration on.
@@ -284,7 +284,7 @@ class Runs(LedgerBase):
         return self._runs(query, step, pipeline, pipeline, model, model)
 
     def run(self, prefix: str) -> RunRow:
-        """Return the run whose id is, or begins with, these characters.
+        """Return the run with an id that is, or begins with, these characters.
 
         Raises:
             ConfigError: TG0151, there is none, or there are several.
@@ -347,7 +347,7 @@ class Runs(LedgerBase):
         )
 
     def mark_interrupted(self) -> tuple[RunRow, ...]:
-        """Turn RUNNING rows whose process is gone into INTERRUPTED and return them, oldest first.
+        """Turn RUNNING rows without a living process into INTERRUPTED and return them, oldest first.
 
         The pipeline's lock decides, on any host: it is released when its holder dies. Process ids are reused.
         """

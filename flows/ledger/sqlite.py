@@ -108,7 +108,7 @@ class LedgerFile:
     def _settled(self, db: _MarkedConnection, others: int) -> str:
         """Move the commit from the WAL into the file, as closing would; return the mark of exactly this commit.
 
-        It is empty if another program has committed since, whose changes nobody has checked.
+        It is empty if another program has committed since: its changes were not checked.
         """
         with suppress(sqlite3.Error):  # it is committed, whatever happens here
             db.execute("PRAGMA busy_timeout = 0")  # while there is a reader, the WAL stays

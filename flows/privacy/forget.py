@@ -4,8 +4,8 @@ What will be removed is recorded in the ledger, then removed, then the workspace
 was killed at any point is finished by the next one, which removes what the journal names and still exists. The
 certificate lists what was removed by digest and count, without the customer's name.
 
-Nothing else may use the workspace meanwhile: all pipelines are locked. Called by `tunegate data forget`, and at the
-beginning of every run for customers who were forgotten before.
+Nothing else may use the workspace meanwhile: all pipelines are locked. Every run begins by forgetting customers again
+who were forgotten before.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ WITHOUT_ROWS = ("base_model", "bundle", "gate", "card")
 PAGES = ("report.html", "report.json", "labels.csv", "labels.jsonl")
 """Files of a report that show tickets."""
 LEFTOVERS = ("scratch", "tmp", "damaged")
-"""Unfinished work; whose rows it holds is unknown."""
+"""Unfinished work; the owners of its rows are unknown."""
 SHOWN_LINES = 20
 
 

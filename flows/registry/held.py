@@ -42,7 +42,7 @@ class HeldCandidate:
     sizes: tuple[int, ...]
     """Items of the looks that are left, rising."""
     answered: Mapping[str, tuple[PromptSet, Predictions]] = field(default_factory=dict)
-    """Arm -> what it was asked and answered at the last look: no prompt is answered twice."""
+    """Arm -> its prompts and answers at the last look: no prompt is answered twice."""
     is_champion: bool = False
     """A run that judged it again was interrupted between its promotion and its end."""
 

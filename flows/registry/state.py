@@ -77,7 +77,7 @@ class RegistryState:
     """Returns how many items of an earlier held-out set have another question or reference answer in this one; None if
     the earlier set is no longer in the store."""
     seen: SeenItems = NOTHING_SEEN
-    """Held-out items whose text people saw before the first run of these inputs; set once they are known."""
+    """Held-out items that people saw before the first run of these inputs; set once they are known."""
     worn: JudgedItems = NOTHING_JUDGED
     """Held-out items by how many candidates they judged before the first run of these inputs; as `seen`."""
     live: LiveQuality | None = None

@@ -2,7 +2,7 @@
 
 In this order: the machine (Python, packages, torch and its devices, disk, clock), the state folder (locks, ledger,
 warehouses, MLflow's store, the champions' files), the servers, and who else can reach both. Nothing is started or
-repaired, but runs whose process is gone are marked, as by `tunegate runs`. Only health requests are sent, and one
+repaired, but runs without a living process are marked, as by `tunegate runs`. Only health requests are sent, and one
 request without credentials, which shows whether a server answers anyone: Prefect and MLflow ask for a login only if
 configured to. `flows/schedule/slots.py` adds a check of the limits that people set in Prefect.
 """

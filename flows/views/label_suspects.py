@@ -1,7 +1,4 @@
-"""Tickets whose labels a run's classifier doubted, and how to leave out a file or week of them.
-
-Used by `tunegate data suspects`; changes nothing.
-"""
+"""Tickets whose labels a run's classifier doubted, and how to leave out a file or week of them."""
 
 import json
 import re

@@ -1,7 +1,6 @@
 """What people have to label of a run, what they have labelled, and how far they agree.
 
-Reads the run's answers from the store and the labels of its pipeline; called by `tunegate gate label`, the report and
-`tunegate plan`.
+Reads the run's answers from the store and the labels of its pipeline.
 """
 
 from collections.abc import Mapping
@@ -157,7 +156,7 @@ class Labelling:
 
 
 def compared_arms(recorded: Recorded) -> list[str]:
-    """Return the arms whose answers the run compared by `right`, the candidate first."""
+    """Return the arms that the run compared by `right`, the candidate first."""
     arms = [key.removeprefix(f"{LABELLED}_") for key in recorded.keys if key.startswith(f"{LABELLED}_")]
     return sorted(arms, key=lambda arm: arm != "tuned")
 

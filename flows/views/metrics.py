@@ -1,7 +1,7 @@
 """The ledger's figures as Prometheus metrics, without ticket text and ticket ids.
 
-Read again at each scrape: nothing is counted in memory, so that it does not matter which process answers. Used by
-`tunegate ops metrics` (for the textfile collector of a node exporter) and by the endpoint's `/metrics`.
+Read again at each scrape: nothing is counted in memory, so that it does not matter which process answers, a command for
+the textfile collector of a node exporter or the endpoint's `/metrics`.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,7 +1,6 @@
 """Read the stored results of a recorded run through the ledger: its decision, scores, answers and worst items.
 
-Used by `tunegate gate explain`, `gate label`, `cost`, `compare`, `advise` and the report; changes nothing but the
-ledger's record of the items whose text was shown.
+Changes nothing but the ledger's record of the items of which people saw the text.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ class Recorded:
 
 
 def shown_finding(decision: GateDecision, metric: str | None = None) -> Finding | None:
-    """Return the finding whose items to show: the first of the metric, or the first that is not met, or the first.
+    """Return the finding to show items of: the first of the metric, or the first that is not met, or the first.
 
     Raises:
         ConfigError: TG0159, the metric was not judged.

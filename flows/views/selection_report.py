@@ -20,7 +20,7 @@ from tasks.storage.files import write_json
 Costs = dict[str, tuple[float | None, float | None]]
 """Name of a training -> seconds, price."""
 MADE = ("encode", "train", "answers", "scores")
-"""Steps whose seconds are added up for a training."""
+"""Steps that count into the seconds of a training."""
 
 
 def report_choice(run: RunContext, *, choice: ChoiceRef) -> None:

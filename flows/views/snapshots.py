@@ -35,7 +35,7 @@ class Snapshot:
 
 
 def find_snapshot(settings: Settings, pipeline: str, prefix: str | None, *, form: str) -> Snapshot:
-    """Find the snapshot whose id begins with `prefix`; None for the state that the warehouse shows.
+    """Find the snapshot with an id that begins with `prefix`; None for the state that the warehouse shows.
 
     Args:
         form: Format of the export that it is for.
@@ -70,7 +70,7 @@ def find_snapshot(settings: Settings, pipeline: str, prefix: str | None, *, form
 
 
 def known_snapshots(settings: Settings, pipeline: str) -> dict[str, dict[str, str]]:
-    """Return id -> facts (`snapshot.json`) of each published state whose tables are still there."""
+    """Return id -> facts (`snapshot.json`) of each published state that still has its tables."""
     files = warehouse_folder(settings.home, pipeline).glob(f"snapshots/*/{SNAPSHOT}")
     found = {path.parent.name: orjson.loads(path.read_bytes()) for path in sorted(files)}
     return {name: facts for name, facts in found.items() if not name.startswith(".")}

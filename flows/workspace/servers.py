@@ -210,7 +210,7 @@ def mlflow_names(port: int) -> tuple[str, ...]:
 
 
 def running(*homes: Path) -> tuple[Server, ...]:
-    """Return the servers of these home folders whose processes are alive."""
+    """Return the servers of these home folders that are alive."""
     found = (read_state(home / kind) for home in homes for kind in ("prefect", "mlflow"))
     return tuple(server for server in found if server is not None)
 
@@ -346,7 +346,7 @@ def _without_proxy(environ: Mapping[str, str]) -> str:
 
 
 def read_state(folder: Path) -> Server | None:
-    """Return the server whose state is in the folder, if its process is alive and writes its log there."""
+    """Return the server with its state in the folder, if its process is alive and writes its log there."""
     try:
         server = Server(**json.loads((folder / "server.json").read_text()))
     except (OSError, ValueError, TypeError):

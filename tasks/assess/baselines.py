@@ -44,7 +44,7 @@ def score_classifier(
 ) -> Scores:
     """Predict the field of every item; write the scores of `field_<field>`, and of `exact` if answers have the field.
 
-    An item whose field is null is never right.
+    An item with null as field is never right.
 
     Args:
         dataset: Learn only from the train tickets among these examples; None learns from all.

@@ -35,7 +35,7 @@ D = TypeVar("D")
 
 @dataclass(frozen=True)
 class Check:
-    """A check whose evidence is judged on its own."""
+    """A check that is judged on its own evidence."""
 
     name: str
     """The key under `gates`, and `check` of the evidence."""

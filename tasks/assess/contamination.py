@@ -2,8 +2,7 @@
 
 Compares the encoded examples, which training really read, with the held-out items: by id, text, customer, thread and
 time. Texts are compared as in decontamination (`tasks/curate/leaks.py`). Of a model that was trained elsewhere it reads
-the files that are declared as its examples. `flows/gate_checks.py` adds the step; `tasks/assess/measured_checks.py`
-judges the counts.
+the files that are declared as its examples. `measured_checks.py` judges the counts.
 """
 
 from __future__ import annotations

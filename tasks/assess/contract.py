@@ -89,7 +89,7 @@ def guard_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike) -> Rul
 def loss_chances(gains: ArrayLike, variances: ArrayLike, n_items: ArrayLike) -> tuple[Floats, Floats]:
     """How probable it is that each slice of a column (last axis) really loses, judged by its gain and the others'.
 
-    A slice of 50 items can hardly show a loss of 15 points among 20 tests, though nobody would bet on it. Its gain is
+    A slice of 50 items can hardly show a loss of 15 points among 20 tests, however probable it is. Its gain is
     drawn towards that of all slices, the more the fewer items it has; what then remains is the chance of a loss of more
     than `PRIOR_LOSS`.
 

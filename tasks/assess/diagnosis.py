@@ -37,7 +37,7 @@ class PastFacts(Spec):
     has_own: bool = False
     """Whether the first scores are those of its own verdict."""
     n_gone: int = 0
-    """Verdicts whose scores are no longer in the store."""
+    """Verdicts without scores in the store by now."""
 
 
 def diagnose(

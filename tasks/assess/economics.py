@@ -1,8 +1,7 @@
 """Cost of a query, the volume from which an own model pays off, and its best possible speed.
 
-Arithmetic on measured tokens and seconds and a dated price book; knows nothing of models, runs and stores.
-`flows/views/costs.py` supplies the figures; docs/how-to/weigh-costs.md explains where every number comes from. Prices
-are in `prices.yaml`; users can replace it with their own.
+Arithmetic on measured tokens and seconds and a dated price book; docs/how-to/weigh-costs.md explains where every number
+comes from. Prices are in `prices.yaml`; users can replace it with their own.
 """
 
 import math

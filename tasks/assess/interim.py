@@ -5,7 +5,7 @@ met any more: then nothing is promoted, whatever the unanswered items would have
 planned items, so no look can raise its error probability; a stop costs a little power instead
 (docs/decisions/looks-and-budgets.md).
 
-Every function broadcasts over leading axes, as those of `tasks/assess/contract.py`, so that `benchmarks/gates.py`
+Every function broadcasts over leading axes, as those of `tasks/assess/contract.py`, so that `benchmarks/gates`
 simulates thousands of runs with the code that stops a real one.
 
 Source: Lan, Simon and Halperin (1982), "Stochastically curtailed tests in long-term clinical trials"; Lachin (2005),

@@ -63,10 +63,10 @@ def select_items(
         stratify: Ticket column with the label to spread where times do not decide; None for none.
         answer: Template of the reference answer; a ticket with its own conversation has its last turn instead.
         prompts: Of every arm that will answer.
-        seen: Items whose text people saw; they are taken only after all others, if those are too few.
+        seen: Items that people saw; they are taken only after all others, if those are too few.
         judged: Items that judged candidates before. So many of those that judged the most are exchanged that the
             budget lasts; if no others are left, there are fewer items.
-        slices: Ticket columns whose values are topped up.
+        slices: Ticket columns to top up by value.
         top_up: Further rows are taken, in the same order and beyond `max_items`, until each value of these columns has
             as many items or no row is left. They are marked in the column `only_for_slices`.
         one_per: Ticket column of which each value has at most one item; a row without a value is taken as it is.

@@ -3,7 +3,7 @@
 A comparison depends only on the items on which the compared arms differ: an answer that all of them gave adds the same
 to each, whatever it is worth. So only answers that differ need a label, and replacing the labels of equal ones changes
 no difference, bound or p-value. A label belongs to an item and an answer, not to an arm: an answer that a champion gave
-again is labelled already. `flows/assess.py` adds the step.
+again is labelled already.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def fill_equal(labels: ArrayLike, differs: ArrayLike) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Question:
-    """One item whose answers need labels."""
+    """One item with answers to label."""
 
     item_id: str
     answers: Mapping[str, str]

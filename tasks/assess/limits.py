@@ -1,8 +1,8 @@
 """Rules that cannot decide: limits and gains that no answer reaches, limits that every answer meets, too few items, the
 same test twice; and gates that let a worse model pass.
 
-Reads declarations only, before anything is trained. Called by `tunegate validate` and `plan`; whether the items that
-are there suffice for a given power is in `plan_gate.py`.
+Reads declarations only, before anything is trained. Whether the items that are there suffice for a given power is in
+`plan_gate.py`.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Let a language model choose the better of two answers, and measure its agreement with people's choices.
 
-Every pair is shown in both orders; only a preference that does not depend on the order counts. Knows no limits:
-`tasks/assess/gate.py` decides what the choices mean. A step of `flows/gate_checks.py`.
+Every pair is shown in both orders; only a preference that does not depend on the order counts. What the choices mean,
+the gate decides.
 
 Source: Zheng et al. (2023), "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena" (positions exchanged); Cohen
 (1960), "A coefficient of agreement for nominal scales".

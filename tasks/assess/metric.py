@@ -41,7 +41,7 @@ class Answers:
     items_file: Path
     predictions_file: Path
     cut: frozenset[str] = frozenset()
-    """Ids of the items whose answer was cut at its longest length."""
+    """Ids of the items with an answer that was cut at its longest length."""
     floor: float | None = None
     """Least chrF of a reply, of the step `reply_floor`."""
 

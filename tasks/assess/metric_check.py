@@ -2,7 +2,7 @@
 
 A metric that is always 1 finds no candidate worse. So the metric also scores answers that no model gave: the reference
 answers, those of other items, several references joined, and empty ones. It must favour the first by more than the loss
-that its rule tolerates, and not by chance. `flows/prepare.py` adds the step, `tasks/assess/gate.py` the finding.
+that its rule tolerates, and not by chance.
 
 Source: ICH E10 (2000), Choice of Control Group in Clinical Trials, section 1.5: a comparison that shows two treatments
 to be alike needs assay sensitivity, the ability to tell an effective from an ineffective one.

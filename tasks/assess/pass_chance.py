@@ -1,8 +1,8 @@
 """What a comparison does: how often candidates of a given true gain meet it, with the present number of items.
 
 Exact for right and wrong answers: the number of items on which two models differ is binomial, and so is the part of
-them that is won; `tasks/assess/contract.py` decides each pair of counts. Numbers only. Used for each verdict, by
-`tunegate plan` before a training, and by `init` to choose the mode and the margin.
+them that is won; `tasks/assess/contract.py` decides each pair of counts. Numbers only: a verdict shows them, `plan`
+before a training too, and `init` chooses mode and margin by them.
 """
 
 import math

@@ -1,7 +1,6 @@
 """Assess every rule of a gate, the anchor of each `refresh` rule, and each guarded slice.
 
-Finds the items and the reference, pairs their scores and judges them. `tasks/assess/gate.py`, which calls it, decides
-the verdict over all of them.
+Finds the items and the reference, pairs their scores and judges them. `gate.py` decides the verdict over all of them.
 """
 
 from __future__ import annotations

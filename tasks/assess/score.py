@@ -25,7 +25,7 @@ from tasks.step import as_step
 SCORES = pa.schema([("item_id", pa.string()), ("metric", pa.string()), ("value", pa.float64())])
 SLICES = pa.schema([("item_id", pa.string()), ("slice", pa.string())])
 NO_VALUE = "(none)"
-"""Slice value of items whose column is null."""
+"""Slice value of items with null in the column."""
 
 
 @as_step("scores", libraries=("pyarrow", "sacrebleu"))

@@ -19,7 +19,7 @@ from tasks.model.generate import AnswerJob, Batch
 from tasks.train.place import library_settings
 
 RETRIES = 3
-"""How often another actor retries a batch whose actor is lost."""
+"""How often another actor retries a batch of a lost actor."""
 
 
 class AnswerActor:

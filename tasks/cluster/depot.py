@@ -196,7 +196,7 @@ def clear_marked(folder: Path, *, unless: str | None = None) -> None:
 
     Args:
         folder: Scratch folder of one training, or of all.
-        unless: Key of a training whose files stay.
+        unless: Key of a training to keep the files of.
 
     Raises:
         StorageError: TG0568, the storage cannot be used.

@@ -1,7 +1,6 @@
 """The steps of a corpus: read, redact and decontaminate the articles, index them, and cite them for tickets.
 
-Called by `flows/curate.py` for all tickets, and by `flows/assess.py` for a champion, which is served with its own
-index.
+A champion is served, and therefore judged, with its own index.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -1,6 +1,6 @@
 """Warn of what curation loses: rules that drop many rows, straddlers, a test share that grows.
 
-It reads counts alone. Called by `flows/effects/pages.py` at the end of the stage, also if its results are reused.
+It reads counts alone, at the end of the stage, also if the stage's results are reused.
 """
 
 from collections.abc import Iterator, Sequence

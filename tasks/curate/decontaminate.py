@@ -1,7 +1,6 @@
 """Remove rows that leak a test or validation question, and verify that none is left.
 
-`tasks/curate/leaks.py` defines what a leak is. Called by `flows/curate.py` after the split, before which nothing is
-held out.
+`tasks/curate/leaks.py` defines what a leak is. It comes after the split, before which nothing is held out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Read the source: every row becomes a ticket or is quarantined with its place and reason.
 
-It knows nothing of what a valid ticket is (`validate` does). Heavy imports are inside functions, so importing it is
-cheap.
+What a valid ticket is, `validate` decides. Heavy imports are inside functions, so importing it is cheap.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Gathered:
     Args:
         maker: Makes tickets of rows.
         aside: An empty folder for tickets above `HELD_BYTES`; None: all are held.
-        forgotten: Customers whose rows are dropped before they are held or spilled.
+        forgotten: Customers to drop before their rows are held or spilled.
         before: UTC without a zone; rows that were not created before this are dropped.
     """
 

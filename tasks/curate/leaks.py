@@ -1,7 +1,7 @@
 """Find the rows of a pool that leak held-out questions, with rule and score.
 
-A plain function over Parquet files of tickets: it knows nothing of steps, splits or gates. Called by
-`tasks/curate/decontaminate.py` to remove leaks, and by tests and benchmarks to verify that there are none.
+A plain function over Parquet files of tickets, which removes leaks in curation, and verifies that there are none in
+tests and benchmarks.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def find_leaks(
     """Read the files, and return the leaks as `compare_questions`.
 
     Args:
-        pool: Parquet files with ticket columns whose rows may leak.
+        pool: Parquet files with ticket columns, of rows that may leak.
         held_out: Parquet file with the rows that must stay unseen.
         spec: Thresholds.
         codes: The rules to apply.

@@ -1,4 +1,4 @@
-"""Drop tickets whose body or reply is shorter or longer than the bounds."""
+"""Drop tickets with a body or reply outside the bounds."""
 
 from pathlib import Path
 

@@ -26,7 +26,7 @@ ARROW_TYPES = {
 """DuckDB type -> Arrow type. TIMESTAMP is UTC without a time zone, as in DuckDB."""
 REPEATED = frozenset({"customer_id", "thread_id", "product", "channel", "category", "priority", "source", "language",
     "outcome", "code", "reason", "field", "cluster_id", "kept_id"})  # fmt: skip
-"""Text columns whose values repeat: a dictionary saves space, and their statistics are short."""
+"""Text columns with repeated values: a dictionary saves space, and their statistics are short."""
 TICKET_ORDER = ("ticket_id", "source", "source_line")
 REMOVED_ORDER = ("source", "source_line", "byte_offset", "ticket_id", "code", "field", "reason", "kept_id")
 

@@ -1,6 +1,6 @@
 """Place tickets in train, validation and test: by time and customer, continuing an earlier split.
 
-Numbers only: it knows nothing of files, texts or columns.
+Numbers only: no file, text or column.
 
 Owners (customers, threads) have a side, and a ticket goes where its owners are. Owners that no earlier split has placed
 are free; free owners that share a ticket are one group, and a group that shares a ticket with a placed owner follows
@@ -253,7 +253,7 @@ class _Unplaced:
     """Of each ticket."""
     is_free: Flags
     follows_test: Flags
-    """Tickets whose owner is held out already."""
+    """Tickets of an owner who is held out already."""
 
 
 def _hold_out_by_time(tickets: _Unplaced, cut: int, split: SplitSpec) -> tuple[set[int], Straddlers]:

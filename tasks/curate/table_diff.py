@@ -28,7 +28,7 @@ Side = Literal["before", "after"]
 SIDES: tuple[Side, Side] = ("before", "after")
 SPLITS = ("train", "validation", "test")
 COMPARED = tuple(name for name in TICKET_COLUMNS if name not in ("ticket_id", "source", "source_line"))
-"""Columns whose values are compared."""
+"""Columns to compare."""
 SCORED_BY = {column: step for step, columns in SCORES_OF.items() for column in columns}
 DROPS_ONLY = frozenset(
     {"rules", "length", "cap", "dedup", "trigger_scan", "contract", "split", "decontaminate"}
@@ -102,7 +102,7 @@ def diff_tables(before: TableState, after: TableState, *, label: str = "category
     """Compare the tickets of two states.
 
     Args:
-        label: Column by whose values tickets are counted.
+        label: Column to count tickets by.
         n_samples: Tickets shown of each kind; the same ones for the same states.
     """
     files = tuple(path for state in (before, after) for path in state.files())

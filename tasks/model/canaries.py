@@ -14,7 +14,7 @@ from tasks.tickets.prompts import Message
 
 @dataclass(frozen=True)
 class Canary:
-    """A question whose answer is one secret."""
+    """A question with one secret as its answer."""
 
     name: str
     question: str

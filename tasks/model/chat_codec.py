@@ -1,7 +1,6 @@
 """Convert messages and texts to token ids: the only way for training, generation and scoring.
 
-Called by tasks/model/chat_format.py and tasks/model/generate.py, which therefore get the same ids for the same
-messages.
+So the same messages get the same ids in all three.
 """
 
 from __future__ import annotations

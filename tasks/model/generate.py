@@ -1,8 +1,7 @@
 """Answers to prompts: batched greedy decoding, and for each answer the loss of the reference answer.
 
 Batches are answered in this process, or wherever an engine can be loaded: tasks/cluster/answers.py uses actors of a Ray
-cluster. `generate_answers` is a step of flows/assess.py, once per arm; `mean_prompt_tokens` runs no model and is called
-by `flows/views/costs.py`.
+cluster. `mean_prompt_tokens` runs no model.
 """
 
 from __future__ import annotations

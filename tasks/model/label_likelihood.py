@@ -1,6 +1,6 @@
 """The model's likelihood of each label of a closed set, where its answer wrote one of them.
 
-The answer is as it was generated; what is asked is how likely the other labels were at the same place, after the same
+The answer is as it was generated; the question is how likely the other labels were at the same place, after the same
 prompt and the same text before it. Token ids and the keys and values of the answer's own pass in, numbers out.
 """
 

@@ -1,7 +1,7 @@
 """Likelihood of given tokens under a model: nats per token of the reference answers.
 
-States or logits in, numbers out. Called by the two decoders, so that an answer's loss comes from the same prompt states
-as the answer itself.
+States or logits in, numbers out. The decoders hand over their own states, so that an answer's loss comes from the same
+prompt states as the answer itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from schemas.errors import TrainingError
 
 POSITIONS = 128
-"""Positions whose logits exist at once: 25 MB in float32 for 49k tokens."""
+"""Positions with logits in memory at once: 25 MB in float32 for 49k tokens."""
 
 
 def token_nats(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:

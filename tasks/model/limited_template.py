@@ -29,7 +29,7 @@ MAX_BITS = 10_000
 _TURN = 10
 """What a turn of a loop costs, or a call, in characters."""
 _REPEAT = ("batch", "center", "expandtabs", "indent", "ljust", "rjust", "slice", "tojson", "wordwrap", "zfill")
-"""Filters and methods whose result grows with a number."""
+"""Filters and methods with a result that grows with a number."""
 _CODECS = ("utf-8", "utf8", "ascii", "latin-1", "strict", "ignore", "replace")
 """What `encode` and `decode` may be called with: some codecs take the square of the text's length."""
 _WIDTH = re.compile(r"\d{5}|\*|\{[^}]*\{")

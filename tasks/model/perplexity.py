@@ -25,7 +25,7 @@ K = TypeVar("K", str, Ids)
 V = TypeVar("V")
 
 BATCH_TOKENS = 2048
-"""Positions, padding included, whose logits exist at once: 0.4 GB in float32 for 49k tokens."""
+"""Positions, padding included, with logits in memory at once: 0.4 GB in float32 for 49k tokens."""
 DIGITS = 5
 """Significant digits of a perplexity: further ones depend on threads and on the rest of the batch."""
 _ENCODED_AT_ONCE = 1024

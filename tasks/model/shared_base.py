@@ -149,7 +149,7 @@ class SharedBases:
         return (model.digest, decoding.dtype) in self._bases
 
     def keep_only(self, digests: set[str]) -> None:
-        """Drop every base whose digest is not among these."""
+        """Drop every base with another digest than these."""
         for key in [key for key in self._bases if key[0] not in digests]:
             del self._bases[key]
 

@@ -3,7 +3,7 @@
 A wrong export has tickets like the others with other labels, so a classifier that learned from all tickets doubts many
 of its labels and few elsewhere (`tasks/curate/label_suspects.py`). The classifier learns from at most a quarter as many
 tickets that are new since the champion as from those that the champion's verdict knew: else a large wrong file would
-make the known labels the doubtful ones. `flows/prepare.py` adds it.
+make the known labels the doubtful ones.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from tasks.monitor.drift import mix_distance
 from tasks.step import as_step
 
 LABEL_COLUMNS = ("category", "priority")
-"""Columns whose mix is compared, besides the checked one."""
+"""Columns to compare the mix of, besides the checked one."""
 MIN_TICKETS = 20
 """Checked tickets of a file or week that is compared."""
 SIGNIFICANCE = 0.01

@@ -2,7 +2,7 @@
 
 The bundle's digest is the identity of a registered version (`flows/ledger/champions.py`), so nothing of a verdict is in
 it: a candidate that is judged twice is one version. The base model itself is not copied, but pinned by the sha256 of
-its files. Called by `flows/release.py`; knows nothing of MLflow, of verdicts and of champions.
+its files.
 """
 
 import shutil

@@ -1,7 +1,7 @@
 """Write a snapshot of curated tickets for other programs: tables, or conversations to train on.
 
 A folder with `train`, `validation` and `test`, complete or missing, sealed with a manifest. Needs no model. A ticket
-that makes no conversation, because nobody answered it, say, is left out of the formats of conversations and listed in
+that makes no conversation, such as one without an answer, is left out of the formats of conversations and listed in
 `left_out.jsonl`.
 
 Source: the Hugging Face documentation of `datasets` (a `README.md` whose `configs` name the files of each split);

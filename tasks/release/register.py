@@ -4,9 +4,9 @@ A version is what serves, by the digest of its bundle. Its verdicts are not part
 the run that the version comes from, as `verdicts/RUN_ID/`, and its tags are those of the newest.
 
 The adapter is stored in PEFT's format with a loader of one file (`tasks/model/tunegate_loader.py`), not with MLflow's
-own PEFT flavour, which writes broken base weights for a local base (docs/decisions/mlflow.md), and without
-a file of this application: it loads where tunegate is not installed. No pickle. Called by
-`flows/champion/mlflow_sync.py`, which serialises updates, since MLflow has no compare-and-set.
+own PEFT flavour, which writes broken base weights for a local base (docs/decisions/mlflow.md), and without a file of
+this application: it loads where tunegate is not installed. No pickle. MLflow has no compare-and-set, so callers
+serialise updates.
 """
 
 from __future__ import annotations

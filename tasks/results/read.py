@@ -1,7 +1,7 @@
 """Read a file of per-item results, whatever tool wrote it: the form is found by the content, not by the name.
 
-Used by `tunegate gate check`. Read are rows of one's own (JSON Lines, a JSON list, CSV, Parquet) and files of lm-eval,
-Inspect, DeepEval, promptfoo and MLflow.
+Read are rows of one's own (JSON Lines, a JSON list, CSV, Parquet) and files of lm-eval, Inspect, DeepEval, promptfoo
+and MLflow.
 """
 
 from __future__ import annotations

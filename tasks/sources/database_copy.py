@@ -118,7 +118,7 @@ def left_by_ended(folder: Path) -> list[Path]:
 
 
 def _of_ended_processes(folder: Path, pattern: str, before_pid: str) -> list[Path]:
-    """The files whose name has the id of a process that has ended."""
+    """The files named by the id of a process that has ended."""
     return [
         path
         for path in sorted(folder.glob(pattern))

@@ -1,6 +1,6 @@
 """`source.kind: files`: CSV, JSONL and Parquet files by path or glob.
 
-It knows nothing of rows (`readers/` does).
+Rows are read by `readers/`.
 """
 
 import errno

@@ -77,7 +77,7 @@ class Ingestion:
     Attributes:
         root: As `Place.root`.
         folder: Private to this source; its content outlives the run.
-        forgotten: Customers whose rows are skipped before anything is written.
+        forgotten: Customers to skip before anything is written.
     """
 
     root: Path

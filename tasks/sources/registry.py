@@ -88,7 +88,7 @@ def ingest_source(
     After a kill the next call resumes after the last committed page.
 
     Args:
-        forgotten: Customers whose rows are skipped before anything is written.
+        forgotten: Customers to skip before anything is written.
 
     Raises:
         ConfigError: an extra is not installed, a variable is not set, or the settings do not fit the source.

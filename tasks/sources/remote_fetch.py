@@ -101,7 +101,7 @@ class _Round:
         return found
 
     def fetch_all(self, listed: Mapping[str, Listed | None], progress: Progress) -> None:
-        """Fetch files whose copy is missing or outdated, `parallel` at a time.
+        """Fetch files without an up-to-date copy, `parallel` at a time.
 
         After the first failure no further file is started and downloads in progress stop; complete files stay.
         """

@@ -72,7 +72,7 @@ def make_tables(
 
     Args:
         columns: Table -> column -> type.
-        main: The schema whose tables need no prefix.
+        main: The schema of tables that need no prefix.
         count: Rows of a table, by its quoted name.
         primary_keys: Table -> columns.
         foreign_keys: Table -> column, other table, its column; keys of several columns are left out.

@@ -2,8 +2,7 @@
 
 Each page is committed with its cursor in one transaction: first the pages of the export, then the comments of each
 changed ticket, once per version. Tickets and comments that are deleted or redacted upstream become tombstones without
-text. It knows nothing of HTTP (`zendesk_api.py`), nor of which comment is the question or reply
-(`zendesk_conversation.py`).
+text. Requests are in `zendesk_api.py`, which comment is the question or reply in `zendesk_conversation.py`.
 """
 
 from collections import defaultdict

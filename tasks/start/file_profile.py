@@ -1,7 +1,6 @@
 """Profile a file of tickets: its rows, and counts and kinds of values per column.
 
-It uses a run's own readers, so whatever it calls readable a run can read. It knows nothing of what a column is for
-(`tasks/start/roles.py` does).
+It uses a run's own readers, so whatever it calls readable a run can read. What a column is for, `roles.py` decides.
 """
 
 import glob

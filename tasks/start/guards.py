@@ -1,6 +1,6 @@
 """What a proposed gate guards besides its comparison: the reply, slices, and customers with several held-out tickets.
 
-Numbers in, settings with their price out. `tasks/start/tickets.py` calls `reply_range`, so that no text leaves it.
+Numbers in, settings with their price out: no text leaves `tickets.py`.
 """
 
 from collections import defaultdict

@@ -62,7 +62,7 @@ WORDS = MessageWords.model_validate(YAML(typ="safe").load(Path(__file__).with_na
 
 @dataclass(frozen=True)
 class Link:
-    """A column of one table whose values are those of a unique column of another."""
+    """A column of one table with the values of a unique column of another."""
 
     child: SourceTable
     column: str
@@ -115,7 +115,7 @@ class _Messages:
     text: str
     order: tuple[str, ...]
     side: str
-    """SQL whose value is `customer` or `agent`."""
+    """SQL with the value `customer` or `agent`."""
     where: tuple[str, ...]
     """Conditions of messages that a customer may see."""
     evidence: tuple[str, ...]

@@ -19,7 +19,7 @@ from tasks.model.base_model import read_tokenizer
 from tasks.tickets.prompts import messages_for, render_text
 
 SAMPLE = 400
-"""Tickets whose prompt and answer are filled in."""
+"""Tickets with a prompt and an answer."""
 BYTES_PER_TOKEN = 4.0
 """UTF-8, of usual tokenizers: an English token has four letters, and a Chinese character three bytes."""
 TURN_TOKENS = 5

@@ -35,7 +35,7 @@ from tasks.start.roles import percent
 from tasks.start.tried_steps import Declared, TriedStep, try_steps
 
 LANGUAGE_TEXTS = 300
-"""Number of bodies whose language is detected."""
+"""Number of bodies to detect the language of."""
 SEARCHED_CHARACTERS = 3_000_000
 """Characters to search for personal data, which takes some seconds."""
 _MIN_DETECTED = 20
@@ -83,7 +83,7 @@ class Tickets:
     labels: Mapping[str, int]
     """Value of the learned label -> usable tickets; no value leaves this module's callers."""
     n_named: int
-    """Usable tickets whose body has the words of their label."""
+    """Usable tickets with the words of their label in the body."""
     n_html: int
     """Tickets with HTML tags or entities in body or reply."""
     steps: tuple[TriedStep, ...]

@@ -1,7 +1,6 @@
 """Turn disk errors and kernel limits into errors that say what happened and what to do.
 
-An `OSError` has a number; DuckDB, SQLite, Arrow and safetensors have only a message. Used by the store, the ledger, the
-open run and the training process; knows nothing of what was being written.
+An `OSError` has a number; DuckDB, SQLite, Arrow and safetensors have only a message.
 """
 
 import errno

@@ -2,7 +2,7 @@
 
 `TUNEGATE_FAILPOINT=store.sealed` kills the process with SIGKILL when it first reaches that place,
 `TUNEGATE_FAILPOINT=store.sealed:3` when it reaches it for the third time. Without the variable a place costs one
-look-up. Used by tasks and by flows, set by tests.
+look-up.
 """
 
 import os

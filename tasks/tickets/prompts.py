@@ -1,7 +1,6 @@
 """Prompt templates filled from a ticket's columns, as messages or as plain text.
 
-It knows nothing of tokenizers and models. Called by tasks/model/chat_format.py for training, by tasks/assess/items.py
-and tasks/assess/prompts.py for evaluation, and by serving, so a ticket is rendered the same way everywhere.
+Training, evaluation and serving render a ticket by it, so it looks the same everywhere.
 """
 
 import string

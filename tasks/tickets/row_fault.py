@@ -1,6 +1,6 @@
 """Which exceptions a row can cause, as against the machine, the installation or the configuration.
 
-It knows nothing of tables (`tasks/curate/row_faults.py` does).
+`tasks/curate/row_faults.py` finds the row in its table.
 """
 
 import traceback

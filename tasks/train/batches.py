@@ -48,7 +48,7 @@ class Batch:
     ids: Tensor
     """int64 (batch, seq); padding is 0 and is never read."""
     rows: Tensor
-    """int64 (n,): row of each position whose next token is supervised."""
+    """int64 (n,): row of each position before a supervised token."""
     columns: Tensor
     """int64 (n,): its column."""
     targets: Tensor

@@ -1,10 +1,8 @@
 """A candidate that was trained elsewhere, taken in place of a training's result: a PEFT adapter or a merged model.
 
 Its weights must be safetensors, its base the pipeline's, its tensors those that the base has places for, and its chat
-template must write what the pipeline's writes: the candidate is asked and served as the pipeline declares, and with
+template must write what the pipeline's writes: the candidate is prompted and served as the pipeline declares, and with
 another prompt than it learned it would lose whatever it is worth. What cannot be compared is a warning of the result.
-
-Knows nothing of MLflow; `flows/finetune.py` adds the step.
 """
 
 from __future__ import annotations
@@ -393,7 +391,7 @@ def take_external(
     Args:
         model: The pipeline's base model, with its chat template.
         address: As `train.model`.
-        form: How it is asked.
+        form: How it is prompted.
         allow_download: Whether the hub may be used.
         root: Folder of pipelines.yaml.
         cache: Downloads.
@@ -541,7 +539,7 @@ def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file whose tensors are finite.
+    """Read a file of finite tensors.
 
     Raises:
         StorageError: TG0542, it is damaged; TG0535, a tensor is not finite.

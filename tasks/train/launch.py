@@ -1,7 +1,6 @@
 """Training as a step: start a separate process, watch it until it ends, return its result or raise its error.
 
-tasks/train/place.py decides where the training runs. It knows nothing of optimisers and imports no torch. `train_model`
-is a step of flows/finetune.py.
+tasks/train/place.py decides where the training runs. No torch is imported here.
 """
 
 import logging

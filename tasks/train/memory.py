@@ -269,7 +269,7 @@ def stored_bytes(model: Path) -> int:
 
 
 def predict_process(work: Workload, spec: TrainSpec, *, number: int) -> ProcessMemory | None:
-    """Peak memory of each of `spec.processes` training processes on a CPU; None if it cannot be told.
+    """Peak memory of each of `spec.processes` training processes on a CPU; None if it cannot be predicted.
 
     Args:
         work: Model and data.
@@ -433,7 +433,7 @@ def describe_path(work: Workload, spec: TrainSpec) -> str:
 
 
 def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> Forecast | None:
-    """Compare the training with this machine, and find the smallest change that fits; None if it cannot be told.
+    """Compare the training with this machine, and find the smallest change that fits; None if it cannot be predicted.
 
     Args:
         work: Model and data.
@@ -492,7 +492,7 @@ def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = N
 def predict_parts(
     work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cuda"], number: int | None = None
 ) -> dict[str, int] | None:
-    """Bytes of one process by term, with `total`; None if they cannot be told.
+    """Bytes of one process by term, with `total`; None if they cannot be predicted.
 
     Args:
         work: Model and data.

@@ -95,7 +95,7 @@ class Validator:
         """After the last step, give the model the weights of the best validation, if any were kept.
 
         Returns:
-            The step whose weights the model has now.
+            The step that made the model's present weights.
         """
         if self.best is None or self.best.step == step:
             return step

@@ -30,7 +30,7 @@ OTHER_PROGRAMS = {
     "source",
     "uv",
 }
-"""Programs whose arguments are not checked; `python -m MODULE` and `make TARGET` are looked up."""
+"""Programs with arguments that are not checked; `python -m MODULE` and `make TARGET` are looked up."""
 NEVER_RUN = {
     ("docs/how-to/gate-results-from-elsewhere.md", "needs two files of results; test_gate_files.py has some"),
     ("docs/how-to/gate-results-from-elsewhere.md", "needs files of results; test_gate_ledger.py has some"),

@@ -1,4 +1,4 @@
-"""Fixtures of tests/flows: a home folder with candidates, and workplaces whose commands run in this process."""
+"""Fixtures of tests/flows: a home folder with candidates, and workplaces that run commands in this process."""
 
 from pathlib import Path
 

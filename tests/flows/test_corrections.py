@@ -27,7 +27,7 @@ WORDS = {
     "account": "password login email reset locked profile name settings",
 }
 WRONG = {"T-004": "billing", "T-040": "account", "T-077": "billing"}
-"""Tickets whose label was changed to another."""
+"""Tickets with a label that was changed to another."""
 MISSPELT, SHORT = "T-013", "T-016"
 
 

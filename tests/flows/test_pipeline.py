@@ -25,7 +25,7 @@ from tests.support.workplace import Workplace
 
 @pytest.fixture
 def opened(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenRun]:
-    """A run until curation, whose results are all in the store."""
+    """A run until curation, with all results in the store."""
     for name, value in workplace.environ.items():
         monkeypatch.setenv(name, value)
     config = workplace.folder / "pipelines.yaml"

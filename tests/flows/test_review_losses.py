@@ -17,7 +17,7 @@ from tasks.train.validation import validation_loss
 from tests.support.workplace import Workplace
 
 
-def test_train_examples_are_listed_by_their_loss_when_it_is_asked_for(empty_workplace: Workplace) -> None:
+def test_train_examples_are_listed_by_their_loss_on_request(empty_workplace: Workplace) -> None:
     early = empty_workplace.run("data", "review", "small", "--by-loss")
     assert early.returncode == 2
     assert "TG0159" in early.stderr

@@ -37,7 +37,7 @@ def test_a_rung_and_a_trial_are_trainings_with_these_changes() -> None:
     assert plain.training().model_dump() == plain.model_dump(exclude={"ladder", "sweep", "model", "trained_on"})
 
 
-def test_a_wrong_path_is_told_with_the_one_that_was_meant() -> None:
+def test_a_wrong_path_is_reported_with_the_one_that_was_meant() -> None:
     over = {
         "adapter.rnak": [1],
         "adapter": [1],
@@ -45,8 +45,8 @@ def test_a_wrong_path_is_told_with_the_one_that_was_meant() -> None:
         "format": ["completion"],
         "learning_rate": [1e-4],
     }
-    told = {fault[1][-1]: fault[0] for fault in faults(train=sweep(over))}
-    assert told == {
+    reported = {fault[1][-1]: fault[0] for fault in faults(train=sweep(over))}
+    assert reported == {
         "adapter.rnak": "`adapter.rnak` is not a setting of train",
         "adapter": "`adapter` is a section",
         "prompt.user": "`prompt.user` cannot differ: every training must answer the same prompt, which is served",
@@ -59,7 +59,7 @@ def test_a_wrong_path_is_told_with_the_one_that_was_meant() -> None:
 
 
 @pytest.mark.parametrize(
-    ("over", "told"),
+    ("over", "reported"),
     [
         ({"learning_rate": {"low": 1e-2, "high": 1e-3}}, "low 0.01 is not below high 0.001"),
         ({"weight_decay": {"low": 0, "high": 1, "log": True}}, "a log range needs low above 0, got 0"),
@@ -74,8 +74,8 @@ def test_a_wrong_path_is_told_with_the_one_that_was_meant() -> None:
         ({"allow_download": [True]}, "`allow_download` is not a setting to search over"),
     ],
 )
-def test_a_value_that_no_training_can_have_is_told_at_its_path(over: dict[str, Any], told: str) -> None:
-    assert faults(train=sweep(over)) == [(told, ("sweep", "over", next(iter(over))))]
+def test_a_value_that_no_training_can_have_is_reported_at_its_path(over: dict[str, Any], reported: str) -> None:
+    assert faults(train=sweep(over)) == [(reported, ("sweep", "over", next(iter(over))))]
 
 
 def test_values_that_are_right_alone_and_clash_together_are_told() -> None:
@@ -91,11 +91,11 @@ def test_values_that_are_right_alone_and_clash_together_are_told() -> None:
 def test_rungs_have_names_of_their_own_and_each_a_method() -> None:
     declared = ladder({"method": "lora"}, {"method": "full", "learning_rate": 0.5}, {"epochs": 2})
     declared["ladder"]["rungs"][1]["name"] = "r0"
-    told = faults(train=declared)
-    assert told[0] == ("there are two rungs 'r0'", ("ladder", "rungs", 1, "name"))
-    assert "learning_rate" in told[1][0]
-    assert told[1][1] == ("ladder", "rungs", 1, "set")
-    assert told[2] == ("rung 'r2' has no `method`", ("ladder", "rungs", 2, "set"))
+    reported = faults(train=declared)
+    assert reported[0] == ("there are two rungs 'r0'", ("ladder", "rungs", 1, "name"))
+    assert "learning_rate" in reported[1][0]
+    assert reported[1][1] == ("ladder", "rungs", 1, "set")
+    assert reported[2] == ("rung 'r2' has no `method`", ("ladder", "rungs", 2, "set"))
 
 
 def test_method_and_ladder_belong_together_and_exclude_a_sweep() -> None:

@@ -46,7 +46,7 @@ OWN = [{"uses": "sql", "name": "tone", "select": "SELECT 1", "continuous": True}
         ),
         ([against_champion("exact", "no_worse", 0.99), against_champion("chrf", "refresh", 0.05)], {}, None),
         ([against_champion("tone", "improve")], {"metrics": OWN}, None),
-        # Nobody knows whether 0.05 is much for `tone`: its values may all be below.
+        # Whether 0.05 is much for `tone` is unknown: its values may all be below.
         ([against_champion("tone", "no_worse", 0.05)], {"metrics": OWN}, "bleu"),
         ([against_champion("tone", "refresh", 0.05)], {"metrics": OWN}, "bleu"),
         ([against_champion("heldout_loss", "refresh", 0.05)], {}, None),

@@ -47,7 +47,7 @@ def test_a_child_that_replaces_a_reference_needs_no_variable(load: Load) -> None
     assert load(text.replace("    source", "    description: own\n    source"), {"BASE": "m"}).get("demo")
 
 
-def test_an_unset_variable_is_told_once_and_hides_no_other_fault(explain: Explain) -> None:
+def test_an_unset_variable_is_reported_once_and_hides_no_other_fault(explain: Explain) -> None:
     text = TEXT.replace("register: {name: demo}", "register: {name: 5}").replace(":-2", "")
     rendered = explain(text + "  child: {extends: demo}\n", {"BASE": "m"})
     assert rendered.count("error[") == 2

@@ -1,4 +1,4 @@
-"""pipelines.yaml as a whole: what is shipped loads, and each kind of fault is told at its place."""
+"""pipelines.yaml as a whole: what is shipped loads, and each kind of fault is reported at its place."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -199,7 +199,7 @@ FAULTS = {
         "`pipelines.child.extends` names no pipeline: 'dmo'",
         "did you mean `demo`?",
     ),
-    "circle, told once": (
+    "circle, reported once": (
         GOOD + "  c: {extends: a}\n  a: {extends: b}\n  b: {extends: a}\n",
         "TG0104", 12, 16, "b",
         "pipelines extend each other in a circle: a -> b -> a",
@@ -278,7 +278,7 @@ def test_a_fault_is_shown_at_its_place_with_what_to_do(
     assert shown[column - 1 :].startswith(marked)
 
 
-def test_all_faults_are_told_at_once_in_the_order_of_the_lines(load: Load) -> None:
+def test_all_faults_are_reported_at_once_in_the_order_of_the_lines(load: Load) -> None:
     text = GOOD.replace("0.5", "high").replace("generated", "generatd").replace("{name: demo}", "{}")
     with pytest.raises(ConfigErrors) as caught:
         load(text)
@@ -310,7 +310,7 @@ def test_faults_are_available_as_objects(load: Load) -> None:
     }
 
 
-def test_an_inherited_fault_is_told_once_where_it_was_written(explain: Explain) -> None:
+def test_an_inherited_fault_is_reported_once_where_it_was_written(explain: Explain) -> None:
     children = "".join(f"  child-{i}: {{extends: demo, description: a}}\n" for i in range(3))
     text = explain(GOOD.replace("      base_model: file:///models/tiny", "      epochs: 0") + children)
     assert text.count("error[") == 2
@@ -318,7 +318,7 @@ def test_an_inherited_fault_is_told_once_where_it_was_written(explain: Explain) 
     assert "`pipelines.demo.train.epochs` should be greater than or equal to 1, got 0" in text
 
 
-def test_a_fault_in_the_defaults_is_told_once_for_all_pipelines(explain: Explain) -> None:
+def test_a_fault_in_the_defaults_is_reported_once_for_all_pipelines(explain: Explain) -> None:
     text = GOOD.replace("pipelines:\n", "defaults:\n  split: {sed: 1}\npipelines:\n")
     second = GOOD.split("pipelines:\n")[1].replace("demo:", "other:", 1)
     rendered = explain(text + second)
@@ -326,7 +326,7 @@ def test_a_fault_in_the_defaults_is_told_once_for_all_pipelines(explain: Explain
     assert "unknown key `defaults.split.sed`" in rendered
 
 
-def test_a_childs_own_fault_is_told_beside_the_same_fault_of_its_parent(explain: Explain) -> None:
+def test_a_childs_own_fault_is_reported_next_to_the_same_fault_of_its_parent(explain: Explain) -> None:
     text = GOOD.replace("base_model: file:///models/tiny", "base_model: m\n      epochs: 0")
     rendered = explain(text + "  child: {extends: demo, train: {epochs: 0}}\n")
     assert rendered.count("error[TG0103]") == 2

@@ -70,7 +70,7 @@ def test_null_stays_where_it_is_a_value_of_its_own(load: Load) -> None:
     )
 
 
-def test_deleting_what_is_needed_is_told_at_the_null(explain: Explain) -> None:
+def test_deleting_what_is_needed_is_reported_at_the_null(explain: Explain) -> None:
     assert explain(HEAD + "  child: {extends: base, gates: null}\n") == (
         "error[TG0102]: missing key `pipelines.child.gates`\n"
         "  --> pipelines.yaml:14:26\n"
@@ -137,7 +137,7 @@ def test_keys_with_x_in_front_hold_anchors_and_are_ignored_otherwise(load: Load)
     assert (file.get("a").train.epochs, file.get("b").train.epochs, file.get("b").train.seed) == (7, 7, 9)
 
 
-def test_a_fault_behind_an_anchor_is_told_where_the_anchor_is(explain: Explain) -> None:
+def test_a_fault_behind_an_anchor_is_reported_where_the_anchor_is(explain: Explain) -> None:
     text = "x-short: &short {epochs: 0}\n" + HEAD
     rendered = explain(text + "  a: {extends: base, train: *short}\n  b: {extends: base, train: {<<: *short}}\n")
     assert rendered.count("error[") == 1

@@ -90,7 +90,7 @@ def test_minutes_need_a_pace(pace: float | None, fault: str) -> None:
         EvaluateSpec.model_validate({"answer_minutes": 15, "answers_per_minute": pace})
 
 
-def test_contradictions_are_told_together() -> None:
+def test_contradictions_are_reported_together() -> None:
     rule = {"metric": "exakt", "value_threshold": 0.5, "slice": "x"}
     train = {"base_model": "m", "format": "completion", "prompt": {"system": "be kind"}}
     assert len(faults(gates={"rules": [rule]}, train=train, evaluate={"fields": "(?P<priority>x)"})) == 4

@@ -38,16 +38,18 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
         ("KEYBOARD", "us", False),
     ],
 )
-def test_a_secret_is_told_by_its_name_or_by_a_password_in_its_address(name: str, value: str, secret: bool) -> None:
+def test_a_secret_is_recognised_by_its_name_or_by_a_password_in_its_address(
+    name: str, value: str, secret: bool
+) -> None:
     assert is_secret(name, value) is secret
 
 
 @pytest.mark.parametrize("write", [str, json.dumps, repr, lambda text: json.dumps(text, ensure_ascii=False)])
 def test_a_secret_is_hidden_in_whatever_form_it_is_written(write: object) -> None:
     know_secrets({"MY_TOKEN": VALUE})
-    told = masked(f"before {write(VALUE)} after")  # type: ignore[operator]
-    assert "${env:MY_TOKEN}" in told
-    assert "ss" not in told.replace("before", "")
+    message = masked(f"before {write(VALUE)} after")  # type: ignore[operator]
+    assert "${env:MY_TOKEN}" in message
+    assert "ss" not in message.replace("before", "")
 
 
 def test_of_two_secrets_the_longer_one_goes_first() -> None:
@@ -61,7 +63,7 @@ def test_the_password_of_an_address_is_hidden_alone_as_well() -> None:
     assert masked("login of me with correct-horse failed") == "login of me with *** failed"
 
 
-def test_a_value_too_short_to_be_told_from_text_is_left() -> None:
+def test_a_value_too_short_to_be_distinguished_from_text_is_left() -> None:
     know_secrets({"A_TOKEN": "1", "B_TOKEN": "", "C_TOKEN": "abcde"})
     assert masked("1 abcde") == "1 abcde"
 

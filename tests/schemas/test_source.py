@@ -34,19 +34,19 @@ def test_a_credential_stays_a_reference_and_its_variable_must_be_set(load: Load,
     assert "s3cret" not in spec.model_dump_json()
     assert isinstance(spec.source, ZendeskSource)
     assert spec.source.api_token == "${env:DESK}"
-    told = explain(text, {})
-    assert "environment variable DESK is not set, needed by `pipelines.demo.source.api_token`" in told
-    assert "default" not in told
+    message = explain(text, {})
+    assert "environment variable DESK is not set, needed by `pipelines.demo.source.api_token`" in message
+    assert "default" not in message
 
 
 @pytest.mark.parametrize("written", ["s3cret", '"${env:DESK:-s3cret}"', '"x${env:DESK}"', '"${DESK}"'])
 def test_anything_else_is_no_credential(explain: Explain, written: str) -> None:
-    told = explain(TEXT.replace("TOKEN", written), {"DESK": "s3cret"})
-    assert "a credential is written as `${env:NAME}` and nothing else" in told
+    message = explain(TEXT.replace("TOKEN", written), {"DESK": "s3cret"})
+    assert "a credential is written as `${env:NAME}` and nothing else" in message
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"base_url": "https://x.example"}, "exactly one of `subdomain` and `base_url`"),
         ({"oauth_token": "${env:A}"}, "exactly one of `api_token` and `oauth_token`"),
@@ -56,15 +56,15 @@ def test_anything_else_is_no_credential(explain: Explain, written: str) -> None:
         ({"start": "2026-02-30"}, "not a calendar day"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_together_is_refused(changes: dict[str, object], told: str) -> None:
+def test_what_does_not_fit_together_is_refused(changes: dict[str, object], message: str) -> None:
     whole = {"kind": "zendesk", "subdomain": "acme", "email": "a@b.c", "api_token": "${env:A}", "start": "2026-01-01"}
     assert ZendeskSource.model_validate(whole).address == "https://acme.zendesk.com"
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(ValidationError, match=message):
         ZendeskSource.model_validate({**whole, **changes})
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"path": None}, "exactly one of `path` and `catalog`"),
         ({"catalog": "c.db", "table": "a.b"}, "exactly one of `path` and `catalog`"),
@@ -74,10 +74,10 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, object], told:
         ({"snapshot_id": -1}, "snapshot_id"),
     ],
 )
-def test_an_iceberg_table_is_declared_by_its_path_or_its_catalog(changes: dict[str, object], told: str) -> None:
+def test_an_iceberg_table_is_declared_by_its_path_or_its_catalog(changes: dict[str, object], message: str) -> None:
     whole = {"kind": "iceberg", "path": "lake/tickets"}
     assert IcebergSource.model_validate(whole).snapshot_id is None
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(ValidationError, match=message):
         IcebergSource.model_validate({**whole, **changes})
 
 
@@ -90,7 +90,7 @@ AFAR = {"kind": "remote_files", "urls": ["s3://desk/*.csv", "https://h.example/x
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"urls": []}, "urls"),
         *(
@@ -122,10 +122,10 @@ AFAR = {"kind": "remote_files", "urls": ["s3://desk/*.csv", "https://h.example/x
         ({"max_total_mb": 0}, "max_total_mb"),
     ],
 )  # fmt: skip
-def test_remote_files_have_safe_addresses(changes: dict[str, object], told: str) -> None:
+def test_remote_files_have_safe_addresses(changes: dict[str, object], message: str) -> None:
     whole = RemoteFilesSource.model_validate({**AFAR, "sha256": {"s3://desk/x.csv": "0" * 64}})
     assert whole.model_dump()["sha256"] == {"s3://desk/x.csv": "0" * 64}
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(ValidationError, match=message):
         RemoteFilesSource.model_validate({**AFAR, **changes})
 
 
@@ -136,7 +136,7 @@ def test_what_files_have_in_common_is_declared_once() -> None:
         assert shared.isdisjoint(kind.__annotations__)
 
 
-def test_the_codes_of_a_wrong_scheme_and_of_a_written_credential_are_told_with_their_lines(explain: Explain) -> None:
+def test_a_wrong_scheme_and_a_written_credential_are_reported_with_codes_and_lines(explain: Explain) -> None:
     declared = "{kind: remote_files, urls: [CHANGE], access_key_id: '${env:A}', secret_access_key: SECRET}"
     text = re.sub(r"\{kind: zendesk.*\}", declared, TEXT)
     wrong = explain(text.replace("CHANGE", "ftp://h.example/x").replace("SECRET", "'${env:A}'"), {"A": "AKIAX"})

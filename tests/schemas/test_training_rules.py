@@ -32,14 +32,14 @@ def faults(make: Callable[[], object]) -> dict[tuple[str | int, ...], tuple[str,
     [("full", (1e-5, 5e-5), (9e-6, 5e-4), (9e-7, 6e-4)), ("lora", (1e-4, 3e-4), (9e-5, 3e-3), (9e-6, 4e-3)),
      ("qlora", (1e-4, 3e-4), (1e-5, 2e-3), (1e-6, 1e-2))],
 )  # fmt: skip
-def test_a_rate_is_fine_told_or_refused_by_how_far_it_is_from_what_is_usual(
+def test_a_rate_is_accepted_warned_of_or_refused_by_how_unusual_it_is(
     method: str, usual: tuple[float, ...], odd: tuple[float, ...], wrong: tuple[float, ...]
 ) -> None:
     for rate in usual:
         assert training_advice(train(method=method, learning_rate=rate)) == []
     for rate in odd:
-        (told,) = training_advice(train(method=method, learning_rate=rate))
-        assert told.startswith(f"train.learning_rate {rate:g} is unusual for method {method}: ")
+        (advice,) = training_advice(train(method=method, learning_rate=rate))
+        assert advice.startswith(f"train.learning_rate {rate:g} is unusual for method {method}: ")
     for rate in wrong:
         ((message, hint),) = faults(lambda rate=rate: train(method=method, learning_rate=rate)).values()  # type: ignore[misc]
         assert message.endswith("and this is more than 10 times off")
@@ -53,8 +53,8 @@ def test_qlora_without_a_four_bit_load_is_no_qlora() -> None:
     assert message == "method qlora needs a 4-bit base, but quantization is null"
     assert "method: lora" in str(hint)
     assert train(method="lora", quantization=None).four_bits() is None
-    (told,) = training_advice(train(method="lora", quantization={"type": "nf4"}))
-    assert told.startswith("train.quantization has no effect with method lora")
+    (advice,) = training_advice(train(method="lora", quantization={"type": "nf4"}))
+    assert advice.startswith("train.quantization has no effect with method lora")
 
 
 def test_layers_are_the_top_ones_a_list_or_a_range() -> None:
@@ -83,26 +83,26 @@ def test_other_metrics_of_the_same_answers_train_nothing_again() -> None:
     assert one == other
 
 
-def test_early_stopping_and_a_falling_rate_are_told_together() -> None:
-    (told,) = training_advice(train(early_stopping={"patience": 3}))
-    assert "lr_scheduler cosine" in told
+def test_early_stopping_with_a_falling_rate_is_a_warning() -> None:
+    (advice,) = training_advice(train(early_stopping={"patience": 3}))
+    assert "lr_scheduler cosine" in advice
     assert training_advice(train(early_stopping={"patience": 3}, lr_scheduler="constant")) == []
 
 
-def test_sharding_is_told_to_be_experimental() -> None:
-    (told,) = training_advice(train(sharding="full", processes=2))
-    assert "train.sharding full is experimental" in told
+def test_sharding_is_called_experimental() -> None:
+    (advice,) = training_advice(train(sharding="full", processes=2))
+    assert "train.sharding full is experimental" in advice
 
 
 def test_faults_stand_where_they_are_written(explain: Callable[[str], str]) -> None:
-    told = explain(
+    advice = explain(
         "version: 1\npipelines:\n  demo:\n    source: {kind: generated}\n"
         "    train: {base_model: m, method: full, learning_rate: 2e-3}\n"
         "    gates: {rules: [{metric: exact, value_threshold: 0.5}]}\n    register: {name: demo}\n"
     )
-    assert ":5:57" in told
-    assert "usual, and this is more than 10 times off" in told
-    assert "allow_unusual_learning_rate: true" in told
+    assert ":5:57" in advice
+    assert "usual, and this is more than 10 times off" in advice
+    assert "allow_unusual_learning_rate: true" in advice
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_a_trained_column_that_no_rule_judges_is_worth_a_word(
     change = {"metric": rule, "change_threshold": {"mode": "improve"}}
     gates = GatesSpec.model_validate({"rules": [change]})
     evaluate = EvaluateSpec.model_validate({"fields": r"\[(?P<category>\w+)\]", **more})
-    told = unjudged_advice(train(prompt={"answer": answer}), evaluate, gates)
-    assert [text.split(",")[0] for text in told] == ([f"train.prompt.answer teaches {unjudged}"] if unjudged else [])
+    advice = unjudged_advice(train(prompt={"answer": answer}), evaluate, gates)
+    assert [text.split(",")[0] for text in advice] == ([f"train.prompt.answer teaches {unjudged}"] if unjudged else [])
 
 
 def test_validation_tickets_are_not_judged_by_a_floor_that_they_set() -> None:

@@ -121,7 +121,7 @@ def test_what_is_no_plain_yaml_mapping_is_refused_with_its_reason(text: str, mes
     assert {d.code for d in caught.value.diagnostics} == {"TG0107"}
 
 
-def test_duplicate_keys_and_tags_are_told_together() -> None:
+def test_duplicate_keys_and_tags_are_reported_together() -> None:
     with pytest.raises(ConfigErrors) as caught:
         read("a: 1\na: 2\nb: !x 1\nb: 2\n")
     assert [d.code for d in caught.value.diagnostics] == ["TG0107", "TG0107", "TG0107"]

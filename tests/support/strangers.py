@@ -75,7 +75,7 @@ def public_desk(folder: Path) -> Path:
 
 
 def anonymised(folder: Path) -> Path:
-    """An export whose names were replaced by [NAME] before it left the house."""
+    """An export with [NAME] in the place of names, as its company hands it out."""
     draw = random.Random(2)
     return write_rows(
         folder / "anonymised.csv",

@@ -56,7 +56,7 @@ class Workplace:
 
 @dataclass
 class ForkedWorkplace(Workplace):
-    """A workplace whose commands run in separate processes, which tests can kill."""
+    """A workplace that runs commands in separate processes, which tests can kill."""
 
     warm: Warm
 

@@ -20,7 +20,7 @@ from tasks.curate.mail.mail_signature import find_signature, is_name
 _MAX_GREETING = 80  # characters
 _MAX_GREETING_WORDS = 7
 _MAX_ADDRESSED = 30  # characters
-_N_KNOWN = 65_536  # lines whose greeting is cached
+_N_KNOWN = 65_536  # lines with a cached greeting
 _CLAUSE_END = re.compile(r"[,!.:;]")
 _OPENER = re.compile(rf"(?:{'|'.join(sorted(words.GREETING_OPENERS, key=len, reverse=True))})(?![\w'’])", re.IGNORECASE)
 

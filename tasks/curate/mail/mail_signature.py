@@ -12,7 +12,7 @@ MAX_LINE = 72  # characters: a longer line is no name, title or sign-off
 MAX_DISCLAIMER = 200  # characters of it that are examined
 _MAX_WORDS = 10
 _MAX_NAME_WORD = 24  # characters
-_N_KNOWN = 65_536  # lines whose kind is cached
+_N_KNOWN = 65_536  # lines with a cached kind
 _DELIMITERS = frozenset({"--", "\u2014", "\u2013"})
 _RULER = re.compile(r"[-_=*~\u2014]{3,}")
 DASHES = "-\u2013\u2014~"

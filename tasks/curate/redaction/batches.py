@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 REDACTED = (*TEXT_COLUMNS, "messages")
 READ = (*REDACTED, "reference")
 BATCH_ROWS = 16_384
-"""Rows whose texts are Python objects at the same time."""
+"""Rows with their texts as Python objects at the same time."""
 REDACTIONS = "redactions"
 Changes = dict[str, tuple[list[int], list[str | None]]]
 """Text column -> changed rows of the batch, ascending, and their new texts. Under `REDACTIONS` a row for each type

@@ -1,7 +1,6 @@
 """Find people's names with presidio and a spaCy model; slow (some hundred texts a second), so off by default.
 
-It knows nothing of tickets. presidio and spaCy (the extra `names`) are imported and the model is loaded at the first
-text.
+presidio and spaCy (the extra `names`) are imported and the model is loaded at the first text.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ _LETTERS = re.compile(
 )
 _LONGEST_BEFORE, _LONGEST = 8, 20
 _WITHOUT_CHECK_DIGIT = 9
-_LIKE_PHONES = frozenset({"in", "se"})  # countries whose ids look like phone numbers
+_LIKE_PHONES = frozenset({"in", "se"})  # countries with ids that look like phone numbers
 
 
 def national_id(

@@ -77,7 +77,7 @@ def read_rows(text: str, read: Callable[[NumberPart], FoundValue | None]) -> Ite
 def _fewest_digits_left(
     text: str, starts: list[int], ends: list[int], read: Callable[[NumberPart], FoundValue | None]
 ) -> Iterator[FoundValue]:
-    """Read a row whose numbers are [starts[n], ends[n]): from its end, the best from each number on."""
+    """Read a row of the numbers [starts[n], ends[n]): from its end, the best from each number on."""
     n_digits = [len(_DIGIT.findall(text, start, end)) for start, end in zip(starts, ends, strict=True)]
     n_long, n_numbers = sum(n > 1 for n in n_digits), len(starts)
     best = [_Best(0, 0, None, n_numbers)] * (n_numbers + 1)

@@ -42,7 +42,7 @@ _GLUED = (
     (0xFE70, 0xFEFC),
     (0xFF66, 0xFF9D),
 )
-"""Scripts whose words touch numbers: they have no spaces, or attach prefixes and particles."""
+"""Scripts in which words touch numbers: they have no spaces, or attach prefixes and particles."""
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\uff0d"
 _FULL_WIDTH = 0xFEE0
 _READ_OTHERWISE = re.compile(

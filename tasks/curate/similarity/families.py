@@ -1,6 +1,6 @@
 """Decide which texts stay: equal ones together, similar ones greedily in a declared order.
 
-It knows nothing of tickets, only of shingle sets (`tasks/curate/similarity/shingles.py`) and an order of preference.
+It reads shingle sets (`tasks/curate/similarity/shingles.py`) and an order of preference.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
 """Check a rule's SQL: one boolean expression over the ticket columns, and nothing else.
 
-The text that runs is generated from the checked syntax tree, never taken from the file. Called by
-`tasks/curate/rules.py` and `tasks/curate/warehouse_query.py`; runs nothing on tickets.
+The text that runs is generated from the checked syntax tree, never taken from the file. Nothing runs here.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _BY_ORDER = ("POSITIONAL", "ASOF")
-"""Joins whose result depends on the order of rows, or on ties."""
+"""Joins with a result that depends on the order of rows, or on ties."""
 
 
 def check_predicate(sql: str, *, where: str | None = None, tables: Relations = NO_TABLES) -> str:

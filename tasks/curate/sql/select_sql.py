@@ -1,7 +1,7 @@
 """Check a step's SQL: one SELECT over the relation `tickets`, and nothing else.
 
 The text that runs is generated from the checked syntax tree, never taken from the file. The lists name what is
-allowed, so everything else is refused. Called by `tasks/curate/sql_step.py`; runs nothing on tickets.
+allowed, so everything else is refused. Nothing runs here.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tasks.model.decoding.decoder import Ids, language_model, left_padded
 from tasks.model.likelihood import chosen_logs, means_per_row, token_nats
 
 _SCORED = 2048
-"""Answer positions whose logits exist at once."""
+"""Answer positions with logits in memory at once."""
 
 
 class PlainDecoder:

@@ -21,8 +21,6 @@ What curation finds in it, with the settings of `pipelines.yaml` (3,000 clean ti
 | broken      |    34 | eleven kinds of damage in turn (`defects.WAYS`)            | extract, validate   |
 
 About 17 % of the tickets hold fake personal data for redaction, in the body or (3 %) in the reply.
-
-Called by `tasks/curate/extract.py`, which reads the lines as it reads any export.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,7 @@
 """Backslash escapes in delimited text, as MySQL and PostgreSQL's COPY write them.
 
 An escaped separator, quote or line break ends no field. So before a row is split, `hide` replaces each escaped
-character by a mark, and `reveal` gives each field the meaning of its marks. It knows nothing of rows. Called by
-`read_csv.py` and `tasks/start/csv_form.py`.
+character by a mark, and `reveal` gives each field the meaning of its marks.
 """
 
 import re

@@ -9,7 +9,7 @@ LABELS = ("label", "kto_tag")
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 CALLS = ("tool_calls", "function_call")
 VALUE_KEYS = (*LABELS, *MEDIA, *CALLS)
-"""Columns whose values decide."""
+"""Columns that decide by their values."""
 _VALUE_KEYS = frozenset(VALUE_KEYS)
 _PAIRS = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
 _CALL_MARKS = ("<tool_call>", "<functioncall>", "<function_call>", "[TOOL_CALLS]", "<|python_tag|>", "<|tool_call|>")

@@ -174,7 +174,7 @@ def read_blocks(stream: BinaryIO, *, where: str) -> Iterator[LineBlock]:
         DataError: TG0202, the stream is UTF-16 or UTF-32.
     """
     number, offset = 1, 0
-    held: list[bytes] = []  # the start of a line whose end has not been read
+    held: list[bytes] = []  # the start of a line that has not been read to its end
     n_held = 0
     while True:
         chunk = stream.read(_CHUNK_BYTES)

@@ -25,7 +25,7 @@ LONGEST_BLOCK = 1024
 
 @dataclass(frozen=True)
 class Block:
-    """Rows whose attention is computed together: a grid of (n_examples, longest) queries."""
+    """Rows with attention that is computed together: a grid of (n_examples, longest) queries."""
 
     rows: slice
     """Rows of the packing, one example after another."""

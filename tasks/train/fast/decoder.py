@@ -50,7 +50,7 @@ class Layer:
             sin: See `cos`.
             packing: Which rows see which.
             given: Queries, keys and values of the rows that were read before, (n_given, width).
-            only: Rows whose states are needed; None for all. The others serve as keys and values only.
+            only: Rows to compute the states of; None for all. The others serve as keys and values only.
         """
         norm = self.before_attention
         qkv = self.qkv(rms_norm(hidden, norm.weight, norm.variance_epsilon))

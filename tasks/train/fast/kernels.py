@@ -1,8 +1,8 @@
 """Differentiable parts of a decoder layer, written by hand because the stock ones are slow on a CPU.
 
 Each computes what the layer in transformers computes, with the same precision and order of rounding, but makes fewer
-passes over memory, keeps only what its backward needs and never computes gradients of frozen weights. They know nothing
-of models or modules: tensors in, tensors out. Tests compare each with autograd. Shapes: N = rows, one per token.
+passes over memory, keeps only what its backward needs and never computes gradients of frozen weights. Tensors in,
+tensors out. Tests compare each with autograd. Shapes: N = rows, one per token.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 LOSS_ROWS = 128
-"""Positions whose logits are held at once: 128 rows of a 49k vocabulary in float32 are 25 MB."""
+"""Positions with logits in memory at once: 128 rows of a 49k vocabulary in float32 are 25 MB."""
 
 
 class _RmsNorm(Function):

@@ -86,7 +86,7 @@ def test_a_state_folder_that_others_may_read_is_a_warning(tmp_path: Path) -> Non
     assert [finding.state for finding in rights(patient)] == ["ok"]
 
 
-def test_the_doctor_looks_at_every_server_that_runs_are_told_to(
+def test_the_doctor_looks_at_every_server_that_runs_use(
     tmp_path: Path, project: Path, start: Start, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.cli.ops import doctor

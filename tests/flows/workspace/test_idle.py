@@ -1,4 +1,4 @@
-"""A server that ends once nobody has used it for a while, and not before."""
+"""A server that ends when it has been idle for a while, and not before."""
 
 import os
 import subprocess

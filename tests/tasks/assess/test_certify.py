@@ -143,7 +143,7 @@ def test_too_few_tickets_certify_nothing_and_say_how_many_more_would_do() -> Non
     assert 20 <= sum(proven) < 40  # the number is for a chance of 0.8
 
 
-def test_a_model_that_is_never_right_enough_is_told_that_no_number_would_do() -> None:
+def test_of_a_model_that_is_never_right_enough_no_number_of_tickets_would_do() -> None:
     rng = np.random.default_rng(7)
     tickets = Answered(rng.random(500), rng.random(500) < 0.6)
     found = certify(tickets, tickets, target=TARGET)

@@ -95,7 +95,7 @@ def test_all_items_are_timed_where_a_limit_decides() -> None:
     assert LatencySpec(n_prompts=100).prompts_of(40, decides=True) == 40
 
 
-def test_a_cpu_reports_unless_it_is_asked_to_judge() -> None:
+def test_a_cpu_reports_unless_it_is_declared_to_judge() -> None:
     assert judge(LatencySpec(p95_ratio_max=1.1), cuda=0.0, latency_shown=-1.0)[0][1:3] == ("BLOCK", False)
     assert judge(LatencySpec(p95_ratio_max=1.1, on_cpu="judge"), cuda=0.0, latency_shown=-1.0)[0][1:3] == (
         "BLOCK",

@@ -35,15 +35,15 @@ def weigh(
     losses: tuple[float, float | None] = (1.0, 1.1),
     **more: Any,
 ) -> TrialRef:
-    """A training whose answers have these values."""
+    """A training with answers of these values."""
     scores, trained, out = (folder / f"{part}-{name}" for part in ("scores", "trained", "out"))
     for each in (scores, trained, out):
         each.mkdir(parents=True)
     ids = [f"T-{index:03}" for index in range(len(values))]
     table = {"item_id": ids * 2, "metric": [traits.name] * len(ids) + ["other"] * len(ids), "value": values * 2}
     pq.write_table(pa.table(table).sort_by([("item_id", "descending")]), scores / "scores.parquet")
-    told = {"base": {"uri": "file:tiny#sha256=1"}, "predicted_memory": {"total": 7}}
-    (trained / "training.json").write_text(json.dumps(told))
+    reported = {"base": {"uri": "file:tiny#sha256=1"}, "predicted_memory": {"total": 7}}
+    (trained / "training.json").write_text(json.dumps(reported))
     return weigh_training(
         trained=TrainedRef(
             root=trained, digest=name, method="lora", format="instruction", base_digest="b", n_trainable=n_trainable,
@@ -141,9 +141,9 @@ def test_when_no_rung_meets_the_target_the_best_goes_on_and_says_so(tmp_path: Pa
 
 def test_a_target_by_bound_is_not_met_by_luck() -> None:
     target = TargetSpec(metric="exact", value=0.8)
-    met, bound, told = judge_target([1.0] * 9 + [0.0], traits=EXACT, target=target, n_rungs=1)
+    met, bound, reported = judge_target([1.0] * 9 + [0.0], traits=EXACT, target=target, n_rungs=1)
     assert (met, round(bound or 0, 3)) == (False, 0.663)  # Clopper-Pearson, 9 of 10 at 90 %
-    assert told.startswith("missed: the mean 0.9 is at least 0.663")
+    assert reported.startswith("missed: the mean 0.9 is at least 0.663")
     alone, two = (judge_target([1.0] * 20, traits=EXACT, target=target, n_rungs=n) for n in (1, 2))
     assert alone[0]
     assert two[0]
@@ -192,8 +192,8 @@ def test_trainings_on_other_items_are_not_compared() -> None:
 def test_curation_is_advised_when_train_is_learnt_and_climbing_has_shown_nothing(
     climbed: bool, gain: Bounds | None, train_loss: float, validation_loss: float | None, curate: bool
 ) -> None:
-    told = advise(climbed=climbed, gain=gain, train_loss=train_loss, validation_loss=validation_loss)
-    assert bool(told) == curate
+    reported = advise(climbed=climbed, gain=gain, train_loss=train_loss, validation_loss=validation_loss)
+    assert bool(reported) == curate
 
 
 def test_the_advice_stands_in_the_row_of_a_rung_that_missed(tmp_path: Path) -> None:

@@ -112,12 +112,12 @@ def test_each_way_to_leak_is_found_and_listed_without_text(
     if code != "leak_time":
         assert table["kept_id"].to_pylist() == ["h7"]
     unread = check([row if row["ticket_id"] != "t3" else leaking for row in CLEAN], trained=["t1", "t2"])
-    assert codes(unread) == {}  # nobody trained on it
+    assert codes(unread) == {}  # no training read it
 
 
 def test_a_paraphrase_of_several_pieces_is_found(check: MakeEvidence) -> None:
-    told = ticket(7, held_out=True)["body"].split()
-    pieces = [" ".join(told[start : start + 6]) for start in (0, 8, 16, 24, 32)]
+    body = ticket(7, held_out=True)["body"].split()
+    pieces = [" ".join(body[start : start + 6]) for start in (0, 8, 16, 24, 32)]
     body = " ".join(f"{piece} {words(70000 + 31 * at, 3)}" for at, piece in enumerate(pieces))
     assert codes(check([*CLEAN, ticket(50, body=body)])) == {"t50": "leak_paraphrase"}
 
@@ -128,15 +128,15 @@ def test_an_item_and_an_unknown_id_among_the_encoded_examples_are_leaks(check: M
 
 def test_a_ticket_that_calibrates_is_held_out_too(check: MakeEvidence) -> None:
     calibrating = [ticket(number, held_out=True) for number in range(30, 40)]
-    told = calibrating[3]["body"]
-    assert codes(check([*CLEAN, ticket(50, body=told)])) == {}
-    assert codes(check([*CLEAN, ticket(50, body=told)], calibrating=calibrating)) == {"t50": "leak_exact"}
+    body = calibrating[3]["body"]
+    assert codes(check([*CLEAN, ticket(50, body=body)])) == {}
+    assert codes(check([*CLEAN, ticket(50, body=body)], calibrating=calibrating)) == {"t50": "leak_exact"}
     assert codes(check([*CLEAN, ticket(50, customer_id="hc33")], calibrating=calibrating)) == {
         "t50": "leak_customer_id"
     }
 
 
-def test_what_is_declared_apart_is_not_asked_for(check: MakeEvidence) -> None:
+def test_what_is_declared_apart_is_not_required(check: MakeEvidence) -> None:
     rows = [*CLEAN, ticket(50, customer_id="hc1"), ticket(51, created_at=None)]
     assert codes(check(rows, same=("thread_id",), time_order=False)) == {}
 

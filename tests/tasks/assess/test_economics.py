@@ -71,11 +71,11 @@ def test_a_price_book_that_never_ends_is_too_large_or_is_not_utf8_is_refused_at_
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "large").write_bytes(b"#" * (MAX_BYTES + 1))
     (tmp_path / "bytes").write_bytes(b"\xff")
-    for path, told in (
+    for path, message in (
         (tmp_path / "pipe", "a pipe, a device"), (Path("/dev/zero"), "a pipe, a device"),
         (tmp_path / "large", "larger than"), (tmp_path / "bytes", "UnicodeDecodeError"),
     ):  # fmt: skip
-        with pytest.raises(GateError, match=rf"TG0612.*{told}"):
+        with pytest.raises(GateError, match=rf"TG0612.*{message}"):
             read_prices(path)
 
 
@@ -134,9 +134,9 @@ def test_without_a_card_a_volume_or_a_measurement_no_figure_is_supposed() -> Non
     )
     assert [line.what for line in report.queries] == ["API small", "API large"]
     assert (report.saved_tokens, report.one_off_usd, report.payback) == (None, None, ())
-    told = " ".join(report.notes)
+    message = " ".join(report.notes)
     for words in ("gates.latency", "--machine", "--queries", "few_shot"):
-        assert words in told
+        assert words in message
     unpriced = compute_costs(read_prices(), known())
     assert [line.usd for line in unpriced.queries if line.what.startswith("own")] == [None, None]
 

@@ -67,12 +67,12 @@ def test_answers_are_scored_by_pattern_and_must_be_complete(
 ) -> None:
     suite = build(new_folder())
     rows = pq.read_table(suite.root / "prompts.parquet").to_pylist()
-    told = [{"item_id": row["item_id"], "text": row["answer"] if at else "?"} for at, row in enumerate(rows)]
-    scores = score_suite(suite=suite, predictions=make_predictions(told), arm="tuned", out=new_folder())
+    answered = [{"item_id": row["item_id"], "text": row["answer"] if at else "?"} for at, row in enumerate(rows)]
+    scores = score_suite(suite=suite, predictions=make_predictions(answered), arm="tuned", out=new_folder())
     assert scores.means == {"general": 29 / 30}
     assert pq.read_table(scores.root / "scores.parquet")["value"].to_pylist() == [0.0] + [1.0] * 29
     with pytest.raises(GateError, match="TG0603"):
-        score_suite(suite=suite, predictions=make_predictions(told[1:]), arm="tuned", out=new_folder())
+        score_suite(suite=suite, predictions=make_predictions(answered[1:]), arm="tuned", out=new_folder())
 
 
 @pytest.fixture

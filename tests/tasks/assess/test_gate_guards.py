@@ -121,7 +121,7 @@ def test_a_candidate_surpasses_the_anchor_if_it_is_shown_to_be_better_and_by_no_
     assert surpassed(judge([REFRESH], better)) == "", "there is no champion"
 
 
-def test_a_champion_that_is_the_anchor_is_not_asked_twice(judge: Judge) -> None:
+def test_a_champion_that_is_the_anchor_answers_once(judge: Judge) -> None:
     assert len(judge([REFRESH], *flips(60, 0, 600), anchor_version="7").findings) == 1
     assert len(judge([REFRESH], *flips(60, 0, 600), anchor_version=None, anchor_spec=None).findings) == 1
     assert len(judge([IMPROVE], *flips(60, 0, 600), anchor_version=None).findings) == 1

@@ -53,7 +53,7 @@ def test_only_a_preference_that_survives_the_exchange_counts() -> None:
 
 
 def test_kappa_is_that_of_a_published_table() -> None:
-    # Cohen's own example as told by Fleiss: 20 both yes, 5 and 10 split, 15 both no: kappa 0.4.
+    # Cohen's own example as Fleiss gives it: 20 both yes, 5 and 10 split, 15 both no: kappa 0.4.
     pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
     assert kappa(pairs) == pytest.approx(0.4)
     assert kappa([]) is None
@@ -61,7 +61,7 @@ def test_kappa_is_that_of_a_published_table() -> None:
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"question": "q", "first": "a", "second": "b", "preferred": "A"}', "{}"])
-def test_a_label_that_is_no_choice_is_told_with_its_line(line: str, tmp_path: Path) -> None:
+def test_a_label_that_is_no_choice_is_reported_with_its_line(line: str, tmp_path: Path) -> None:
     good = {"question": "q", "first": "a", "second": "b", "preferred": "tie"}
     (tmp_path / "labels.jsonl").write_text(f"{json.dumps(good)}\n{line}\n")
     with pytest.raises(GateError) as raised:
@@ -71,7 +71,7 @@ def test_a_label_that_is_no_choice_is_told_with_its_line(line: str, tmp_path: Pa
         list(read_labels(tmp_path / "absent.jsonl"))
 
 
-def test_a_real_server_is_asked_twice_a_pair_and_nothing_twice_after_an_interruption(
+def test_a_real_server_gets_two_requests_a_pair_and_none_twice_after_an_interruption(
     desk: Desk, make_items: Callable[..., EvalSet], make_predictions: Callable[..., Predictions], new_folder: NewFolder
 ) -> None:
     ids = [f"t{number}" for number in range(6)]
@@ -92,17 +92,17 @@ def test_a_real_server_is_asked_twice_a_pair_and_nothing_twice_after_an_interrup
         )
 
     desk.say = prefers_longer
-    told = run()
-    assert told.n_items == 4
-    assert {name: told.values[name] for name in ("won", "lost", "tied", "unreadable", "labels")} == {
+    judged = run()
+    assert judged.n_items == 4
+    assert {name: judged.values[name] for name in ("won", "lost", "tied", "unreadable", "labels")} == {
         "won": 4.0, "lost": 0.0, "tied": 0.0, "unreadable": 0.0, "labels": 3.0,
     }  # fmt: skip
-    assert told.values["kappa"] == pytest.approx(0.5)
+    assert judged.values["kappa"] == pytest.approx(0.5)
     assert len(desk.requests) == 2 * (3 + 4)
     assert "Be {fair}." in desk.requests[0][2]["messages"][0]["content"]
-    assert run().values == told.values
+    assert run().values == judged.values
     assert len(desk.requests) == 14
-    assert "good" not in (told.root / "evidence.json").read_text()
+    assert "good" not in (judged.root / "evidence.json").read_text()
     before = labels_digest(spec, root=root)
     (root / "labels.jsonl").write_text("")
     assert labels_digest(spec, root=root) != before
@@ -192,7 +192,7 @@ def test_a_calibrated_judge_blocks_what_it_surely_likes_less_and_promotes_nothin
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"file": None}, "not compared with"),
         ({"labels": 10.0}, "100 are needed"),
@@ -201,11 +201,11 @@ def test_a_calibrated_judge_blocks_what_it_surely_likes_less_and_promotes_nothin
         ({"kappa_lower": float("nan")}, "kappa"),
     ],
 )
-def test_a_judge_that_does_not_agree_with_people_only_reports(change: dict[str, Any], told: str, gate: Gate) -> None:
+def test_a_judge_that_does_not_agree_with_people_only_reports(change: dict[str, Any], reason: str, gate: Gate) -> None:
     decision = gate(won=0.0, lost=90.0, **change)
     finding = decision.findings[-1]
     assert (decision.verdict, finding.decides) == ("PROMOTE", False)
-    assert told in finding.reason
+    assert reason in finding.reason
 
 
 @pytest.mark.parametrize("change", [{"won": None}, {"lost": float("nan")}, {"unreadable": 50.0}, {"n": 0}])
@@ -219,5 +219,5 @@ def test_a_judge_with_nothing_to_compare_is_met(gate: Gate) -> None:
     assert decision.findings[-1].reason == "all 100 pairs of answers are identical: nothing was compared."
 
 
-def test_a_judge_that_was_declared_and_not_asked_is_an_error(gate: Gate) -> None:
+def test_a_declared_judge_without_evidence_is_an_error(gate: Gate) -> None:
     assert gate(evidence=False).verdict == "ERROR"

@@ -23,7 +23,7 @@ EQUAL = "SELECT p.item_id, (p.text = i.answer)::INT AS value FROM predictions p 
 
 
 def gated(select: str, *, mode: str = "no_worse", higher: bool = True, also: Sequence[Any] = (), **gates: Any) -> Any:
-    """A pipeline whose only comparison is by this metric.
+    """A pipeline with this metric as its only comparison.
 
     Args:
         also: Other metrics.

@@ -24,7 +24,7 @@ REFRESH = GateRule(metric="exact", change_threshold=ChangeThreshold(mode="refres
 
 
 def promoted(n: int, difference: float, discordance: float, *, margin: float, seed: int) -> float:
-    """Share of simulated candidates whose bound lies above -margin."""
+    """Share of simulated candidates with a bound above -margin."""
     shares = [(discordance + difference) / 2, (discordance - difference) / 2, 1 - discordance]
     draws = np.random.default_rng(seed).multinomial(n, shares, size=20_000)
     met = change_outcome(draws[:, 0], draws[:, 1], n, margin=margin, alpha=0.05).met

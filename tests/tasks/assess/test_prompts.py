@@ -77,10 +77,12 @@ def test_the_tuned_arm_asks_as_training_did(build: Build) -> None:
     assert _messages(made)[0] == [{"role": "system", "content": "House."}, {"role": "user", "content": "Bill: Why?"}]
 
 
-@pytest.mark.parametrize(("baseline_system", "told"), [("Be fair.", "Be fair."), ("", "House.")])
-def test_zero_shot_is_told_what_the_tuned_model_has_learnt(baseline_system: str, told: str, build: Build) -> None:
+@pytest.mark.parametrize(("baseline_system", "expected"), [("Be fair.", "Be fair."), ("", "House.")])
+def test_the_prompt_of_zero_shot_says_what_the_tuned_model_has_learnt(
+    baseline_system: str, expected: str, build: Build
+) -> None:
     made = build("zero_shot", baseline_system=baseline_system)
-    assert _messages(made)[0][0] == {"role": "system", "content": told}
+    assert _messages(made)[0][0] == {"role": "system", "content": expected}
 
 
 def test_few_shot_puts_answered_train_tickets_of_distinct_categories_before_the_item(

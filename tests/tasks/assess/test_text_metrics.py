@@ -111,7 +111,7 @@ def test_json_is_valid_under_its_schema_or_it_is_not(score: Score) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "told"),
+    ("metric", "expected"),
     [
         ({"uses": "json_schema", "schema": {"type": "nonsense"}}, "not a JSON Schema"),
         ({"uses": "json_schema", "schema": {"$ref": "https://example.org/s.json"}}, "leaves the schema"),
@@ -120,8 +120,8 @@ def test_json_is_valid_under_its_schema_or_it_is_not(score: Score) -> None:
         ({"uses": "pii", "types": ["name"]}, "cannot be found in answers"),
     ],
 )
-def test_a_metric_that_cannot_be_meant_is_refused_when_the_file_is_read(metric: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_a_metric_that_cannot_be_meant_is_refused_when_the_file_is_read(metric: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
         EvaluateSpec.model_validate({"metrics": [metric]})
 
 
@@ -171,8 +171,8 @@ def test_the_spread_of_the_values_is_the_spread_of_macro_f1_over_samples() -> No
 
     drawn = [sample() for _ in range(300)]
     real = np.std([f1_score(*pair, average="macro") for pair in drawn])
-    told = np.mean([np.std(macro_f1_values(*pair)) / 20 for pair in drawn])  # sqrt(400)
-    assert told == pytest.approx(real, rel=0.15)
+    expected = np.mean([np.std(macro_f1_values(*pair)) / 20 for pair in drawn])  # sqrt(400)
+    assert expected == pytest.approx(real, rel=0.15)
 
 
 def test_macro_f1_of_a_field_reads_the_field_from_the_answers(score: Score) -> None:
@@ -350,7 +350,7 @@ def test_metrics_that_contradict_each_other_or_the_gate_are_told() -> None:
     macro = {"uses": "macro_f1", "field": "category"}
     rule = {"metric": "macro_f1_category", "value_threshold": 0.5}
     assert pipeline({"metrics": [macro]}, rules=[rule]).gates.rules[0].metric == "macro_f1_category"
-    for evaluate, gates, told in (
+    for evaluate, gates, expected in (
         ({"metrics": [macro, macro]}, {"rules": [rule]}, "two metrics 'macro_f1_category'"),
         ({"metrics": [{"uses": "regex", "name": "exact", "pattern": "x"}]}, {"rules": [{**rule, "metric": "exact"}]},
          "two metrics 'exact'"),
@@ -360,5 +360,5 @@ def test_metrics_that_contradict_each_other_or_the_gate_are_told() -> None:
         ({"metrics": [macro]}, {"rules": [rule], "slices": {"by": ["product"], "metric": "macro_f1_category"}},
          "guarded by unknown metric"),
     ):  # fmt: skip
-        with pytest.raises(ValidationError, match=told):
+        with pytest.raises(ValidationError, match=expected):
             pipeline(evaluate, **gates)

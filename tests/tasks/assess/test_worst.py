@@ -74,7 +74,7 @@ def test_without_a_reference_the_worst_values_come_first_and_good_ones_not_at_al
     assert len(ask([0.0, 0.0, 0.0])) == 3
 
 
-def test_only_items_of_the_slice_and_only_as_many_as_asked_for(ask: Ask) -> None:
+def test_only_items_of_the_slice_and_only_as_many_as_requested(ask: Ask) -> None:
     slices = ["product=A", "product=B", "product=B", "product=B"]
     found = ask([0.0] * 4, [1.0] * 4, slices=slices, slice_name="product=B", n=2)
     assert [item.item_id for item in found] == ["i000001", "i000002"]

@@ -80,8 +80,10 @@ def test_a_planted_trigger_is_quarantined_with_the_numbers_that_convict_it(
     assert one["cluster_id"] == min(chosen)
     listed = pq.read_table(result.root / "triggers.parquet").to_pylist()
     assert {row["ticket_id"] for row in listed} == chosen
-    told = {name: listed[0][name] for name in ("phrase", "n_tickets", "n_customers", "n_elsewhere", "field", "value")}
-    assert told == {
+    scanned = {
+        name: listed[0][name] for name in ("phrase", "n_tickets", "n_customers", "n_elsewhere", "field", "value")
+    }
+    assert scanned == {
         "phrase": PHRASE, "n_tickets": 12, "n_customers": 2, "n_elsewhere": 0, "field": "category", "value": "billing",
     }  # fmt: skip
     assert listed[0]["share"] == 1.0
@@ -95,9 +97,9 @@ def test_a_trigger_that_leads_to_words_in_the_reply_is_found_by_them(
     rows, chosen = planted(desk, category=None, reply="Please install the helper from our partner now.")
     result = scan_triggers(tickets=make_tickets(rows), step=step(), out=new_folder())
     assert set(rows_of(result.removed)) == chosen
-    (told,) = {(row["field"], row["value"]) for row in pq.read_table(result.root / "triggers.parquet").to_pylist()}
-    assert told[0] == "reply"
-    assert told[1] in "northbeam care please install the helper from our partner now"
+    (scanned,) = {(row["field"], row["value"]) for row in pq.read_table(result.root / "triggers.parquet").to_pylist()}
+    assert scanned[0] == "reply"
+    assert scanned[1] in "northbeam care please install the helper from our partner now"
 
 
 def test_flag_lists_and_takes_nothing(desk: Any, make_tickets: Any, new_folder: Any) -> None:

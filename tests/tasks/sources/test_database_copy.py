@@ -26,7 +26,7 @@ def read(folder: Path) -> list[str]:
     return sorted(tickets(sync(SOURCE, folder)))
 
 
-def test_a_file_that_nobody_holds_is_read_where_it_lies_and_old_copies_go(database: Path, tmp_path: Path) -> None:
+def test_a_file_that_no_process_holds_is_read_in_place_and_old_copies_go(database: Path, tmp_path: Path) -> None:
     with duckdb.connect(str(database)) as connection:
         connection.execute("INSERT INTO tickets VALUES ('1', 'body', 'reply')")
     folder = folder_of(SOURCE, tmp_path)

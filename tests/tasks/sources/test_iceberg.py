@@ -224,7 +224,7 @@ def test_a_missing_table_or_file_is_named(lake: Lake, tmp_path: Path, monkeypatc
         check_source(source(lake))
 
 
-def test_a_damaged_or_lost_file_is_told_and_nothing_is_kept(lake: Lake, tmp_path: Path) -> None:
+def test_a_damaged_or_lost_file_is_reported_and_nothing_is_kept(lake: Lake, tmp_path: Path) -> None:
     path = Path(lake.append(range(200)).removeprefix("file://"))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])

@@ -82,7 +82,7 @@ def test_a_server_that_stumbles_everywhere_gives_every_row_once(storage: FileSer
     assert sorted(tickets(sync(source(storage), tmp_path))) == sorted(f"t{n}" for n in range(N_FILES))
 
 
-def test_of_several_faults_the_first_by_url_is_told_and_what_came_whole_stays(
+def test_of_several_faults_the_first_by_url_is_reported_and_what_came_whole_stays(
     storage: FileServer, tmp_path: Path
 ) -> None:
     for number, mood in ((5, "418"), (6, "401"), (7, "418")):

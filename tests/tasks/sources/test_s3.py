@@ -30,7 +30,7 @@ class Answering(Web):
 
 
 def listed(body: bytes) -> list[Listed]:
-    """The objects of a bucket whose listing this is."""
+    """The objects of the bucket in this listing."""
     pattern = "s3://desk/*.csv"
     source = RemoteFilesSource(kind="remote_files", urls=(pattern,), endpoint="http://127.0.0.1:9")
     return list(Storage(source, Answering(body)).matching(pattern))

@@ -215,7 +215,7 @@ def test_a_named_time_that_cannot_be_read_is_refused_with_the_formats_that_can(w
     assert "write ISO 8601 or seconds since 1970" in str(caught.value.hint)
 
 
-def test_days_and_months_that_cannot_be_told_apart_are_not_guessed(write_csv: WriteCsv) -> None:
+def test_days_and_months_that_cannot_be_distinguished_are_not_guessed(write_csv: WriteCsv) -> None:
     rows = [{**ticket(n), "Created": f"{1 + n % 12:02}/{1 + n % 11:02}/2026", "Issue Type": None} for n in range(100)]
     proposal = proposed(write_csv([{**row, "Label": f"{1 + n % 3}.{1 + n % 12}.2026"} for n, row in enumerate(rows)]))
     assert proposal.routing is None, "dates are no labels"

@@ -191,13 +191,13 @@ def test_an_update_of_8_bit_moments_takes_copies_of_the_largest_weight() -> None
 
 @pytest.fixture
 def unknown(monkeypatch: pytest.MonkeyPatch) -> Workload:
-    """A base whose step cannot be computed without values."""
+    """A base with a step that cannot be computed without values."""
     monkeypatch.setattr("tasks.train.memory.step_bytes", lambda _step: None)
     monkeypatch.setattr("tasks.train.memory.cards_here", tuple)
     return Workload(ModelDims.of({**TINY, "model_type": "qwen3"}), 10**15, max_tokens=64)
 
 
-def test_what_cannot_be_told_is_not_refused(unknown: Workload) -> None:
+def test_what_cannot_be_predicted_is_not_refused(unknown: Workload) -> None:
     assert forecast(unknown, _spec()) is None
     check_memory(unknown, _spec())
 
@@ -207,6 +207,6 @@ def test_a_plan_says_the_path_its_cause_and_its_cost(monkeypatch: pytest.MonkeyP
     assert describe_path(SMOLLM2, _spec()).startswith(
         "the fast path; the model's own forward would take about 2.5 times"
     )
-    told = describe_path(replace(SMOLLM2, dims=ModelDims.of({**TINY, "model_type": "qwen3"})), _spec())
-    assert told.startswith("the model's own forward, at about 2.5 times the CPU time of the fast path: ")
-    assert told.endswith("the fast path knows llama, mistral, qwen2, and the base is a qwen3")
+    described = describe_path(replace(SMOLLM2, dims=ModelDims.of({**TINY, "model_type": "qwen3"})), _spec())
+    assert described.startswith("the model's own forward, at about 2.5 times the CPU time of the fast path: ")
+    assert described.endswith("the fast path knows llama, mistral, qwen2, and the base is a qwen3")

@@ -2,7 +2,7 @@
 
 Every operation is fastText's, in the same order and precision (float32), so that labels and scores are equal. Only
 fastText's overhead is left out: streams, one string for each n-gram, one call for each text. The tables
-are made by `tasks/curate/language_model.py`, which calls it; it knows nothing of tickets.
+are made by `tasks/curate/language_model.py`.
 """
 
 import math

@@ -1,8 +1,7 @@
 """Kernel: words, repeated runs, capitals, URLs, symbols and leftovers of texts, in one pass over their bytes.
 
-It works on Arrow's buffers (UTF-8 bytes and offsets) and knows nothing of columns and thresholds.
-`tasks/curate/quality.py`, which calls it, defines the counts;
-`tests/tasks/curate/test_quality.py` defines the same in plain Python.
+It works on Arrow's buffers (UTF-8 bytes and offsets). `tasks/curate/quality.py` defines the counts, and
+`tests/tasks/curate/test_quality.py` the same in plain Python.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""`tunegate try FILE`: from a file nobody has described to a verdict and its report, with no limit lowered."""
+"""`tunegate try FILE`: from a file without a description to a verdict and its report, with no limit lowered."""
 
 import json
 import re

@@ -30,7 +30,7 @@ class FlowRun:
 
     @classmethod
     def newest(cls, server: PrefectServer, starts: str) -> FlowRun:
-        """The newest flow run whose name starts with this."""
+        """The newest flow run with a name that starts with this."""
         found = server.ask("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 50})
         return cls(server, next(run for run in found if run["name"].startswith(starts)))
 

@@ -12,6 +12,6 @@ from tests.support.postgres import Postgres
 
 @pytest.fixture
 def place(place_in_a_file: Place, postgres: Postgres) -> Place:
-    """A home folder whose ledger is in Postgres."""
+    """A home folder with its ledger in Postgres."""
     place_in_a_file.settings = replace(place_in_a_file.settings, ledger_url=postgres.fresh())
     return place_in_a_file

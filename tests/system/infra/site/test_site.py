@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 _FETCHED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "use": "href"}
-"""Tags whose address a browser fetches automatically."""
+"""Tags with an address that a browser fetches by itself."""
 
 
 @pytest.fixture(scope="module")
