@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 from flows.cli.error_codes import documented
@@ -23,6 +24,7 @@ RANGES = {
 }
 
 
+@cache
 def raised(project: Path) -> dict[str, set[str]]:
     """Code -> names of the error classes that are raised with it."""
     found: dict[str, set[str]] = defaultdict(set)

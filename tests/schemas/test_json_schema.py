@@ -1,5 +1,6 @@
 """The JSON Schema for editors fits the file as it is written."""
 
+from functools import cache
 from pathlib import Path
 
 import jsonschema
@@ -13,10 +14,14 @@ def test_the_committed_schema_is_the_one_of_the_specs(project: Path) -> None:
     assert committed == json_schema_text(), "run: tunegate ops schema > schemas/pipelines.schema.json"
 
 
+@cache
+def validator() -> jsonschema.Draft7Validator:
+    return jsonschema.Draft7Validator(json_schema())
+
+
 def errors(pipeline: object, **top: object) -> list[str]:
     data = {"version": 1, "pipelines": {"demo": pipeline}, **top}
-    validator = jsonschema.Draft7Validator(json_schema())
-    return [error.message for error in validator.iter_errors(data)]
+    return [error.message for error in validator().iter_errors(data)]
 
 
 @pytest.mark.parametrize(
