@@ -91,18 +91,18 @@ def test_neither_graph_nor_plan_imports_prefect(bare_workplace: Workplace, proje
     bare_workplace.declare()
     script = (
         "import sys\nfrom flows.cli.app import app\n"
-        "code = app(sys.argv[1:], standalone_mode=False)\n"
-        "assert code == 0, code\n"
-        "print([name for name in ('prefect', 'mlflow') if name in sys.modules])"
+        "for command in ('graph', 'plan'):\n"
+        "    code = app([command, *sys.argv[1:]], standalone_mode=False)\n"
+        "    assert code == 0, code\n"
+        "    print(command, [name for name in ('prefect', 'mlflow') if name in sys.modules])"
     )
     config = str(bare_workplace.folder / "pipelines.yaml")
-    for command in ("graph", "plan"):
-        done = subprocess.run(
-            [sys.executable, "-c", script, command, "small", "--config", config], cwd=project,
-            env=bare_workplace.environ, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1] == "[]"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "small", "--config", config], cwd=project,
+        env=bare_workplace.environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {"graph []", "plan []"} <= set(done.stdout.splitlines())
 
 
 def test_a_recorded_run_shows_the_outcome_of_each_node(workplace: Workplace) -> None:
