@@ -36,6 +36,8 @@ class DatasetRecord(Frozen):
     """`training`, `validation` or `evaluation`."""
     digest: str
     n_rows: int
+    labels: dict[str, dict[str, int]] = Field(default={})
+    """Label column -> its most frequent values -> rows."""
 
 
 class RunRecord(Frozen):
@@ -49,6 +51,8 @@ class RunRecord(Frozen):
     description: str = ""
     """Verdict, champion and score, as Markdown."""
     datasets: tuple[DatasetRecord, ...] = ()
+    scored: tuple[str, ...] = ()
+    """Metrics that are the candidate's scores on the dataset with the context `evaluation`."""
     tracking_uri: str = ""
     """As declared in the pipeline; empty uses the environment."""
     experiment: str = "tunegate"
@@ -58,5 +62,7 @@ class RunRecord(Frozen):
     """Those of its verdict, shown with the run and added to the version that it judged."""
     curves: str = ""
     """curves.parquet of the training, relative to the home folder."""
+    items: str = ""
+    """Table of the held-out items and their scores, without ticket text, relative to the home folder."""
     trials: str = ""
     """Table of the trainings to choose from, relative to the home folder; empty for a single training."""

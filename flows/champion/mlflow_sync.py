@@ -43,9 +43,11 @@ from tasks.release.register import (
     EVENT_TAG,
     PROMOTION_TAG,
     NewVersion,
+    VersionScores,
     check_owner,
     claim_model,
     find_version,
+    mark_models,
     move_alias,
     register_version,
     tag_version,
@@ -300,12 +302,15 @@ def _follow(
             moved.append(alias)
         return number
 
-    follow("previous")
+    previous = follow("previous")
     reach("mlflow.previous")
     number = follow("champion")
     reach("mlflow.champion")
-    follow("challenger")
+    challenger = follow("challenger")
     reach("mlflow.challenger")
+    mark_models(
+        client, name=name, numbers={"previous": previous, "champion": number, "challenger": challenger}, uri=uri
+    )
     event = last_move(ledger.history(name), name)
     if number is not None and event is not None:
         # How it was promoted, and the hash of that event: a copy of the chain's end outside the ledger.
@@ -344,12 +349,19 @@ def _publish(
     ref = row.ref
     name, version = ref.name, ref.version
     sent = {record.run_id: _send_run(client, record, ledger, settings, uri) for record in records}
-    newest = _load_record(ledger.judging_runs(name, version)[-1], ledger, settings)
+    judging = ledger.judging_runs(name, version)
+    newest = _load_record(judging[-1], ledger, settings)
     tags = {**newest.tags, RUN_TAG: newest.run_id, "tunegate.verdict": row.verdict,
             "tunegate.reason": row.reason[:REASON_CHARS], **ledger.mark_tags(name, version)}  # fmt: skip
     new = NewVersion(
         version, ref.bundle, sent[records[0].run_id], tags,
         {record.run_id: _existing(settings.home, record.verdict_files) for record in records},
+        [
+            VersionScores(sent[each.run_id], each, judging.index(each.run_id))
+            for each in records
+            if each.run_id in judging
+        ],
+        newest.params,
         description=newest.description or f"**{row.verdict}**\n\n{row.reason}",
         columns=tuple(name for name in template_columns(ref.prompt.user) if name != PASSAGES),
         base=ref.model.root, method=ref.trained.method,
@@ -367,6 +379,7 @@ def _send_run(client: MlflowClient, record: RunRecord, ledger: Ledger, settings:
         _existing(home, (*record.verdict_files, *record.files)),
         next(iter(_existing(home, (record.curves,))), None),
         next(iter(_existing(home, (record.trials,))), None),
+        next(iter(_existing(home, (record.items,))), None),
     )
     complete_run(client, mlflow_run, record, files=files, uri=uri)
     ledger.name_run(record.run_id, mlflow_run_id=mlflow_run)

@@ -28,6 +28,7 @@ from schemas.release import DatasetRecord, RunRecord
 from schemas.schedule import OPERATIONS
 from schemas.secrets import masked_value
 from schemas.trials import ChoiceRef
+from tasks.release.shown_data import count_labels, write_items
 from tasks.storage.files import write_json
 
 
@@ -65,7 +66,9 @@ def _record(run: RunContext, evidence: RecordedResults) -> RunRecord:
     write_json(digests, _digests(run))
     score = score_of(decision)
     page = page_without_text(home, run.run_id)  # written when the verdict is final, before MLflow is updated
-    judged = (decision.root / "decision.json", decision.root / "decision.md", page)
+    table = report_folder(home, run.run_id) / "items.json"
+    write_items(table, items=items, scores=evidence.scores)
+    judged = (decision.root / "decision.json", decision.root / "decision.md", page, table)
     weighed = choice_files(home, run.run_id, evidence.choice) if evidence.choice is not None else ()
     pace = evidence.latency
     return RunRecord(
@@ -89,12 +92,8 @@ def _record(run: RunContext, evidence: RecordedResults) -> RunRecord:
             "tunegate.code": run.code_digest,
         },
         description=describe_verdict(decision),
-        datasets=(
-            DatasetRecord(name=f"{spec.name}-train", context="training", digest=splits.digest, n_rows=splits.n_train),
-            DatasetRecord(
-                name=f"{spec.name}-held-out", context="evaluation", digest=items.digest, n_rows=items.n_items
-            ),
-        ),
+        datasets=_datasets(spec.name, splits, items),
+        scored=tuple(next((_metrics((each,)) for each in evidence.scores if each.arm == "tuned"), {})),
         files=tuple(
             path.relative_to(home).as_posix()
             for path in (trained.root / "curves.parquet", *weighed, digests)
@@ -102,7 +101,22 @@ def _record(run: RunContext, evidence: RecordedResults) -> RunRecord:
         ),
         verdict_files=tuple(path.relative_to(home).as_posix() for path in judged),
         curves=((evidence.curves or trained).root / "curves.parquet").relative_to(home).as_posix(),
+        items=table.relative_to(home).as_posix(),
         trials=weighed[0].relative_to(home).as_posix() if weighed else "",
+    )
+
+
+def _datasets(name: str, splits: Splits, items: EvalSet) -> tuple[DatasetRecord, ...]:
+    held_out = items.root / "items.parquet"
+    found = (
+        ("train", "training", splits.digest, splits.n_train, splits.train),
+        ("validation", "validation", splits.digest, splits.n_validation, splits.validation),
+        ("held-out", "evaluation", items.digest, items.n_items, held_out),
+    )
+    return tuple(
+        DatasetRecord(name=f"{name}-{part}", context=context, digest=digest, n_rows=n_rows, labels=count_labels(table))
+        for part, context, digest, n_rows, table in found
+        if n_rows
     )
 
 

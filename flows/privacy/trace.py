@@ -31,8 +31,8 @@ from tasks.storage.files import files_below
 
 WITHOUT_ROWS = ("base_model", "bundle", "gate", "card")
 """Results that hold weights and figures but no rows."""
-PAGES = ("report.html", "report.json", "labels.csv", "labels.jsonl")
-"""Files of a report that show tickets."""
+PAGES = ("report.html", "report.json", "labels.csv", "labels.jsonl", "items.json")
+"""Files of a report that show tickets, or hashes of them."""
 LEFTOVERS = ("scratch", "tmp", "damaged")
 """Unfinished work; the owners of its rows are unknown."""
 SHOWN_LINES = 20

@@ -45,6 +45,9 @@ ENVIRONMENT = {
 """Variables to set before mlflow is imported; a user's own settings take precedence."""
 _making = threading.Lock()
 PARENT_TAG = "mlflow.parentRunId"
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""Names the tables that MLflow's page of evaluations can show; `MlflowClient.log_table` sets it too, but appends the
+rows once more when it is repeated."""
 NOTE_TAG = "mlflow.note.content"
 """What MLflow's page of a run shows as its description."""
 TRIAL_TAG = "tunegate.trial"
@@ -155,6 +158,8 @@ class RunFiles:
     """Logged unchanged."""
     curves: Path | None = None
     trials: Path | None = None
+    table: Path | None = None
+    """One of `shown`: columns and rows, as `MlflowClient.log_table` writes them."""
 
 
 NO_FILES = RunFiles()
@@ -168,11 +173,13 @@ def complete_run(
 
     with as_service_error(uri):
         run = client.get_run(mlflow_run)
-        wanted = {_legal(name): value[:PARAM_CHARS] for name, value in sorted(record.params.items())}
+        wanted = legal_params(record.params)
         params = [Param(name, value) for name, value in wanted.items() if name not in run.data.params]
         note = {NOTE_TAG: record.description} if record.description else {}
+        if files.table is not None:
+            note[TABLES_TAG] = json.dumps([{"path": files.table.name, "type": "table"}])
         tags = [RunTag(name, value[:TAG_CHARS]) for name, value in sorted({**record.tags, **note}.items())]
-        metrics = [Metric(_legal(name), value, 0, 0) for name, value in sorted(record.metrics.items())]
+        metrics = [Metric(legal_name(name), value, 0, 0) for name, value in sorted(record.metrics.items())]
         for start in range(0, len(params), 100):
             client.log_batch(mlflow_run, params=params[start : start + 100])
         client.log_batch(mlflow_run, metrics=metrics, tags=tags)
@@ -228,10 +235,13 @@ def _log_datasets(client: MlflowClient, mlflow_run: str, record: RunRecord) -> N
         DatasetInput(
             Dataset(
                 name=dataset.name,
-                digest=dataset.digest[:DIGEST_CHARS],
+                digest=dataset_digest(dataset.digest),
                 source_type="tunegate",
                 source=json.dumps({"sha256": dataset.digest}),
-                profile=json.dumps({"num_rows": dataset.n_rows, "sha256": dataset.digest}),
+                profile=json.dumps(
+                    {"num_rows": dataset.n_rows, "sha256": dataset.digest}
+                    | ({"labels": dataset.labels} if dataset.labels else {})
+                ),
             ),
             tags=[InputTag("mlflow.data.context", dataset.context)],
         )
@@ -251,10 +261,20 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     return str(client.create_experiment(name, artifact_location=location))
 
 
-def _legal(name: str) -> str:
+def dataset_digest(sha256: str) -> str:
+    """MLflow's digest of a dataset."""
+    return sha256[:DIGEST_CHARS]
+
+
+def legal_params(params: Mapping[str, str]) -> dict[str, str]:
+    """The parameters with names and lengths that MLflow accepts, sorted."""
+    return {legal_name(name): value[:PARAM_CHARS] for name, value in sorted(params.items())}
+
+
+def legal_name(name: str) -> str:
     """A name that MLflow accepts for parameters and metrics: letters, digits and `_-. :/`, at most 250.
 
-    >>> _legal("gates.slice(region=süd)")
+    >>> legal_name("gates.slice(region=süd)")
     'gates.slice_region_s_d_'
     """
     return re.sub(r"[^A-Za-z0-9_\-. :/]", "_", name)[:250]

@@ -17,10 +17,10 @@ from flows.ledger.rows import RunVerdict
 from flows.registry.state import RegistryState
 from flows.workspace.settings import Settings
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, ServedCertificate
-from schemas.release import RunRecord
+from schemas.release import DatasetRecord, RunRecord
 from schemas.training import PromptSpec
 from schemas.verdicts import Verdict
-from tasks.release.register import VERDICTS, VERSION_TAG, read_aliases
+from tasks.release.register import ALIAS_TAG, NAME_TAG, VERDICTS, VERSION_TAG, read_aliases
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
 from tasks.storage.files import seal, write_json
 from tests.support.refs import trained_ref
@@ -85,7 +85,8 @@ class Place:
             run_id=run_id, pipeline="small", params={"train.seed": str(number)}, metrics={"exact": 0.5},
             tags={"tunegate.verdict": verdict, "tunegate.code": f"code of {run_id}"}, experiment=experiment,
             curves="store/train/gone/curves.parquet", files=("store/gone.md",),
-            verdict_files=(decision.relative_to(self.home).as_posix(),),
+            verdict_files=(decision.relative_to(self.home).as_posix(),), scored=("exact",),
+            datasets=(DatasetRecord(name="small-held-out", context="evaluation", digest="ef" * 32, n_rows=8),),
         )  # fmt: skip
         (self.home / "runs").mkdir(exist_ok=True)
         write_json(self.home / "runs" / f"{run_id}.json", record.model_dump(mode="json"))
@@ -129,6 +130,43 @@ class Place:
             },
             "runs": sorted((run.data.tags[RUN_TAG], run.info.status) for run in runs),
         }
+
+    def models(self, name: str = "replies") -> list[dict[str, Any]]:
+        """What MLflow shows of the name's logged models, by version, without MLflow's own ids."""
+        experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
+        found = self.client.search_logged_models(experiments, f"tags.`{NAME_TAG}` = '{name}'")
+        runs = {  # a search does not return the models that a run was about
+            run.info.run_id: self.client.get_run(run.info.run_id) for run in self.client.search_runs(experiments)
+        }
+        return sorted(
+            (
+                {
+                    "version": model.tags[VERSION_TAG],
+                    "status": str(model.status),
+                    "verdict": model.tags.get("tunegate.verdict"),
+                    "aliases": sorted(tag.removeprefix(ALIAS_TAG) for tag in model.tags if tag.startswith(ALIAS_TAG)),
+                    "params": model.params,
+                    "scores": sorted(
+                        (runs[metric.run_id].data.tags[RUN_TAG], metric.key, metric.value, metric.dataset_name)
+                        for metric in model.metrics or ()
+                    ),
+                    "made_by": sorted(
+                        run.data.tags[RUN_TAG]
+                        for run in runs.values()
+                        for each in run.outputs.model_outputs
+                        if each.model_id == model.model_id
+                    ),
+                    "judged_by": sorted(
+                        run.data.tags[RUN_TAG]
+                        for run in runs.values()
+                        for each in run.inputs.model_inputs
+                        if each.model_id == model.model_id
+                    ),
+                }
+                for model in found
+            ),
+            key=lambda each: str(each["version"]),
+        )
 
     def verdicts(self, name: str = "replies", *, alias: str = "champion") -> dict[str, str]:
         """Run -> decision.md, of all verdicts on the version that the alias points to."""

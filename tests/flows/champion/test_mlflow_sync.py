@@ -18,7 +18,7 @@ from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.release import RunRecord
 from schemas.verdicts import Verdict
 from tasks.release import register
-from tasks.release.register import BUNDLE_TAG
+from tasks.release.register import ALIAS_TAG, BUNDLE_TAG, MODEL_TAG
 from tasks.release.tracking import RUN_TAG, begin_run, open_client
 from tests.support.place import alias_version, verdicts_of
 
@@ -287,3 +287,113 @@ def test_dead_runs_do_not_look_alive_in_mlflow(place: Place) -> None:
     assert dict(place.mlflow_state()["runs"]) == {
         "run-dead": "KILLED", "run-failed": "FAILED", "run-alive": "RUNNING", "run-1": "FINISHED",
     }  # fmt: skip
+
+
+def champions(place: Place) -> list[str]:
+    """The ledger's versions of the models that MLflow finds as the champion, as a person searches."""
+    experiment = place.client.get_experiment_by_name("tunegate")
+    found = place.client.search_logged_models(
+        [experiment.experiment_id], "tags.`tunegate.alias.champion` = 'replies' AND metrics.exact >= 0.5",
+        datasets=[{"dataset_name": "small-held-out"}],
+    )  # fmt: skip
+    return [model.tags["tunegate.version"] for model in found]
+
+
+def test_a_search_for_logged_models_finds_the_champion_through_promotion_and_rollback(place: Place) -> None:
+    place.promote(1, after=None)
+    place.record(2, "PROMOTE")
+    place.ledger.promote(
+        "replies", expected="1", version="2", verdict=RunVerdict("run-2", "better"), waits=Waits(approval=True)
+    )
+    assert synchronise(place.ledger, place.settings) is None
+    assert champions(place) == ["1"]
+    assert [model["aliases"] for model in place.models()] == [["champion"], ["challenger"]]
+    place.ledger.approve("run-2", actor="ada")
+    assert synchronise(place.ledger, place.settings) is None
+    assert champions(place) == ["2"]
+    place.ledger.rollback("replies", reason="customers complain")
+    assert synchronise(place.ledger, place.settings) is None
+    assert champions(place) == ["1"]
+    first = place.models()
+    assert first == [
+        {
+            "version": number, "status": "READY", "verdict": "PROMOTE", "aliases": aliases,
+            "params": {"train.seed": number}, "scores": [(f"run-{number}", "exact", 0.5, "small-held-out")],
+            "made_by": [f"run-{number}"], "judged_by": [],
+        }
+        for number, aliases in (("1", ["champion"]), ("2", []))
+    ]  # fmt: skip
+    place.forget()
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.models() == first
+
+
+def test_a_model_has_the_verdict_and_the_scores_of_its_newest_run_and_names_all(place: Place) -> None:
+    place.record(1, "HOLD")
+    assert synchronise(place.ledger, place.settings) is None
+    place.promote(1, after=None, run_id="run-later")
+    for _ in range(2):
+        assert synchronise(place.ledger, place.settings) is None
+        (model,) = place.models()
+        assert (model["verdict"], model["made_by"], model["judged_by"]) == ("PROMOTE", ["run-1"], ["run-later"])
+        assert [score[0] for score in model["scores"]] == ["run-1", "run-later"]
+        place.forget()
+
+
+def test_tags_of_models_that_someone_changed_are_corrected(place: Place) -> None:
+    place.promote(1, after=None)
+    place.promote(2, after="1")
+    assert synchronise(place.ledger, place.settings) is None
+    first = place.models()
+    (champion,) = (
+        model
+        for model in place.client.search_logged_models(
+            [place.client.get_experiment_by_name("tunegate").experiment_id], "tags.`tunegate.version` = '2'"
+        )
+    )
+    number = place.client.get_model_version_by_alias("replies", "previous").version
+    other = place.client.get_model_version("replies", number).tags[MODEL_TAG]
+    place.client.delete_logged_model_tag(champion.model_id, f"{ALIAS_TAG}champion")
+    place.client.set_logged_model_tags(other, {f"{ALIAS_TAG}champion": "replies"})
+    assert champions(place) == ["1"]
+    assert reconcile(place.ledger, place.settings).late is None
+    assert champions(place) == ["2"]
+    assert place.models() == first
+
+
+def test_each_change_of_the_registry_is_an_entry_of_the_outbox_until_it_is_sent(place: Place) -> None:
+    def sent() -> list[tuple[str, str]]:
+        found = [(each.kind, each.payload["version"]) for each in place.ledger.pending_projections()]
+        assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=NOWHERE)) is not None
+        assert [(each.kind, each.payload["version"]) for each in place.ledger.pending_projections()] == found
+        assert synchronise(place.ledger, place.settings) is None
+        assert place.ledger.pending_projections() == ()
+        return found
+
+    place.promote(1, after=None)
+    assert sent() == [("candidate", "1"), ("champion", "1")]
+    version = place.record(2, "PROMOTE")
+    verdict = RunVerdict("run-2", "better")
+    place.ledger.promote("replies", expected="1", version=version, verdict=verdict, waits=Waits(approval=True))
+    assert sent() == [("candidate", "2"), ("champion", "2")]
+    place.ledger.approve("run-2", actor="ada")
+    assert sent() == [("champion", "2")]
+    place.ledger.rollback("replies", reason="customers complain")
+    assert sent() == [("champion", "1")]
+    place.ledger.force("replies", expected="1", version="2", reason="urgent", actor="bob")
+    assert sent() == [("champion", "2")]
+
+
+def test_a_model_that_a_person_deleted_blocks_no_change_and_comes_back_with_the_next_verdict(place: Place) -> None:
+    place.promote(1, after=None)
+    assert synchronise(place.ledger, place.settings) is None
+    deleted = place.client.get_model_version_by_alias("replies", "champion").tags[MODEL_TAG]
+    place.client.delete_logged_model(deleted)
+    place.promote(2, after="1")
+    assert synchronise(place.ledger, place.settings) is None
+    assert [(model["version"], model["aliases"]) for model in place.models()] == [("2", ["champion"])]
+    place.record(1, "HOLD", run_id="run-later")
+    assert synchronise(place.ledger, place.settings) is None
+    assert [(model["version"], model["status"]) for model in place.models()] == [("1", "READY"), ("2", "READY")]
+    assert reconcile(place.ledger, place.settings).late is None
+    assert [model["aliases"] for model in place.models()] == [["previous"], ["champion"]]

@@ -35,7 +35,8 @@ def test_a_verdict_is_explained_down_to_the_items_with_text_only_on_stdout(workp
 
     reports = workplace.home / "reports" / run_id  # written at the end of the run
     assert {path.name for path in reports.iterdir()} == {
-        "report.html", "report.json", "report.md", "junit.xml", "report-without-text.html", "digests.json"
+        "report.html", "report.json", "report.md", "junit.xml", "report-without-text.html", "digests.json",
+        "items.json",
     }  # fmt: skip
     question = html.escape(worst[0]["question"][:20])
     for name in ("report.html", "report-without-text.html", "report.md", "junit.xml"):

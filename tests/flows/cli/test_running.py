@@ -73,6 +73,20 @@ def test_an_unreachable_mlflow_is_noted_and_synced_later(workplace: Workplace) -
     assert "train.learning_rate" not in params  # a default, which the user did not write
     [digests] = (workplace.home / "mlflow" / "artifacts").rglob("digests.json")
     assert len(json.loads(digests.read_text())["train"]) == 64
+    with closing(sqlite3.connect(workplace.home / "mlflow" / "mlflow.db")) as db:
+        datasets = dict(db.execute("SELECT name, dataset_profile FROM datasets"))
+        scores = {name for (name,) in db.execute("SELECT DISTINCT dataset_name FROM logged_model_metrics")}
+    assert sorted(datasets) == ["small-held-out", "small-train", "small-validation"]
+    for profile in map(json.loads, datasets.values()):
+        assert profile["labels"]
+        assert all(0 < sum(counts.values()) <= profile["num_rows"] for counts in profile["labels"].values())
+    assert scores == {"small-held-out"}
+    tables = sorted((workplace.home / "mlflow" / "artifacts").rglob("items.json"))
+    assert [path.parent.name for path in tables] == ["artifacts", outcome["run_id"]]  # the run's, and the verdict's
+    table = json.loads(tables[0].read_text())
+    assert {"item_sha256", "exact"} <= set(table["columns"])
+    assert len(table["data"]) == json.loads(datasets["small-held-out"])["num_rows"]
+    assert json.loads(tags["mlflow.loggedArtifacts"]) == [{"path": "items.json", "type": "table"}]
 
 
 def test_require_mlflow_exits_with_code_7_without_mlflow(workplace: Workplace) -> None:

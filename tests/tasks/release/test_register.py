@@ -16,6 +16,8 @@ from schemas.release import RunRecord
 from tasks.release.register import (
     BUNDLE_TAG,
     EVENT_TAG,
+    MODEL_TAG,
+    NAME_TAG,
     OWNER_TAG,
     VERSION_TAG,
     NewVersion,
@@ -34,10 +36,17 @@ from tests.support.place import alias_version, verdicts_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 Make = Callable[[str], BundleRef]
 Register = Callable[..., str]
 OURS = Owner("ours", "entry-2", frozenset({"entry-1", "entry-2"}).__contains__)
+
+
+def models_of(client: MlflowClient, name: str) -> list[LoggedModel]:
+    """The logged models of a name."""
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    return list(client.search_logged_models(experiments, f"tags.`{NAME_TAG}` = '{name}'"))
 
 
 @pytest.fixture
@@ -93,10 +102,11 @@ def test_a_second_verdict_adds_its_files_and_leaves_no_tag_of_the_first(
     for _ in range(2):
         assert register(bundle, name="second", version="1", verdict="PROMOTE", run_id="tuesday") == number
         move_alias(client, name="second", alias="champion", mlflow_version=number, uri=uri)
+        (found,) = models_of(client, "second")
         assert verdicts_of(client, "second") == {"monday": "# HOLD\n", "tuesday": "# PROMOTE\n"}
         assert client.get_model_version("second", number).tags == {
             "tunegate.verdict": "PROMOTE", VERSION_TAG: "1", OWNER_TAG: "ours", BUNDLE_TAG: bundle.digest,
-            EVENT_TAG: "event-1", "team": "support",
+            EVENT_TAG: "event-1", "team": "support", MODEL_TAG: found.model_id,
         }  # fmt: skip
 
 
@@ -117,6 +127,19 @@ def test_a_registered_model_follows_one_ledger(
     assert find_version(client, name="owned", version="1", bundle=bundle, owner=taken, uri=uri) == "2"
     with pytest.raises(StorageError, match="TG0581"):
         check_owner(client, name="owned", owner=OURS, uri=uri)
+
+
+def test_a_version_without_the_tag_of_its_model_gets_it_back(
+    client: MlflowClient, register: Register, make_bundle: Make
+) -> None:
+    bundle = make_bundle("untagged")
+    number = register(bundle, name="untagged.name", version="1")
+    (model,) = models_of(client, "untagged.name")
+    assert model.name == "untagged_name-v1"
+    client.delete_model_version_tag("untagged.name", number, MODEL_TAG)
+    assert register(bundle, name="untagged.name", version="1") == number
+    assert [each.model_id for each in models_of(client, "untagged.name")] == [model.model_id]
+    assert client.get_model_version("untagged.name", number).tags[MODEL_TAG] == model.model_id
 
 
 def test_other_files_under_a_version_are_an_error(client: MlflowClient, register: Register, make_bundle: Make) -> None:

@@ -18,12 +18,13 @@ from flows.ledger.rows import RunVerdict
 from flows.registry.address import registry_address
 from flows.workspace.login import read_login
 from flows.workspace.servers import ensure_mlflow, stop_all
+from tasks.release.register import MODEL_TAG
 from tasks.release.tracking import open_client
 from tasks.storage.failpoint import PLACES
 from tests.support.place import Place, alias_version
 
 KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.synced:2"]
-MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.synced:2"}
+MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.marked", "mlflow.synced:2"}
 """Places at which MLflow's champion has already moved. The first change is the candidate, the second the champion."""
 HALF = "half a file"
 """An extra place: MLflow has copied half of the bundle's only file."""
@@ -80,10 +81,20 @@ def test_after_a_kill_anywhere_between_verdict_and_alias_a_rerun_reaches_the_sam
             "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "previous": "1", "champion": "2", "challenger": None,
             "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
         }, name  # fmt: skip
+        assert left.models() == [
+            {
+                "version": number, "status": "READY", "verdict": "PROMOTE", "aliases": [alias],
+                "params": {"train.seed": number}, "scores": [(f"run-{number}", "exact", 0.5, "small-held-out")],
+                "made_by": [f"run-{number}"], "judged_by": [],
+            }
+            for number, alias in (("1", "previous"), ("2", "champion"))
+        ], name  # fmt: skip
 
 
 def test_after_a_kill_during_registration_reconcile_reaches_the_same_state(place: Place, project: Path) -> None:
-    killed = killed_at(["mlflow.run", HALF, "mlflow.artifacts", "mlflow.version"], place, project)
+    killed = killed_at(
+        ["mlflow.run", "mlflow.model", HALF, "mlflow.artifacts", "mlflow.scored", "mlflow.version"], place, project
+    )
     whole = place.at(place.home.with_name("whole"))
     shutil.copytree(place.home, whole.home)
     whole.ledger.promote("replies", expected="1", version="2", verdict=RunVerdict("run-2", "better"))
@@ -93,15 +104,16 @@ def test_after_a_kill_during_registration_reconcile_reaches_the_same_state(place
         for _ in range(2):
             assert reconcile(left.ledger, left.settings).late is None, name
             assert left.mlflow_state() == whole.mlflow_state(), name
+            assert left.models() == whole.models(), name
             assert registered_files(left) == registered_files(whole), name
 
 
 def test_after_a_kill_between_a_second_verdicts_files_and_its_tags_a_rerun_reaches_the_same_state(
     place: Place, project: Path
 ) -> None:
-    names = ["mlflow.run", "mlflow.attached", "mlflow.version"]
+    names = ["mlflow.run", "mlflow.attached", "mlflow.scored", "mlflow.version"]
     for name, left in killed_at(names, place, project, held_before=True).items():
-        expected = ("2", "PROMOTE" if name == "mlflow.version" else "HOLD")
+        expected = ("2", "PROMOTE" if name in ("mlflow.scored", "mlflow.version") else "HOLD")
         assert left.mlflow_state()["versions"] == [("1", "PROMOTE"), expected], name
         for _ in range(2):
             assert reconcile(left.ledger, left.settings).late is None
@@ -109,6 +121,7 @@ def test_after_a_kill_between_a_second_verdicts_files_and_its_tags_a_rerun_reach
                 "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "previous": "1", "champion": "2", "challenger": None,
                 "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED"), ("run-held", "FINISHED")],
             }, name  # fmt: skip
+            assert left.models()[1]["judged_by"] == ["run-2"]
             assert left.verdicts() == {"run-2": "# PROMOTE\n", "run-held": "# HOLD\n"}, name
 
 
@@ -135,7 +148,7 @@ def registered_files(place: Place) -> dict[str, bytes]:
     (version,) = [
         found for found in place.client.search_model_versions("name = 'replies'") if str(found.version) == "2"
     ]
-    folder = Path(str(place.client.get_run(version.run_id).info.artifact_uri).removeprefix("file://")) / "model"
+    folder = Path(str(version.source).removeprefix("file://"))
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() if "data" in path.parts else b"" for path in files}
 
@@ -171,10 +184,13 @@ def test_a_server_and_direct_access_to_the_same_files_can_alternate(
     for number in (1, 2, 3, 4):  # as the UI reads files
         file = f"data/{number:064x}/serving.json"
         run = place.ledger.run(f"run-{number}").mlflow_run_id
-        shown = fetch(f"{server}/get-artifact?path=model/{file}&run_uuid={run}", login)
+        model = open_client(address).get_model_version("replies", str(number)).tags[MODEL_TAG]
+        shown = fetch(
+            f"{server}/ajax-api/2.0/mlflow/logged-models/{model}/artifacts/files?artifact_file_path={file}", login
+        )
         version = fetch(f"{server}/model-versions/get-artifact?path={file}&name=replies&version={number}", login)
         assert shown == version == f"{number}\n".encode()
         for uri in (place.uri, address):
             listed = [entry.path for entry in open_client(uri).list_artifacts(str(run))]
-            assert listed == ["decision.md", "model", "verdicts"]
+            assert listed == ["decision.md", "verdicts"]
     assert capfd.readouterr() == ("", "")

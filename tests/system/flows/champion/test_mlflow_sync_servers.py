@@ -13,7 +13,9 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -99,12 +101,14 @@ def promoted_and_rolled_back(place: Place, uri: str, scratch: Path) -> None:
     assert synchronise(place.ledger, served) is None
     assert aliases(uri) == {"previous": "1", "champion": "2", "challenger": None}
     client = open_client(uri)
+    from mlflow.artifacts import download_artifacts
+
     for number in (1, 2):
         row = place.ledger.candidate("replies", str(number))
         assert row is not None
         assert row.mlflow_version is not None
         version = client.get_model_version("replies", row.mlflow_version)
-        local = Path(client.download_artifacts(str(version.run_id), "model", str(scratch)))
+        local = Path(download_artifacts(artifact_uri=version.source, dst_path=str(scratch / "model"), tracking_uri=uri))
         assert verify(local / "data" / row.ref.bundle.root.name) == row.ref.bundle.digest
         assert version.tags["tunegate.bundle"] == row.ref.bundle.digest
         shutil.rmtree(local)
@@ -113,6 +117,13 @@ def promoted_and_rolled_back(place: Place, uri: str, scratch: Path) -> None:
     assert synchronise(place.ledger, served) is None
     assert aliases(uri) == {"previous": None, "champion": "1", "challenger": None}
     assert len(client.search_model_versions("name = 'replies'")) == 2
+    shown = replace(place, settings=served).models()
+    assert [(model["version"], model["aliases"], model["made_by"]) for model in shown] == [
+        ("1", ["champion"], ["run-1"]), ("2", [], ["run-2"])
+    ]  # fmt: skip
+    assert [model["scores"] for model in shown] == [
+        [(f"run-{number}", "exact", 0.5, "small-held-out")] for number in (1, 2)
+    ]  # fmt: skip
 
 
 def aliases(uri: str) -> dict[str, str | None]:
@@ -171,3 +182,51 @@ def test_a_server_with_logins_follows_the_ledger_for_an_ordinary_user(
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", user)
         promoted_and_rolled_back(place, uri, tmp_path)
         assert alias_version(open_client(uri), name="refused", alias="champion", uri=uri) == "1"
+
+
+def test_a_webhook_of_the_server_gets_each_change_of_the_registry_once(place: Place, tmp_path: Path) -> None:
+    """Promotion and rollback, and everything sent a second time."""
+    events: list[tuple[str, str, str]] = []
+
+    class WebhookReceiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            data = event["data"]
+            events.append((f"{event['entity']}.{event['action']}", data.get("alias", ""), str(data.get("version", ""))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    receiver = ThreadingHTTPServer(("127.0.0.1", 0), WebhookReceiver)
+    Thread(target=receiver.serve_forever, daemon=True).start()
+    shutil.copy(place.home / "mlflow" / "mlflow.db", tmp_path / "served.db")
+    environ = {"MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true", "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http"}
+    store = f"sqlite:///{tmp_path / 'served.db'}"
+    with receiver, mlflow_server(tmp_path / "server", "--backend-store-uri", store, environ=environ) as uri:
+        open_client(uri).create_webhook(
+            "changes",
+            f"http://127.0.0.1:{receiver.server_port}",
+            ["model_version.created", "model_version_alias.created", "model_version_alias.deleted"],
+        )
+        served = replace(place.settings, mlflow_tracking_uri=uri)
+        place.promote(1, after=None)
+        assert synchronise(place.ledger, served) is None
+        place.promote(2, after="1")
+        assert synchronise(place.ledger, served) is None
+        place.ledger.rollback("replies", reason="customers complain")
+        for _ in range(2):
+            assert synchronise(place.ledger, served) is None
+            place.forget()
+        expected = [
+            ("model_version.created", "", "1"), ("model_version_alias.created", "champion", "1"),
+            ("model_version.created", "", "2"), ("model_version_alias.created", "previous", "1"),
+            ("model_version_alias.created", "champion", "2"),
+            ("model_version_alias.deleted", "previous", ""), ("model_version_alias.created", "champion", "1"),
+        ]  # fmt: skip
+        deadline = time.monotonic() + 60
+        while len(events) < len(expected) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)  # for one too many
+        receiver.shutdown()
+    assert sorted(events) == sorted(expected)

@@ -51,7 +51,7 @@ def mlflow_has(workplace: ForkedWorkplace, uri: str, verdicts: dict[str, str], s
     for judged, verdict in verdicts.items():
         folder = Path(client.download_artifacts(run, f"{VERDICTS}/{judged}", str(scratch)))
         assert {each.name for each in folder.iterdir()} == {
-            "decision.json", "decision.md", "report-without-text.html",
+            "decision.json", "decision.md", "items.json", "report-without-text.html",
         }  # fmt: skip
         assert json.loads((folder / "decision.json").read_bytes())["verdict"] == verdict
 
