@@ -5,14 +5,12 @@
 
 from typing import Any, Literal
 
-import orjson
 from pydantic import Field
 
 from schemas.spec import Frozen
 from schemas.verdicts import EvidenceUse, Finding
 
 VERSION: Literal[1] = 1
-ADDRESS = "https://json-schema.org/draft/2020-12/schema"
 
 
 class CheckedFile(Frozen):
@@ -69,9 +67,3 @@ class GateCheckResult(Frozen):
     """One per rule and guard."""
     notes: tuple[str, ...]
     """What people should know of the way the verdict was reached."""
-
-
-def gate_check_schema_text() -> str:
-    """Return the schema as it is published."""
-    schema = {"$schema": ADDRESS, **GateCheckResult.model_json_schema(mode="serialization")}
-    return orjson.dumps(schema, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()

@@ -83,12 +83,6 @@ def declared_checks(gates: GatesSpec) -> tuple[Check, ...]:
     return tuple(check for check in _CHECKS.values() if check.declared(gates) is not None)
 
 
-def remove_check(name: str) -> None:
-    """Remove a check, as if its file had not been imported."""
-    del _CHECKS[name]
-    GATE_SECTIONS.remove(name)
-
-
 def check_findings(evidence: Sequence[CheckEvidence], gates: GatesSpec) -> Iterator[Finding]:
     """Yield the findings of each declared check; ERROR for one without exactly one piece of evidence."""
     for check in declared_checks(gates):

@@ -102,9 +102,3 @@ def kind_of(spec: MetricSpec) -> MetricKind:
         LookupError: no function is registered for its kind: its file is not in `tasks/assess/metrics.py`.
     """
     return _KINDS[type(spec)]
-
-
-def remove_metric(uses: str) -> None:
-    """Remove a kind, as if its file had not been imported."""
-    del _KINDS[METRICS[uses]]
-    METRICS.remove(uses)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 LeakCode = Literal["leak_exact", "leak_near", "leak_quote", "leak_paraphrase"]
 LEAK_CODES: tuple[LeakCode, ...] = ("leak_exact", "leak_near", "leak_quote", "leak_paraphrase")
 """The rules, in order; a row is listed under the first that applies."""
-NEAR_CODES: tuple[LeakCode, ...] = ("leak_exact", "leak_near")
 SHINGLE_WORDS = 3
 """Words of a shingle for `near_threshold`, as in dedup's default."""
 PARAPHRASE_PIECES = 4
@@ -77,7 +76,6 @@ class LeakReport:
     """The leaks, ordered by ticket_id, and how much was compared."""
 
     leaks: tuple[Leak, ...]
-    n_pool: int
     n_held_out: int
     n_unprotected: int
     """Held-out questions without an n-gram that is rare enough to count: only equal and nearly equal rows are found."""
@@ -198,7 +196,7 @@ def compare_questions(
         for row, (code, other, score) in rows.items()
     ]
     ordered = tuple(sorted(leaks, key=lambda leak: (leak.ticket_id, leak.kept_id)))
-    return LeakReport(ordered, n_pool=sum(map(len, pool)), n_held_out=len(held_ids), n_unprotected=n_unprotected)
+    return LeakReport(ordered, n_held_out=len(held_ids), n_unprotected=n_unprotected)
 
 
 def fold_questions(path: Path) -> list[Questions]:

@@ -116,9 +116,3 @@ def kind_of(step: CurationStepSpec) -> StepKind:
 def rules_of(declared: Iterable[CurationStepSpec]) -> tuple[str, ...]:
     """Return the rules in spite of which a ticket can be kept, in the order of the steps."""
     return tuple(dict.fromkeys(rule for step in declared for rule in kind_of(step).rules(step)))
-
-
-def remove_step(uses: str) -> None:
-    """Take a kind out again, as if its file had not been imported."""
-    del _KINDS[CURATION_STEPS[uses]]
-    CURATION_STEPS.remove(uses)

@@ -105,11 +105,6 @@ def format_of(name: str) -> ExportFormat:
     return _FORMATS[name]
 
 
-def remove_format(name: str) -> None:
-    """Remove a format, as if its file had not been imported."""
-    del _FORMATS[name]
-
-
 def gone(what: str) -> StorageError:
     """The error of a format that needs a result which is no longer in the store."""
     return StorageError(

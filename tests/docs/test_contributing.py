@@ -16,9 +16,7 @@ from tests.support.documentation import examples_of_contributing
 @pytest.fixture
 def examples(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     """Each example as a module, keyed by the path in its first line."""
-    from tasks.assess.metric import remove_metric
-    from tasks.curate.step import remove_step
-    from tasks.release.export_format import remove_format
+    from tests.support.plugins import remove
 
     monkeypatch.syspath_prepend(tmp_path)
     found = {}
@@ -27,9 +25,7 @@ def examples(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
         found[path] = importlib.import_module(name)
     yield found
-    remove_step("mentions")
-    remove_metric("short")
-    remove_format("card")
+    remove(steps="mentions", metrics="short", exports="card")
     for module in found.values():
         del sys.modules[module.__name__]
 

@@ -14,13 +14,9 @@ import pytest
 
 from schemas.json_schema import json_schema
 from schemas.registries import load_registries
-from tasks.assess.check import remove_check
-from tasks.assess.metric import remove_metric
-from tasks.curate.step import remove_step
 from tasks.plugins import load_kinds, load_plugins
-from tasks.release.export_format import remove_format
 from tests.support.documentation import examples_of_contributing
-from tests.support.plugins import install
+from tests.support.plugins import install, remove
 from tests.support.project import PROJECT
 from tests.support.workplace import Workplace
 
@@ -93,10 +89,7 @@ def added(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wor
     load_kinds()
     load_plugins("tunegate.exports")
     yield workplace
-    remove_step("mentions")
-    remove_metric("short")
-    remove_check("longest_answer")
-    remove_format("card")
+    remove(steps="mentions", metrics="short", checks="longest_answer", exports="card")
     for name in files:
         del sys.modules[name]
 
@@ -198,7 +191,7 @@ def test_the_json_schema_has_the_new_keys_and_drops_removed_ones(added: Workplac
     definitions = json_schema()["$defs"]
     assert definitions["MentionsStep"]["properties"]["word"]["description"] == "The word, in lower case."
     assert "longest_answer" in definitions["GatesSpec"]["properties"]
-    remove_step("mentions")
+    remove(steps="mentions")
     assert "MentionsStep" not in json_schema()["$defs"]
     importlib.reload(sys.modules["mentions_step"])
     assert "MentionsStep" in json_schema()["$defs"]
