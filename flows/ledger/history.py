@@ -13,10 +13,9 @@ from datetime import datetime
 import orjson
 
 from flows.ledger.database import Database
-from flows.ledger.journal import FIRST_HASH, check_books
+from flows.ledger.journal import FIRST_HASH, altered, check_books
 from flows.ledger.rows import ENTRIES, MOVES, Action, EventRow, VersionRow
 from flows.workspace.clock import now
-from schemas.errors import StorageError
 from tasks.storage.files import sha256_json
 
 CLOCKS_DIFFER_S = 5.0
@@ -33,19 +32,19 @@ def checked_history(db: Database) -> tuple[EventRow, ...]:
     previous = FIRST_HASH
     for number, event in enumerate(events, start=1):
         if event.seq != number:
-            raise _altered(f"event {number} is missing, event {event.seq} follows")
+            raise altered(f"event {number} is missing, event {event.seq} follows")
         this = f"event {number} ({event.action} v{event.to_version} of {event.name}, {event.at})"
         if event.hash != _hash(asdict(event)):
-            raise _altered(f"{this} does not match its hash: its content was changed")
+            raise altered(f"{this} does not match its hash: its content was changed")
         if event.prev_hash != previous:
-            raise _altered(f"{this} does not follow event {number - 1}: one of them was rewritten")
+            raise altered(f"{this} does not follow event {number - 1}: one of them was rewritten")
         previous = event.hash
     last = {event.name: (event.to_version, event.seq) for event in events if event.action in MOVES}
     rows = db.execute("SELECT name, version, seq FROM champions").fetchall()
     champions = {row["name"]: (row["version"], row["seq"]) for row in rows}
     for name in sorted(last.keys() | champions.keys()):
         if last.get(name) != champions.get(name):
-            raise _altered(f"the last event of {name} and its champion disagree")
+            raise altered(f"the last event of {name} and its champion disagree")
     return events
 
 
@@ -212,12 +211,3 @@ def waiting_in(events: Sequence[EventRow], name: str) -> tuple[EventRow, ...]:
 
 def _hash(event: dict[str, object]) -> str:
     return sha256_json({name: value for name, value in event.items() if name != "hash"})
-
-
-def _altered(what: str) -> StorageError:
-    return StorageError(
-        f"the history of champions was altered: {what}",
-        code="TG0580",
-        where="ledger, champion_events",
-        hint="put the ledger back from a backup; nothing is promoted until then",
-    )

@@ -212,7 +212,7 @@ class FusedLayer:
         n_rows, n_columns, _ = hidden.shape
         packed = self.qkv(self.before_attention(hidden)).view(n_rows, n_columns, -1, self.d)
         n_turned = self.n_heads + self.n_kv
-        turned = _rotate(packed[:, :, :n_turned], *angles)
+        turned = rotate(packed[:, :, :n_turned], *angles)
         return turned[:, :, : self.n_heads], turned[:, :, self.n_heads :], packed[:, :, n_turned:]
 
     def _after(self, hidden: Tensor, mixed: Tensor) -> Tensor:
@@ -243,8 +243,11 @@ class FusedLayer:
         return out.reshape(n_rows, 1, -1)
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (rows, columns, heads, d). Source: Su et al., RoFormer (2021)."""
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x (..., heads, d); cos and sin (..., 1, d). `-sin` inverts it.
+
+    Source: Su et al., RoFormer (2021).
+    """
     half = x.shape[-1] // 2
     out = x * cos
     out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)

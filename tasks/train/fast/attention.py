@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
+from tasks.model.decoding.fused_layer import rotate
 from tasks.train.batches import Batch, ends_of
 
 LIKE = 0.5
@@ -129,18 +130,6 @@ class Heads(NamedTuple):
     def groups(self) -> int:
         """Query heads per key head."""
         return self.queries // self.keys
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (rows, heads, d); cos and sin (rows, 1, d). `-sin` inverts it.
-
-    Source: Su et al., RoFormer (2021).
-    """
-    half = x.shape[-1] // 2
-    out = x * cos
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
-    return out
 
 
 def packed_attention(qkv: Tensor, cos: Tensor, sin: Tensor, packing: Packing, heads: Heads) -> Tensor:
