@@ -1,7 +1,6 @@
 """The toy world: a model of 100,000 weights that knows a few general answers, and tickets with one deciding word.
 
-Everything is seeded. One core trains the model in seconds; everything else is a normal run. Used by `regressions.py`,
-`torture/` and tests.
+Everything is seeded. One core trains the model in seconds; everything else is a normal run.
 """
 
 import json

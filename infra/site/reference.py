@@ -1,7 +1,6 @@
 """Write `docs/reference/keys.md`, the page with every key of pipelines.yaml, from pydantic's schema of a pipeline.
 
-One table per section of the file: type, unit, default and the docstring of the key, which editors show too. Called by
-`make docs`.
+One table per section of the file: type, unit, default and the docstring of the key, which editors show too.
 """
 
 import json

@@ -1,52 +1,14 @@
 """The gate: one finding per declared check, rule, guard and anchor, and one verdict over all of them.
 
-`flows/assess.py` adds it; only PROMOTE changes the champion.
+docs/reference/gates.md has the rules and verdicts, `tasks/assess/contract.py` the formulas. What the code relies on:
 
-Verdicts, worst first; the decision is the worst finding that decides:
+- Missing or unequal measurements are a finding with ERROR, never an exception, so that the other findings are kept.
+- Every test that lets a candidate pass is `bound > limit`, which is false for NaN.
+- Differences are always candidate - reference; where lower is better both are mirrored.
+- All rules must be met, so PROMOTE needs no correction for their number (intersection-union); all tests that may block
+  share the error probability (Holm), and those that can show nothing leave theirs to the others (Tarone).
 
-- ERROR: no verdict is possible: a metric is missing or not a number, arms were scored on different items, there is
-  nothing to compare with. Never an exception, so that the other findings are kept.
-- BLOCK: harm is shown: a limit is missed, or the candidate is worse than the reference, at the confidence over all
-  tests of the gate that may block (Holm); or a hard limit is exceeded.
-- HOLD: neither is shown. More items may decide; the reason says how many at the effect of `gates.power`. Also if the
-  evidence is used up.
-- UNCOMPARED: every rule is met, but `gates.compare` is off, so nothing is known against the champion.
-- PROMOTE: the rule is met at the confidence. Every such test is `bound > limit`, which is false for NaN.
-
-Rules, for a metric where higher is better (else mirrored; differences are always candidate - reference):
-
-- `value_threshold`: met if the lower bound of the candidate's value reaches the limit; violated if the upper bound is
-  below it, or the value itself is beyond `hard_limit`.
-- `change_threshold`, on the same items. `improve`: met if the lower bound of the difference is above 0. `refresh`: met
-  if it is above -margin, the difference itself is at least min_gain, and the lower bound of the difference to the
-  anchor, the best champion so far, is above the anchor's margin: the margin alone would let a model decay by as much
-  each week. Violated if the upper bound is below 0 (anchor: below its margin). No difference on any item is HOLD.
-  `no_worse`: the lower bound is above -margin, and that to the anchor above its own; violated if the upper bound is
-  below -margin.
-- `gates.compare` adds a rule of mode `refresh` if none compares with the champion (`schemas/comparison.py`).
-- `against: best_baseline` compares with every prompting arm, all of which must be beaten: the best of them is known
-  only from the judged items. Its finding is that of the arm with the worst verdict, of equal ones that with the best
-  mean. Without a champion, `if_missing: baseline` turns a champion rule into `improve` on these arms, `error` into
-  ERROR.
-- `against: endpoint` compares with the incumbent that the arm endpoint asked, which is then no baseline. Without a
-  champion such a rule takes the place of the one that `gates.compare` adds. How whole its answers are is a check
-  (`tasks/assess/incumbent.py`).
-- `gates.slices`: no slice of a column may be worse than the champion. All are tested, whatever their size; one in which
-  too few items differ to show harm among all tests leaves its share of the error probability to the others (Tarone),
-  and is reported if more were lost than won. A slice whose loss is not shown, but probable next to the other slices
-  (`contract.loss_chances`), is HOLD.
-- With fewer than `gates.min_items` items (of the slice, if the rule has one) a rule that is met becomes HOLD.
-  Continuous metrics need 320 items of which 30 differ and 15 carry the spread, clustered ones 40 clusters; otherwise
-  the rule is neither met nor violated: on how many items the candidate is worse says nothing about the mean.
-
-A metric of the user's own that alone compares with the champion must distinguish right answers from wrong ones, else
-HOLD (`tasks/assess/metric_check.py`).
-
-`gates` may also declare checks (`tasks/assess/checks.py`), each measured by its own step. Findings are in the order of
-`schemas.verdicts.PARTS`.
-
-All rules must be met, so PROMOTE needs no correction for their number (intersection-union): the probability of
-promoting a candidate that violates one of them is at most that rule's. The formulae are in `tasks/assess/contract.py`.
+Findings are in the order of `schemas.verdicts.PARTS`; the verdict is the worst finding that decides.
 """
 
 import math
