@@ -3,13 +3,13 @@
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.command import command
 from flows.cli.options import CONFIG, Config, Pipeline
-from flows.cli.output import Result
+from flows.cli.output import Result, TextLine
 from flows.ledger.open import open_ledger
 from flows.workspace.settings import load_settings
 from schemas.artifacts import ChampionRef
@@ -21,6 +21,9 @@ from schemas.regular_file import open_regular
 from tasks.curate.redact import redact_row
 from tasks.sources.readers.records import MAX_ROW_BYTES
 from tasks.storage.files import verify
+
+if TYPE_CHECKING:
+    from tasks.release.routing import Routing
 
 
 @command(example="tunegate predict support-replies --file ticket.txt", computes=True)
@@ -35,8 +38,12 @@ def predict(
     champion = open_ledger(load_settings(config)).champion(spec.registry.name)
     if champion is None:
         raise no_champion(spec)
-    reply = answer_ticket(spec, champion, subject=subject, body=read_ticket(file))
-    return Result({"name": spec.registry.name, "version": champion.version, "reply": reply}, [reply])
+    reply, routing = answer_ticket(spec, champion, subject=subject, body=read_ticket(file))
+    data = {"name": spec.registry.name, "version": champion.version, "reply": reply}
+    if routing is None:
+        return Result(data, [reply])
+    probability = "" if routing.probability is None else f" (probability {routing.probability:.4f})"
+    return Result(data | routing.to_json(), [reply, TextLine(f"{routing.action}{probability}: {routing.reason}")])
 
 
 def no_champion(spec: PipelineSpec) -> ConfigError:
@@ -67,8 +74,10 @@ def read_ticket(file: Path | None) -> str:
     return body
 
 
-def answer_ticket(spec: PipelineSpec, champion: ChampionRef, *, subject: str, body: str) -> str:
-    """Answer one ticket as the gate saw the champion answer: redacted as the held-out tickets were.
+def answer_ticket(
+    spec: PipelineSpec, champion: ChampionRef, *, subject: str, body: str
+) -> "tuple[str, Routing | None]":
+    """Answer one ticket as the gate saw the champion answer, redacted as the held-out tickets were, and route it.
 
     Raises:
         StorageError: TG0510, the champion's files are damaged.
@@ -82,4 +91,4 @@ def answer_ticket(spec: PipelineSpec, champion: ChampionRef, *, subject: str, bo
     for step in spec.curate.steps:
         if isinstance(step, RedactStep):
             ticket, _ = redact_row(ticket, step)
-    return served.answer([ticket])[0]
+    return served.answer_routed([ticket])[0]

@@ -208,7 +208,9 @@ class LiveModel:
             uncertified = uncertified or "a stop text of the request cut the answer"
         elif len(generation.tokens) > longest or not (ended or limit == longest):
             uncertified = uncertified or f"certified are answers with a limit of {longest} tokens"
-        return self._router.decide(generation.tokens, text, generation.label_logs, uncertified=uncertified)
+        place = self._router.find(generation.tokens, text)
+        label_logs = None if place is None else generation.label_logs(place)
+        return self._router.decide(text, label_logs, uncertified=uncertified)
 
 
 class BaseInMemory(NamedTuple):

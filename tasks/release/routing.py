@@ -4,7 +4,7 @@ Certified are answers to the pipeline's own prompt, as long as the gate's. Every
 does one of which anything is unknown.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,20 +43,27 @@ class Router:
         self.certificate = certificate
         self._pattern = FieldPattern(certificate.pattern)
         field, pattern, labels = certificate.field, certificate.pattern, certificate.labels
-        self._finder = LabelFinder(LabelSet(root=Path(), field=field, pattern=pattern, labels=labels), codec)
+        self.labels = LabelSet(root=Path(), field=field, pattern=pattern, labels=labels)
+        self._finder = LabelFinder(self.labels, codec)
 
-    def decide(
-        self, tokens: Sequence[int], text: str, label_logs: Callable[[LabelPlace], list[float]], *, uncertified: str
-    ) -> Routing:
-        """Decide about an answer.
+    def find(self, tokens: Sequence[int], text: str) -> LabelPlace | None:
+        """Find the place in an answer at which `decide` needs the likelihoods of the labels; None if it has none.
 
         Args:
             tokens: All generated tokens, including the end token.
             text: Of these.
-            label_logs: The likelihoods of the labels at their place in it.
+        """
+        return self._finder.find(tokens, text)
+
+    def decide(self, text: str, label_logs: Sequence[float] | None, *, uncertified: str) -> Routing:
+        """Decide about an answer.
+
+        Args:
+            text: Of all generated tokens.
+            label_logs: Log-likelihoods of the labels at the place that `find` finds, nats; None without a place.
             uncertified: Why the certificate is not about such an answer; empty if it is.
         """
-        found = self._probability(tokens, text, label_logs)
+        found = self._probability(text, label_logs)
         probability = found if isinstance(found, float) else None
         threshold = self.certificate.threshold
         if uncertified:
@@ -69,16 +76,12 @@ class Router:
             return Routing("review", found, f"probability {found:.4f} is below the certified {threshold:.4f}")
         return Routing("route", found, f"probability {found:.4f} is at least the certified {threshold:.4f}")
 
-    def _probability(
-        self, tokens: Sequence[int], text: str, label_logs: Callable[[LabelPlace], list[float]]
-    ) -> float | str:
+    def _probability(self, text: str, label_logs: Sequence[float] | None) -> float | str:
         """The probability of the label that was written, or why there is none."""
         certificate = self.certificate
         value = self._pattern.value_in(text, certificate.field)
-        place = self._finder.find(tokens, text)
-        if value is None or place is None:
+        if value is None or label_logs is None:
             return f"the answer has no {certificate.field} of which the probability is known"
-        logs = label_logs(place)
-        if not all_finite(logs):
+        if not all_finite(label_logs):
             return f"the likelihoods of {certificate.field} are no numbers"
-        return label_probability(logs, certificate.labels.index(value), certificate.temperature)
+        return label_probability(label_logs, certificate.labels.index(value), certificate.temperature)

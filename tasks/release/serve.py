@@ -22,6 +22,7 @@ from tasks.model.answer_engine import Engine, Item
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_base import link_chat
 from tasks.model.chat_codec import ChatCodec
+from tasks.release.routing import Router, Routing
 from tasks.storage.files import sha256_file, verify
 from tasks.tickets.prompts import conversation_for, messages_for, render_text
 
@@ -47,20 +48,33 @@ def load_bundle(path: Path, *, base: Path) -> ServedModel:
             model = model.model_copy(update={"root": _checked(base, serving.base_files, Path(scratch) / "base")})
             link_chat(path, model.root)
         codec = ChatCodec.of(load_tokenizer(model), trained.format)
-        engine = Engine.load(model, trained, serving.decoding, codec, [])
-    return ServedModel(serving, engine, open_index(path, serving))
+        router = None if serving.certificate is None else Router(serving.certificate, codec)
+        labels = None if router is None else router.labels
+        engine = Engine.load(model, trained, serving.decoding, codec, [], labels)
+    return ServedModel(serving, engine, open_index(path, serving), router)
 
 
 class ServedModel:
     """A loaded bundle."""
 
-    def __init__(self, serving: ServingSpec, engine: Engine, passages: PassageIndex | None = None) -> None:
+    def __init__(
+        self,
+        serving: ServingSpec,
+        engine: Engine,
+        passages: PassageIndex | None = None,
+        router: Router | None = None,
+    ) -> None:
         self.serving = serving
         self._engine = engine
         self._passages = passages
+        self._router = router
 
     def answer(self, rows: Sequence[Row]) -> list[str]:
-        """The reply to each ticket, in order.
+        """The reply to each ticket, in order; arguments and errors as of `answer_routed`."""
+        return [text for text, _ in self.answer_routed(rows)]
+
+    def answer_routed(self, rows: Sequence[Row]) -> list[tuple[str, Routing | None]]:
+        """The reply to each ticket and what happens with it, in order; None if the version has no certificate.
 
         Args:
             rows: Ticket columns (`subject`, `body`, ...); missing columns count as empty.
@@ -69,7 +83,16 @@ class ServedModel:
             DataError: a row has an unknown column, no text for the prompt, or is too long for the model.
         """
         nothing = [self._engine.codec.end_id]  # the engine scores a reference answer with each prompt
-        return [answer.text for answer in self._answers([(self._prompt(row), nothing) for row in rows])]
+        answers = self._answers([(self._prompt(row), nothing) for row in rows])
+        return [(answer.text, self._route(row, answer)) for row, answer in zip(rows, answers, strict=True)]
+
+    def _route(self, row: Row, answer: Answer) -> Routing | None:
+        if self._router is None:
+            return None
+        prompt = self.serving.prompt
+        missing = sorted({*template_columns(prompt.system), *template_columns(prompt.user)} - {PASSAGES, *row})
+        uncertified = f"certified are answers to a prompt with {missing[0]}, which was not given" if missing else ""
+        return self._router.decide(answer.text, answer.label_logs, uncertified=uncertified)
 
     def losses(self, rows: Sequence[Row]) -> list[float]:
         """Nats per token of each ticket's own answer (`train.prompt.answer`, filled from its columns), in order.

@@ -20,6 +20,8 @@ from tasks.model.chat_codec import ChatCodec
 from tasks.release.bundle import bundle_candidate
 from tasks.release.endpoint import Access, Limits, Tenant, build_endpoint
 from tasks.release.live import LiveModels, Offer
+from tasks.release.routing import Routing
+from tasks.release.serve import load_bundle
 from tasks.storage.files import seal
 from tests.support.candidates import Candidates
 from tests.support.trained import save_perturbed
@@ -60,11 +62,11 @@ class Served:
         self.answer = text_of(self.ask("plain"))
         self.labels = (self.answer[2:8], " cat", " dog")
 
-    def offer(self, name: str, certified: tuple[CertifiedRef, LabelSet] | None) -> None:
+    def offer(self, name: str, certified: tuple[CertifiedRef, LabelSet] | None, *, user: str = "{body}") -> None:
         out = self.folder / name
         out.mkdir()
         known = {} if certified is None else {"certificate": certified[0], "labels": certified[1]}
-        prompt = PromptSpec(system=SYSTEM, user="{body}")
+        prompt = PromptSpec(system=SYSTEM, user=user)
         bundle_candidate(
             out, trained=self.trained, model=self.model, name="replies", prompt=prompt, decoding=DECODING, **known
         )
@@ -133,6 +135,33 @@ def test_the_probability_is_that_of_the_run_that_certified(served: Served, tiny_
     assert answer.label_logs is not None
     probability = label_probability(answer.label_logs, 0, TEMPERATURE)
     assert served.ask("all")["tunegate"]["probability"] == pytest.approx(probability, rel=1e-4)
+
+
+def test_a_loaded_bundle_routes_as_the_endpoint_does(served: Served, tiny_model: ModelRef) -> None:
+    for name, offer in served.offered.items():
+        loaded, expected = load_bundle(offer.bundle.root, base=tiny_model.root), served.ask(name).get("tunegate")
+        [(text, routing), _] = loaded.answer_routed([{"body": QUESTION}, {"body": "A longer text in the same batch."}])
+        assert text == served.answer
+        if expected is None:
+            assert routing is None
+            continue
+        assert routing is not None
+        assert (routing.action, routing.reason) == (expected["action"], expected["reason"])
+        assert routing.probability == (expected["probability"] and pytest.approx(expected["probability"], rel=1e-4))
+
+
+def test_a_ticket_without_a_column_of_the_prompt_goes_to_review(served: Served, tiny_model: ModelRef) -> None:
+    served.offer("columns", certificate(0.0, *served.labels), user="{body}{product}{channel}")
+    loaded = load_bundle(served.offered["columns"].bundle.root, base=tiny_model.root)
+    whole = {"body": QUESTION, "product": None, "channel": None}
+    [(text, routed), (same, unknown)] = loaded.answer_routed([whole, {"body": QUESTION, "product": None}])
+    assert text == same == served.answer
+    assert isinstance(routed, Routing)
+    assert isinstance(unknown, Routing)
+    assert routed.action == "route"
+    assert (unknown.action, unknown.probability) == ("review", routed.probability)
+    assert unknown.reason == "certified are answers to a prompt with channel, which was not given"
+    del served.offered["columns"]
 
 
 def test_an_answer_that_was_not_certified_goes_to_review(served: Served) -> None:
