@@ -13,7 +13,6 @@ Source: Angelopoulos, Bates, Candès, Jordan, Lei (2021), Learn then Test, arXiv
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -72,7 +71,7 @@ class Certificate:
     target: float
     """Least share of right answers among routed tickets, 0-1."""
     confidence: float
-    """Chance that the target is kept, over the draw of the calibration tickets, 0-1; after the correction."""
+    """Chance that the target is kept, over the draw of the calibration tickets, 0-1."""
     threshold: float | None
     """Route a ticket whose confidence is at least this; None: nothing is certified, and all go to review."""
     n_calibration: int
@@ -166,24 +165,6 @@ def certify(planning: Answered, calibration: Answered, *, target: float, confide
         n_least=None if least is None else max(1, least - len(calibration)),
         best_accuracy=float(at_first.mean()),
     )
-
-
-def certify_each(
-    planning: Answered, calibration: Mapping[str, Answered], *, targets: Sequence[float], confidence: float = 0.95
-) -> dict[tuple[str, float], Certificate]:
-    """Certify several targets, groups of tickets, or both; all certificates hold together with `confidence`.
-
-    Each gets an equal share of the error probability (Bonferroni), whatever the others find.
-
-    Args:
-        calibration: Group -> its calibration tickets; a single name for all of them without groups.
-    """
-    n = max(1, len(targets) * len(calibration))
-    return {
-        (group, target): certify(planning, tickets, target=target, confidence=1 - (1 - confidence) / n)
-        for group, tickets in calibration.items()
-        for target in targets
-    }
 
 
 def order_of_tests(planning: Answered, n: int, *, target: float, alpha: float) -> Floats:

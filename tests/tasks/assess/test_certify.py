@@ -10,7 +10,6 @@ from tasks.assess.certify import (
     Answered,
     Certificate,
     certify,
-    certify_each,
     cluster_p_value,
     cluster_wins,
     order_of_tests,
@@ -159,16 +158,6 @@ def test_answers_that_are_never_routed_are_neither_tested_nor_covered() -> None:
     tickets = Answered(np.where(right, 0.9, -np.inf), right)
     found = certify(tickets, tickets, target=TARGET)
     assert (found.threshold, found.n_routed, found.n_right) == (0.9, 400, 400)
-
-
-def test_several_targets_and_groups_share_the_error_probability() -> None:
-    rng = np.random.default_rng(8)
-    planning, groups = draw(500, rng), {"mail": draw(1000, rng), "chat": draw(1000, rng)}
-    found = certify_each(planning, groups, targets=(0.9, TARGET), confidence=0.95)
-    assert set(found) == {(group, target) for group in groups for target in (0.9, TARGET)}
-    for (group, target), each in found.items():
-        assert each.confidence == pytest.approx(1 - 0.05 / 4)
-        assert each == certify(planning, groups[group], target=target, confidence=each.confidence)
 
 
 def test_wrong_inputs_are_refused() -> None:
