@@ -6,7 +6,7 @@ Neither the request's nor the answer's text is ever logged.
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from schemas.openai_api import CompletionRequest
@@ -14,6 +14,8 @@ from tasks.release.live import UNFINISHED, AnswerPiece, LiveModel, LivePrompt, T
 
 Form = Literal["chat", "text"]
 """`/v1/chat/completions` or `/v1/completions`."""
+OnRouting = Callable[[str, str, Literal["route", "review"]], None]
+"""Gets name and version of a model and what happens with its answer."""
 LEAST_LOG = -9999.0
 """OpenAI's number for a token that cannot come, since JSON has no infinity."""
 log = logging.getLogger("tunegate.endpoint")
@@ -23,9 +25,17 @@ class Answering:
     """One request and the model that answers it."""
 
     def __init__(
-        self, request: CompletionRequest, model: LiveModel, prompt: LivePrompt, limit: int, form: Form
+        self,
+        request: CompletionRequest,
+        model: LiveModel,
+        prompt: LivePrompt,
+        *,
+        limit: int,
+        form: Form,
+        on_routing: OnRouting,
     ) -> None:
         self.request, self.model, self.prompt, self.limit, self.form = request, model, prompt, limit, form
+        self._on_routing = on_routing
         prefix = "chatcmpl" if form == "chat" else "cmpl"
         self.head = {
             "id": f"{prefix}-{secrets.token_hex(12)}",
@@ -73,7 +83,10 @@ class Answering:
 
     def _pieces(self) -> Iterator[AnswerPiece]:
         request = self.request
-        return self.model.answer(self.prompt, max_new_tokens=self.limit, stop=request.stops, n_top=request.n_top)
+        for piece in self.model.answer(self.prompt, max_new_tokens=self.limit, stop=request.stops, n_top=request.n_top):
+            if piece.routing is not None:
+                self._on_routing(self.model.serving.name, self.model.offer.version, piece.routing.action)
+            yield piece
 
     def _logprobs(self, choices: Sequence[TokenChoice]) -> dict[str, Any] | None:
         """OpenAI's `logprobs`; None if they were not wanted."""

@@ -129,7 +129,8 @@ def build_endpoint(
     tokens = [tenant.token for tenant in tenants] + ([access.token] if access.token else [])
     if len(tenants) > 1 and (None in tokens or len(set(tokens)) < len(tokens)):
         raise ValueError("every tenant needs a token of its own")
-    routes, metrics = _Routes(tuple(tenants), limits), EndpointMetrics(extra_metrics)
+    metrics = EndpointMetrics(extra_metrics)
+    routes = _Routes(tuple(tenants), limits, metrics)
     callers: dict[Hashable, str | None] = {tenant: tenant.token for tenant in tenants}
     if access.token is not None:
         callers[_OPERATOR] = access.token
@@ -221,8 +222,8 @@ class _SameOrigin:
 class _Routes:
     """The routes."""
 
-    def __init__(self, tenants: tuple[Tenant, ...], limits: Limits) -> None:
-        self.tenants, self.limits = tenants, limits
+    def __init__(self, tenants: tuple[Tenant, ...], limits: Limits, metrics: EndpointMetrics) -> None:
+        self.tenants, self.limits, self.metrics = tenants, limits, metrics
         self.busy: Counter[Tenant] = Counter()
         self._storing, self._looking = asyncio.Lock(), asyncio.Lock()
         self._health, self._looked_at = _json({"status": "ok"}), -math.inf
@@ -387,7 +388,7 @@ class _Routes:
                 code="context_length_exceeded",
                 param="messages",
             )
-        return Answering(request, model, prompt, limit, form)
+        return Answering(request, model, prompt, limit=limit, form=form, on_routing=self.metrics.count_answer)
 
     async def _stream(self, tenant: Tenant, answering: Answering) -> AsyncIterator[bytes]:
         try:

@@ -1,10 +1,11 @@
-"""Prometheus metrics of the endpoint: requests by route and status, and their duration.
+"""Prometheus metrics of the endpoint: requests by route and status, their duration, and routed answers.
 
-It sees paths, statuses and times, never a body. The caller can add metrics of the ledger.
+It sees paths, statuses, times and actions, never a body. The caller can add metrics of the ledger.
 """
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.concurrency import run_in_threadpool
@@ -29,6 +30,15 @@ class EndpointMetrics:
             "tunegate_request_seconds", "From a request's head to the end of its answer, seconds", ("route",),
             buckets=BUCKETS_S, registry=self.registry,
         )  # fmt: skip
+        self.answers = Counter(
+            "tunegate_answers", "Answers of versions with a certificate by action", ("name", "version", "action"),
+            registry=self.registry,
+        )  # fmt: skip
+
+    def count_answer(self, name: str, version: str, action: Literal["route", "review"]) -> None:
+        """Count an answer of a version with a certificate; nothing in these labels is the caller's choice."""
+        for each in ("route", "review"):  # both series exist from the first answer on: a share of 0 is no gap
+            self.answers.labels(name, version, each).inc(each == action)
 
     def around(self, app: ASGIApp) -> ASGIApp:
         """Wrap the application and count its requests."""

@@ -3,12 +3,15 @@
 import configparser
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+from flows.views.metrics import exposition
 from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
+from flows.workspace.settings import Settings
 from infra.stack.place import DATABASES, PORTS
 from infra.stack.services import IN_CONTAINERS, LOGINS
 from tasks.release.endpoint_metrics import EndpointMetrics
@@ -84,7 +87,7 @@ def test_the_image_has_a_cpu_and_a_gpu_target_and_neither_runs_as_root() -> None
         assert 'ENTRYPOINT ["tunegate"]' in names[name]
 
 
-def test_the_dashboard_uses_only_metrics_that_exist() -> None:
+def test_the_dashboard_uses_only_metrics_that_exist(tmp_path: Path) -> None:
     dashboard = json.loads((INFRA / "grafana" / "tunegate.json").read_bytes())
     required = {
         metric
@@ -96,9 +99,12 @@ def test_the_dashboard_uses_only_metrics_that_exist() -> None:
     documented |= {f"{name}_bucket" for name in documented}
     assert required <= documented
     assert len(required) > 10
-    exported = EndpointMetrics().text().decode()
-    assert "tunegate_requests" in exported
-    assert "tunegate_request_seconds" in exported
+    settings = Settings(home=tmp_path, cache=tmp_path / "cache", prefect_api_url=None, mlflow_tracking_uri=None)
+    text = EndpointMetrics(lambda: exposition(settings)).text().decode()
+    exported = set(re.findall(r"^# TYPE (\w+)", text, re.M))
+    exported |= {f"{name}_bucket" for name in exported}
+    assert required <= exported
+    assert {"tunegate_answers_total", "tunegate_certificate_evidence"} <= required
     positions = [panel["gridPos"] for panel in dashboard["panels"]]
     assert all(position["x"] + position["w"] <= 24 for position in positions)
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(positions)

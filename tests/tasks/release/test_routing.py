@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import pytest
 import torch
+from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 from starlette.testclient import TestClient
 
@@ -148,6 +149,23 @@ def test_a_loaded_bundle_routes_as_the_endpoint_does(served: Served, tiny_model:
         assert routing is not None
         assert (routing.action, routing.reason) == (expected["action"], expected["reason"])
         assert routing.probability == (expected["probability"] and pytest.approx(expected["probability"], rel=1e-4))
+
+
+def test_metrics_count_the_answers_of_versions_with_a_certificate_by_action(served: Served) -> None:
+    def counted() -> dict[str, float]:
+        families = text_string_to_metric_families(served.client.get("/metrics").text)
+        samples = [each for family in families for each in family.samples if each.name == "tunegate_answers_total"]
+        assert {(each.labels["name"], each.labels["version"]) for each in samples} <= {("replies", "1")}
+        return {each.labels["action"]: each.value for each in samples}
+
+    before = {"route": 0.0, "review": 0.0} | counted()
+    served.ask("plain")
+    assert {"route": 0.0, "review": 0.0} | counted() == before
+    served.ask("sure")
+    assert counted() == before | {"review": before["review"] + 1}
+    served.ask("all")
+    served.stream("all")
+    assert counted() == {"route": before["route"] + 2, "review": before["review"] + 1}
 
 
 def test_a_ticket_without_a_column_of_the_prompt_goes_to_review(served: Served, tiny_model: ModelRef) -> None:
