@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from schemas.errors import ConfigError, StorageError, TunegateError
-from tasks.storage.files import MANIFEST, read_manifest, sha256_file, sha256_json
+from tasks.storage.files import MANIFEST, read_manifest, sha256_file, sha256_json, sync_directory, sync_file, sync_tree
 
 WHERE = "TUNEGATE_SHARED"
 LISTED = "SHARED.json"
@@ -82,7 +82,9 @@ class Shared:
                     self.files.get_file(f"{self.base}/{address}/{name}", str(aside / name))
             _check(aside, entries, address, self.url)
             folder.parent.mkdir(parents=True, exist_ok=True)
+            sync_tree(aside)  # `cached` does not verify again what has its name
             aside.rename(folder)
+            sync_directory(folder.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return folder
@@ -141,19 +143,19 @@ class Shared:
         if not self._is_local():
             self.files.pipe_file(f"{self.base}/{name}", content)
             return
-        with self._replaced(name) as aside, aside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with self._replaced(name) as aside:
+            aside.write_bytes(content)
 
     @contextmanager
     def _replaced(self, name: str) -> Iterator[Path]:
-        """A path to write to, which is renamed to the file at the end of the block."""
+        """A path to write to; what is there at the end of the block is made durable and renamed to the file."""
         target = Path(self.base) / name
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         yield aside
+        sync_file(aside)
         aside.replace(target)
+        sync_directory(target.parent)
 
     def _is_local(self) -> bool:
         """Whether it is a folder: files are then written aside and renamed; object stores write atomically."""

@@ -87,9 +87,28 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n")
 
 
+def sync_file(path: Path) -> None:
+    """Make the file's bytes durable, not its name."""
+    _sync(path, os.O_RDONLY)
+
+
 def sync_directory(path: Path) -> None:
     """Make a rename or a new entry in the directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_tree(directory: Path) -> None:
+    """Make every file and folder of the directory durable."""
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            sync_file(path)
+    for folder in sorted(p for p in directory.rglob("*") if p.is_dir()):
+        sync_directory(folder)
+    sync_directory(directory)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -106,19 +125,12 @@ def seal(directory: Path, *, about: Mapping[str, object] | None = None) -> str:
         directory: Its files must not change afterwards.
         about: Additional keys of the manifest; not part of the digest.
     """
+    sync_tree(directory)
     entries = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         entries[path.relative_to(directory).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     digest = sha256_json(entries)
     write_json(directory / MANIFEST, {**(about or {}), "digest": digest, "files": entries})
-    for folder in sorted(p for p in directory.rglob("*") if p.is_dir()):
-        sync_directory(folder)
-    sync_directory(directory)
     return digest
 
 

@@ -7,6 +7,7 @@ import pytest
 from schemas.errors import ConfigError, StorageError
 from tasks.cluster.shared import LISTED, Shared
 from tasks.storage.files import seal, verify
+from tests.support.power_cut import record_synced
 
 URLS = ("file://{}", "memory://{}")
 """A mounted folder, and an object store without folders or renames."""
@@ -39,6 +40,25 @@ def test_a_sealed_folder_keeps_its_manifest(storage: Shared, tmp_path: Path) -> 
 def test_a_single_file_keeps_its_name(storage: Shared, tmp_path: Path) -> None:
     (tmp_path / "one.parquet").write_bytes(b"PAR1")
     assert (storage.cached(storage.put(tmp_path / "one.parquet")) / "one.parquet").read_bytes() == b"PAR1"
+
+
+def test_a_power_cut_leaves_nothing_that_a_name_says_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
+    storage = Shared(f"file://{tmp_path / 'shared'}")
+    synced = record_synced(monkeypatch)
+    address = storage.put(folder_of(tmp_path / "made"))
+    contents = [content for _, content in synced if isinstance(content, bytes)]
+    assert contents[:2] == [b"a" * 1000, b"b"], "durable before the list that says so"
+    assert LISTED in dict(synced)[tmp_path / "shared" / address]
+    synced.clear()
+    folder = storage.cached(address)
+    assert {b"a" * 1000, b"b"} <= {content for _, content in synced if isinstance(content, bytes)}
+    place, names = synced[-1]
+    assert place == folder.parent
+    assert address in names, "its name comes last"
+    assert all(folder not in (path, *path.parents) for path, _ in synced), "all is durable before it has its name"
 
 
 def test_a_removed_folder_is_absent(storage: Shared, tmp_path: Path) -> None:

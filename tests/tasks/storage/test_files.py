@@ -1,6 +1,5 @@
 """Files of a configuration stay in its folder, a folder can be listed while others change it, writes survive a cut."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from schemas.curation_steps import SqlStep
 from schemas.errors import SecurityError, StorageError
 from tasks.assess.llm_judge import labels_digest
 from tasks.storage.files import MANIFEST, files_below, inside, seal, verify, write_atomic
-
-Synced = list[tuple[Path, bytes | set[str]]]
+from tests.support.power_cut import record_synced
 
 
 @pytest.fixture
@@ -71,22 +69,8 @@ def test_a_folder_on_another_host_is_not_reported_as_damaged(tmp_path: Path) -> 
         verify(tmp_path)
 
 
-@pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
-    """What would outlive a power cut, in the order in which it was made durable: bytes of a file, names in a folder."""
-    durable: Synced = []
-    sync = os.fsync
-
-    def record(descriptor: int) -> None:
-        path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        durable.append((path, {each.name for each in path.iterdir()} if path.is_dir() else path.read_bytes()))
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", record)
-    return durable
-
-
-def test_a_power_cut_leaves_the_old_bytes_or_all_the_new_ones(tmp_path: Path, synced: Synced) -> None:
+def test_a_power_cut_leaves_the_old_bytes_or_all_the_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = record_synced(monkeypatch)
     target = tmp_path / "champion.json"
     write_atomic(target, b"old")
     synced.clear()
@@ -97,7 +81,8 @@ def test_a_power_cut_leaves_the_old_bytes_or_all_the_new_ones(tmp_path: Path, sy
     assert (folder, names) == (tmp_path, {target.name})
 
 
-def test_a_power_cut_after_sealing_loses_nothing(tmp_path: Path, synced: Synced) -> None:
+def test_a_power_cut_after_sealing_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = record_synced(monkeypatch)
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "rows.txt").write_bytes(b"rows")
     (tmp_path / "table.txt").write_bytes(b"table")
