@@ -12,7 +12,7 @@ IN_SCRATCH := scratch=$$(mktemp -d "$(or $(ROOMY),$(or $(TMPDIR),/tmp))/tgXXXX")
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check types lint lint-imports test test-bare test-arithmetic test-pythons test-system test-gpu campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-memory bench-scale bench-forget bench-weeks bench-pairs bench-abstain bench-rag bench-start bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
+.PHONY: help install check types lint lint-imports test test-bare test-arithmetic test-pythons test-system test-gpu campaign demo screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-memory bench-scale bench-forget bench-weeks bench-pairs bench-abstain bench-rag bench-start bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -72,9 +72,6 @@ campaign: install ## the long proofs: real model, three methods, real tickets, k
 
 demo: install ## the main job on the embedded model: promoted, then blocked, then nothing to do
 	@$(BIN)/python infra/demo.py
-
-demo-schedule: install ## eight weeks of arriving tickets under a fake clock: skipped, promoted, blocked, killed, drifted; a chart
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m infra.schedule_demo $(DEMO)
 
 screenshots: install ## pictures of the demo for README and docs; needs Chromium and a finished `make demo`
 	@$(BIN)/python infra/screenshots.py

@@ -1,7 +1,7 @@
 """The current time, for everything that depends on it: ticks, cooldowns, the times in the ledger.
 
-It is the machine's clock unless `TUNEGATE_NOW` is set, with which `make demo-schedule` and the tests play through weeks
-in minutes. Durations and locks do not use it, and nothing is ordered by time (the ledger counts).
+It is the machine's clock unless `TUNEGATE_NOW` is set, with which tests play through weeks in minutes.
+Durations and locks do not use it, and nothing is ordered by time (the ledger counts).
 """
 
 import os

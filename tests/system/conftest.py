@@ -36,7 +36,6 @@ LONG = (
     "flows/test_pipeline_real_tickets.py",
     "flows/run/test_placement.py",
     "flows/schedule/test_approval.py",
-    "infra/schedule_demo/test_weeks.py",
     "flows/test_pipeline_without_prefect.py",
     "tasks/train",
     "flows/cli/test_endpoint.py",

@@ -1,4 +1,4 @@
-"""Late or overlapping ticks are skipped as declared; `tests/system/infra/schedule_demo` covers ticks that run."""
+"""Late or overlapping ticks are skipped as declared; `tests/system/flows/schedule` has ticks that run."""
 
 from typing import Any
 

@@ -1,1 +1,0 @@
-"""`make demo-schedule`: eight weeks of a help desk under a fake clock, tick by tick."""
