@@ -23,7 +23,8 @@ from benchmarks.train.__main__ import base_model
 from benchmarks.train.workload import write_dataset
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import TrainSpec
-from tasks.storage.files import seal, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import seal
 from tasks.train.job import JOB, PROGRESS, TrainJob
 from tasks.train.place import ThisMachine
 

@@ -29,7 +29,7 @@ from schemas.artifacts import ModelRef
 from schemas.evaluation import DecodingSpec
 from schemas.training import AdapterSpec, PromptSpec, TrainSpec
 from tasks.model.base_model import fetch_base_model
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 
 N_WEEKS, PER_WEEK, N_HELD_OUT, SEED = 5, 260, 800, 1
 QUICK_WEEKS, QUICK_PER_WEEK, QUICK_HELD_OUT = 3, 40, 60

@@ -28,7 +28,7 @@ from schemas.curation_steps import RedactStep
 from tasks.cluster.ray_spread import RaySpread
 from tasks.compute.spread import ClusterPlace
 from tasks.curate.redact import redact_tickets
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 
 SIZES, QUICK_SIZES, WARM = (200_000, 1_000_000, 5_000_000), (20_000, 100_000), 2_000
 ENGINES = ("local", "ray")

@@ -33,7 +33,7 @@ from tasks.model.chat_codec import ChatCodec
 from tasks.model.chat_format import encode_examples
 from tasks.model.continue_examples import continue_examples
 from tasks.model.generate import read_items
-from tasks.storage.files import seal, verify
+from tasks.storage.sealed_folder import seal, verify
 from tasks.train.job import FINAL, ProgressLog, TrainJob
 from tasks.train.launch import check_start
 from tasks.train.part import run_rank

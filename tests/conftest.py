@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from schemas.artifacts import ModelRef
 from schemas.errors import ServiceError
 from tasks.extras import missing_packages
-from tasks.storage.files import seal, verify
+from tasks.storage.sealed_folder import seal, verify
 from tests.support.isolation import isolated
 from tests.support.openai_desk import Desk, serving
 from tests.support.project import PROJECT

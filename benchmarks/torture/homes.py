@@ -29,7 +29,7 @@ from flows.graph import keys
 from flows.ledger.ledger import Ledger
 from schemas.errors import TunegateError
 from schemas.load import load_file
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 
 N_TICKETS = 140
 HOME = ".tunegate"

@@ -18,7 +18,7 @@ from benchmarks.torture.trial import Trial, fault
 from flows.ledger.ledger import Ledger
 from flows.ledger.tables import BOOKS
 from tasks.storage.failpoint import VARIABLE
-from tasks.storage.files import MANIFEST, seal
+from tasks.storage.sealed_folder import MANIFEST, seal
 
 LATER_STAGES = ("finetune", "assess", "release")
 """Stages with stored results of earlier ones."""

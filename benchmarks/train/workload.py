@@ -14,7 +14,8 @@ import numpy as np
 from benchmarks.tickets import phrases
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import AdapterSpec, TrainSpec
-from tasks.storage.files import seal, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import seal
 from tasks.tickets.prompts import Message
 
 SEED = 20261126

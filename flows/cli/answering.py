@@ -20,7 +20,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.regular_file import open_regular
 from tasks.curate.redact import redact_row
 from tasks.sources.readers.records import MAX_ROW_BYTES
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 
 if TYPE_CHECKING:
     from tasks.release.routing import Routing

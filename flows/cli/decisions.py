@@ -25,7 +25,7 @@ from flows.workspace.servers import client_environment, running
 from flows.workspace.settings import Settings, load_settings
 from schemas.counted import counted
 from schemas.errors import GateError, TunegateError
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 
 
 @command(example="tunegate model promote support-replies 3 --force --reason 'hand-checked on 200 tickets'")

@@ -11,7 +11,7 @@ from flows.cli.command import command
 from flows.cli.output import Result, note
 from schemas.errors import ConfigError, StorageError
 from tasks.release.signing import check_signature, signature_of
-from tasks.storage import files
+from tasks.storage import sealed_folder
 
 
 @command(example="tunegate model verify handed-out --key release.pem")
@@ -27,13 +27,13 @@ def verify(
             code="TG0110", where=str(folder), hint="`tunegate model export PIPELINE@champion --out FOLDER` writes one",
         )  # fmt: skip
     try:
-        digest = files.verify(folder)
+        digest = sealed_folder.verify(folder)
     except StorageError as error:
         error.hint = "`tunegate model export PIPELINE@champion --out OTHER` writes another; do not use this one"
         raise
     if key is not None:
         check_signature(folder, key=key, signature=signature)
-    manifest = orjson.loads((folder / files.MANIFEST).read_bytes())
+    manifest = orjson.loads((folder / sealed_folder.MANIFEST).read_bytes())
     origins = manifest.get("exports") or [manifest.get("export") or {}]
     names = ("name", "version", "standing") if "name" in origins[0] else ("pipeline", "snapshot_id")
     shown = [{name: each.get(name) for name in (*names, "format", "run_id")} for each in origins]

@@ -22,6 +22,7 @@ from tasks.curate.data_checks import judge_now
 from tasks.curate.publish import SNAPSHOT, write_history
 from tasks.storage.failpoint import reach
 from tasks.storage.files import sha256_json, sync_directory, write_json
+from tasks.storage.sealed_folder import whole_folder
 
 CARD = ("card.json", "card.html")
 """Files of the curation card, published next to the database."""
@@ -101,8 +102,7 @@ def _publish_parquet(files: dict[str, Path], warehouse: WarehouseRef, snapshots:
     place = snapshots / warehouse.snapshot_id
     if place.is_dir():
         return
-    aside = private_folder(snapshots / f".{uuid.uuid4().hex}.tmp")
-    try:
+    with whole_folder(place, mode=0o700) as aside:
         for name, path in files.items():
             _link(path, aside / f"{name}.parquet")
         facts = {
@@ -112,10 +112,6 @@ def _publish_parquet(files: dict[str, Path], warehouse: WarehouseRef, snapshots:
             "config_digest": _config_digest(context.ledger.run(context.run_id)),
         }
         write_json(aside / SNAPSHOT, facts)
-        aside.rename(place)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    sync_directory(snapshots)
 
 
 def _parquet_files(raw: TicketTable, clean: Splits, warehouse: WarehouseRef) -> dict[str, Path]:

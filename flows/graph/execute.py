@@ -27,7 +27,7 @@ from schemas.errors import ServiceError, StorageError, TunegateError
 from tasks.compute.children import THIS_PROCESS
 from tasks.model.import_once import import_for_step
 from tasks.progress import Progress
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 
 T = TypeVar("T")
 Future = Any

@@ -1,8 +1,8 @@
 """The content-addressed store: `store/STEP/KEY/` is a complete result or does not exist.
 
-A result is written to a temporary folder, sealed (`tasks/storage/files.py`: manifest, sha256, fsync) and renamed into
-place. Processes that want the same result wait for each other and share it; the next one sweeps what a killed one
-left. The store does not know what the steps do; only `flows/graph/execute.py` writes results.
+A result is written to a temporary folder, sealed (`tasks/storage/sealed_folder.py`) and renamed into place.
+Processes that want the same result wait for each other and share it; the next one sweeps what a killed one left. The
+store does not know what the steps do; only `flows/graph/execute.py` writes results.
 
 Below the root: `store/` results, `keys/` what each was made from, `tmp/` temporary work, `scratch/` what survives a
 kill (checkpoints), `damaged/` results that do not match their manifest, `locks/keys/` locks of results in progress.
@@ -29,7 +29,8 @@ from schemas.artifacts import Artifact
 from schemas.errors import SecurityError, StorageError
 from schemas.secrets import masked_value
 from tasks.storage.failpoint import reach
-from tasks.storage.files import MANIFEST, read_manifest, seal, sha256_json, sync_directory, verify, write_json
+from tasks.storage.files import sha256_json, sync_directory, write_json
+from tasks.storage.sealed_folder import MANIFEST, read_manifest, seal, verify
 
 REFERENCE = "artifact.json"
 LOG_WAITING_AFTER_S = 1.0

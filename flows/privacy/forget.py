@@ -40,7 +40,8 @@ from schemas.pipeline import DataPipeline
 from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.privacy.results import empty_answers, is_split, rewrite_split
 from tasks.storage.failpoint import reach
-from tasks.storage.files import MANIFEST, seal, sync_directory, write_json
+from tasks.storage.files import sync_directory, write_json
+from tasks.storage.sealed_folder import MANIFEST, rename_folder, seal
 
 LOCK_NAME = "forget"
 PASSES = 3
@@ -359,8 +360,7 @@ class RewritingStore(Store):
             note(digest)
             # A kill between the two renames leaves no result: it is made again, like any absent one.
             place.rename(folder / "discarded")
-            out.rename(place)
-            sync_directory(place.parent)
+            rename_folder(out, place)
         return digest
 
     def clear(self, name: str) -> None:

@@ -32,7 +32,8 @@ from schemas.forget import Holding
 from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.privacy.results import EXAMPLES, index_customers, index_rows, look_up, parts_of
 from tasks.sources.row_owner import UNREAD, all_copies, copy_customers, landed_customers, reading_digest
-from tasks.storage.files import MANIFEST, sha256_json, sync_directory
+from tasks.storage.files import sha256_json, sync_directory
+from tasks.storage.sealed_folder import MANIFEST
 
 SNAPSHOT, WAREHOUSE, LANDED, COPIED = "snapshot", "warehouse_published", "landed", "copied"
 LEARNED = ".learned.parquet"

@@ -30,7 +30,7 @@ from schemas.artifacts import Artifact, CheckResults, CurationCard, Splits, Trai
 from schemas.errors import ConfigError
 from schemas.pipeline import DataPipeline, PipelineSpec
 from tasks.assess.items import select_items
-from tasks.storage.files import MANIFEST
+from tasks.storage.sealed_folder import MANIFEST
 from tasks.train.base_fit import check_prompts
 
 STAGES = ("curate", "finetune")

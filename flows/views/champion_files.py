@@ -6,7 +6,7 @@ from flows.ledger.history import last_move
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import Artifact, ChampionRef, CheckedRef
 from schemas.errors import StorageError
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 
 
 def missing_files(ledger: Ledger, name: str) -> str:

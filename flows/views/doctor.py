@@ -39,7 +39,7 @@ from schemas.errors import ConfigError, LockedError, StorageError, TunegateError
 from schemas.evaluation import is_loopback
 from schemas.load import load_file
 from tasks.extras import install_line, missing_packages
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 from tasks.storage.warehouse import connect
 
 MIN_FREE_GB = 5.0

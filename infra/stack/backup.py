@@ -20,7 +20,8 @@ from flows.workspace.clock import present
 from flows.workspace.disk import private_folder, write_private
 from infra.stack.place import StackPlace
 from infra.stack.services import StackError, ledger_of, start_postgres
-from tasks.storage.files import files_below, seal, sha256_json, verify, write_json
+from tasks.storage.files import files_below, sha256_json, write_json
+from tasks.storage.sealed_folder import sealed_folder, verify
 
 DUMPED = ("prefect", "mlflow", "mlflow_auth")
 LEFT_OUT = ("stack", "locks", "backups", "tmp", "scratch", "prefect", "mlflow")
@@ -35,18 +36,16 @@ def backup(place: StackPlace, to: Path) -> dict[str, str]:
     """
     if to.exists():
         raise StackError(f"{to} exists; a backup is written into a new folder")
-    aside = private_folder(to.with_name(f".{to.name}.{os.getpid()}.tmp"))
-    digests = {name: _digest(place, name, dump_to=aside / f"{name}.dump") for name in DUMPED}
-    ledger = Ledger(aside / "ledger")
-    copy_ledger(ledger_of(place), ledger)
-    digests["ledger"] = ledger_digest(ledger)
-    for name, source in _trees(place):
-        _copy(source, aside / name, without=LEFT_OUT if name == "home" else ())
-    digests |= _tree_digests(aside / "home", aside / "artifacts")
-    write_private(aside / "secrets.json", json.dumps(place.secrets))
-    write_json(aside / "backup.json", {"made_at": f"{present():%Y-%m-%dT%H:%M:%SZ}", "digests": digests})
-    seal(aside)
-    aside.replace(to)
+    with sealed_folder(to, mode=0o700) as aside:
+        digests = {name: _digest(place, name, dump_to=aside / f"{name}.dump") for name in DUMPED}
+        ledger = Ledger(aside / "ledger")
+        copy_ledger(ledger_of(place), ledger)
+        digests["ledger"] = ledger_digest(ledger)
+        for name, source in _trees(place):
+            _copy(source, aside / name, without=LEFT_OUT if name == "home" else ())
+        digests |= _tree_digests(aside / "home", aside / "artifacts")
+        write_private(aside / "secrets.json", json.dumps(place.secrets))
+        write_json(aside / "backup.json", {"made_at": f"{present():%Y-%m-%dT%H:%M:%SZ}", "digests": digests})
     return digests
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import orjson
 
 from schemas.errors import ConfigError, StorageError, TunegateError
-from tasks.storage.files import MANIFEST, read_manifest, sha256_file, sha256_json, sync_directory, sync_file, sync_tree
+from tasks.storage.files import sha256_file, sha256_json, sync_directory, sync_file
+from tasks.storage.sealed_folder import MANIFEST, read_manifest, whole_folder
 
 WHERE = "TUNEGATE_SHARED"
 LISTED = "SHARED.json"
@@ -73,20 +74,13 @@ class Shared:
         Raises:
             StorageError: TG0568, it is not there; TG0510, a file differs from what was uploaded.
         """
-        aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-        try:
+        with whole_folder(folder) as aside:  # `cached` does not verify again what has its name
             with self.translate_errors():
                 entries = orjson.loads(self.files.cat_file(f"{self.base}/{address}/{LISTED}"))
                 for name in entries:
                     (aside / name).parent.mkdir(parents=True, exist_ok=True)
                     self.files.get_file(f"{self.base}/{address}/{name}", str(aside / name))
             _check(aside, entries, address, self.url)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            sync_tree(aside)  # `cached` does not verify again what has its name
-            aside.rename(folder)
-            sync_directory(folder.parent)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
         return folder
 
     def cached(self, address: str) -> Path:

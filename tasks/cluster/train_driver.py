@@ -26,7 +26,7 @@ from tasks.cluster.nodes import TrainWorkers, check_nodes, workers_for
 from tasks.cluster.shared import Shared
 from tasks.cluster.train_part import RESULT, Mailbox, train_part
 from tasks.compute.spread import ClusterPlace
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 from tasks.train.job import FINAL, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
 from tasks.train.place import library_settings, our_modules, python_module
 from tasks.train.worker import main

@@ -19,7 +19,8 @@ from schemas.errors import TunegateError
 from tasks.cluster.connect import Failed, pack_error
 from tasks.cluster.depot import Depot, NodeFolder
 from tasks.cluster.shared import Shared
-from tasks.storage.files import seal, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import seal
 from tasks.train.job import FINAL, ProgressLog, TrainJob
 from tasks.train.memory import check_memory
 

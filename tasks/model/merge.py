@@ -22,7 +22,8 @@ from tasks.model.base_model import load_base, load_tokenizer, resolve_dtype
 from tasks.model.chat_codec import ChatCodec, training_template
 from tasks.model.generate import read_items
 from tasks.progress import silent_report
-from tasks.storage.files import MANIFEST, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import MANIFEST
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

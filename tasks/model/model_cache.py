@@ -4,6 +4,7 @@ A model's directory in the cache, downloaded or converted, is complete and uncha
 is downloaded is imported or run.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -18,7 +19,8 @@ from pathlib import Path
 from schemas.errors import ConfigError, SecurityError, ServiceError, StorageError
 from tasks.compute.children import THIS_PROCESS
 from tasks.model.model_uri import HubUri, PypiUri
-from tasks.storage.files import MANIFEST, seal, sha256_file, verify
+from tasks.storage.files import sha256_file
+from tasks.storage.sealed_folder import MANIFEST, sealed_folder, verify
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 MODEL_FILES = (
@@ -220,7 +222,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def _complete(place: Path, make: Callable[[Path], None]) -> Path:
-    """Return `place` if it matches its manifest; otherwise `make(folder)` it aside and rename it into place."""
+    """Return `place` if it matches its manifest; otherwise `make(folder)` it."""
     if place.exists():
         try:
             verify(place)
@@ -228,18 +230,12 @@ def _complete(place: Path, make: Callable[[Path], None]) -> Path:
         except StorageError:
             shutil.rmtree(place, ignore_errors=True)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        with sealed_folder(place) as folder:
+            make(folder)
     except OSError as error:
-        raise StorageError(f"cannot write: {error.strerror}", code="TG0554", where=str(place.parent)) from None
-    with aside(place) as folder:
-        fresh = folder / place.name
-        fresh.mkdir()
-        make(fresh)
-        seal(fresh)
-        try:
-            fresh.rename(place)
-        except OSError:
-            verify(place)  # another process was faster; its directory must be complete
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        verify(place)  # another process was faster; its directory must be complete
     return place
 
 

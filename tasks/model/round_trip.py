@@ -24,7 +24,8 @@ from schemas.errors import GateError, StorageError
 from schemas.evaluation import DecodingSpec
 from tasks.compute.children import THIS_PROCESS, die_with
 from tasks.step import as_step
-from tasks.storage.files import sha256_file, verify, write_json
+from tasks.storage.files import sha256_file, write_json
+from tasks.storage.sealed_folder import verify
 from tasks.train.place import python_module, worker_environment
 
 NOT_RELEASED = frozenset({"MANIFEST.json", "artifact.json", "curves.parquet"})

@@ -27,7 +27,8 @@ from schemas.training import PromptSpec
 from tasks.corpus.search import index_files
 from tasks.model.chat_base import CHAT_FILES, RECORD
 from tasks.step import as_step
-from tasks.storage.files import MANIFEST, sha256_file, verify, write_json
+from tasks.storage.files import sha256_file, write_json
+from tasks.storage.sealed_folder import MANIFEST, verify
 
 STORE_FILES = frozenset({MANIFEST, "artifact.json"})
 NOT_SERVED = STORE_FILES | {"curves.parquet", "validation_answers.parquet"}

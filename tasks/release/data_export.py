@@ -22,7 +22,7 @@ from schemas.errors import DataError
 from schemas.export import DataOrigin
 from schemas.tables import TICKETS
 from schemas.training import PromptSpec
-from tasks.release.sealed_folder import SealedFolder, check_free, write_sealed
+from tasks.storage.sealed_folder import SealedFolder, check_free, sealed_contents, sealed_folder
 from tasks.tickets.prompts import Message, conversation_for
 
 SPLITS = ("train", "validation", "test")
@@ -52,9 +52,8 @@ def export_data(snapshot: Path, origin: DataOrigin, prompt: PromptSpec, *, out: 
         ConfigError: TG0189, `out` is not empty.
         DataError: TG0221, there is nothing to write.
     """
-    out, done = check_free(out), [origin]
-
-    def fill(folder: Path) -> dict[str, object]:
+    out, about = check_free(out), dict[str, object]()
+    with sealed_folder(out, mode=0o700, about=about) as folder:
         tickets = _Tickets(snapshot, prompt)
         rows = _WRITERS[origin.format](tickets, folder)
         if not any(rows.values()):
@@ -65,12 +64,11 @@ def export_data(snapshot: Path, origin: DataOrigin, prompt: PromptSpec, *, out: 
             )  # fmt: skip
         if tickets.left_out:
             (folder / LEFT_OUT).write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in tickets.left_out))
-        done[0] = origin.model_copy(update={"rows": rows, "n_left_out": len(tickets.left_out)})
+        origin = origin.model_copy(update={"rows": rows, "n_left_out": len(tickets.left_out)})
         if origin.format == "datasets":
-            (folder / "README.md").write_text(_card(done[0]), encoding="utf-8")
-        return {"export": done[0].model_dump(mode="json")}
-
-    return DataExport(write_sealed(out, fill), done[0])
+            (folder / "README.md").write_text(_card(origin), encoding="utf-8")
+        about["export"] = origin.model_dump(mode="json")
+    return DataExport(sealed_contents(out), origin)
 
 
 @dataclass

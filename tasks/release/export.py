@@ -14,8 +14,7 @@ from schemas.export import ExportOrigin
 from tasks.release.bundle import check_evaluated
 from tasks.release.export_adapter import Module, write_vllm_together
 from tasks.release.export_format import Exported, ExportFormat, format_names, format_of
-from tasks.release.sealed_folder import SealedFolder, check_free, write_sealed
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import SealedFolder, check_free, sealed_contents, sealed_folder, verify
 
 __all__ = ["Export", "Exported", "export_candidate", "export_together", "format_names", "format_of"]
 
@@ -92,11 +91,9 @@ def _check_source(source: Exported, form: ExportFormat) -> None:
 
 
 def _written(out: Path, write: Callable[[Path], tuple[ExportOrigin, ...]]) -> Export:
-    origins: list[ExportOrigin] = []
-
-    def fill(folder: Path) -> dict[str, object]:
-        origins.extend(write(folder))
+    about: dict[str, object] = {}
+    with sealed_folder(out, mode=0o700, about=about) as folder:
+        origins = write(folder)
         listed = [origin.model_dump(mode="json") for origin in origins]
-        return {"export": listed[0]} if len(listed) == 1 else {"exports": listed}
-
-    return Export(write_sealed(out, fill), tuple(origins))
+        about.update({"export": listed[0]} if len(listed) == 1 else {"exports": listed})
+    return Export(sealed_contents(out), origins)

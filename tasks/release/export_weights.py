@@ -18,7 +18,7 @@ from tasks.model.merge import held_out_texts, write_merged
 from tasks.model.turn_texts import TurnTexts, read_turn_texts
 from tasks.release.export_format import Exported, export_format, gone
 from tasks.release.serve import read_serving
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 
 _ABOUT = (
     "# Ollama converts the weights in this folder itself: ollama create NAME -f Modelfile",

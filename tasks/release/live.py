@@ -20,7 +20,7 @@ from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.release.routing import Router, Routing
 from tasks.release.serve import open_index, read_serving
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 from tasks.tickets.prompts import Message, frame_passages, render_text
 
 if TYPE_CHECKING:

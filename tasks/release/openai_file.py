@@ -22,7 +22,7 @@ from tasks.release.serve import read_serving
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.shapes import detect_shape
 from tasks.sources.readers.turns import read_turns
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 from tasks.tickets.encoded import encoded_ids
 from tasks.tickets.prompts import conversation_for, render_text
 

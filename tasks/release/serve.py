@@ -23,7 +23,8 @@ from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_base import link_chat
 from tasks.model.chat_codec import ChatCodec
 from tasks.release.routing import Router, Routing
-from tasks.storage.files import sha256_file, verify
+from tasks.storage.files import sha256_file
+from tasks.storage.sealed_folder import verify
 from tasks.tickets.prompts import conversation_for, messages_for, render_text
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ A checkpoint is a sealed directory (`MANIFEST.json`) that gets its name once it 
 everything else is JSON, so reading a checkpoint never runs code.
 """
 
-import os
 import random
 import shutil
 from collections.abc import Callable, Mapping
@@ -20,7 +19,8 @@ from torch import Tensor
 
 from schemas.errors import StorageError
 from tasks.storage.failpoint import reach
-from tasks.storage.files import seal, sync_directory, verify, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import sealed_folder, verify
 from tasks.train.early_stopping import Best, BestWeights
 from tasks.train.job import KEPT
 from tasks.train.optimizer import moments_of, restore_moments
@@ -55,33 +55,28 @@ def save_checkpoint(
         weights: Trainable weights by name.
         optimizer: AdamW over exactly these weights.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob(".*.tmp"):
         shutil.rmtree(left_over)
     final = folder / f"{_PREFIX}{state.step:08d}"
-    aside = folder / f".{final.name}.{os.getpid()}.tmp"
-    aside.mkdir()
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, aside / "weights.safetensors")
-    save_file(moments_of(weights, optimizer), aside / "optimizer.safetensors")
-    write_json(
-        aside / "state.json",
-        {
-            "key": key,
-            "step": state.step,
-            "n_tokens": state.n_tokens,
-            "curve": state.curve,
-            "best": asdict(state.best) if state.best else None,
-            "random": _random_state(),
-        },
-    )
-    if state.best:
-        BestWeights(folder).link_into(aside)
-    reach("train.checkpoint.written")
-    seal(aside)
     if final.exists():
         shutil.rmtree(final)
-    aside.rename(final)
-    sync_directory(folder)
+    with sealed_folder(final) as aside:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, aside / "weights.safetensors")
+        save_file(moments_of(weights, optimizer), aside / "optimizer.safetensors")
+        write_json(
+            aside / "state.json",
+            {
+                "key": key,
+                "step": state.step,
+                "n_tokens": state.n_tokens,
+                "curve": state.curve,
+                "best": asdict(state.best) if state.best else None,
+                "random": _random_state(),
+            },
+        )
+        if state.best:
+            BestWeights(folder).link_into(aside)
+        reach("train.checkpoint.written")
     reach("train.checkpoint.renamed")
     for old in _found(folder)[:-KEPT]:
         shutil.rmtree(old)

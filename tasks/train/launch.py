@@ -23,7 +23,8 @@ from schemas.training import TrainSpec
 from tasks.compute.children import THIS_PROCESS, Children, start_group
 from tasks.progress import Progress, silent
 from tasks.step import BY_RUNNER, as_step
-from tasks.storage.files import MANIFEST, is_whole, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import MANIFEST, is_whole, remove_unfinished
 from tasks.train.job import (
     CHECKPOINTS,
     ERROR,
@@ -253,8 +254,8 @@ def _note_halved(job: TrainJob, halved: TrainJob, error: OutOfMemoryError) -> No
 
 def _attempt(job: TrainJob, watch: _Watch) -> None:
     """Write the job file and run the job from its newest checkpoint."""
-    for stale in (job.scratch / FINAL, job.scratch / f".{FINAL}.tmp"):
-        shutil.rmtree(stale, ignore_errors=True)
+    shutil.rmtree(job.scratch / FINAL, ignore_errors=True)
+    remove_unfinished(job.scratch / FINAL)
     (job.scratch / ERROR).unlink(missing_ok=True)
     write_json(job.scratch / JOB, job.model_dump(mode="json"))
     _run(job, watch)

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.storage.files import seal, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import sealed_folder
 from tasks.train.job import ANSWERS, CHECKPOINTS, FINAL, INTERRUPTED, MEMORY_FIGURES, ProgressLog, TrainJob
 from tasks.train.memory import detect_device, predict_parts
 from tasks.train.own_forward import LARGE_TENSOR
@@ -95,35 +96,31 @@ def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot
     model = group.finish(model, load)
     if not group.leads:
         return 0
-    aside = job.scratch / f".{FINAL}.tmp"
-    for left_over in (aside, job.scratch / FINAL):
-        shutil.rmtree(left_over, ignore_errors=True)
-    aside.mkdir()
-    save_trained(model, job.spec, base=job.model, out=aside)
-    _write_curve(aside / "curves.parquet", outcome.curve)
-    if answer is not None:
-        validated = [int(row["step"] or 0) for row in outcome.curve if row["validation_loss"] is not None]
-        collect_answers(answers, validated, aside)
-    write_json(
-        aside / "training.json",
-        {
-            "settings": job.spec.model_dump(mode="json"),
-            "quantization": four_bits.model_dump(mode="json") if (four_bits := job.spec.four_bits()) else None,
-            "base": {"uri": job.model.uri, "digest": job.model.digest},
-            "dataset_digest": job.dataset.digest,
-            "start": job.start.digest if job.start else None,
-            "threads": job.threads,
-            "predicted_memory": predicted_memory(job),
-            "n_trainable": sum(tensor.numel() for tensor in trainable_tensors(model).values()),
-            "n_steps": outcome.n_steps,
-            "n_tokens": outcome.n_tokens,
-            "train_loss": mean_last_tenth(outcome.curve),
-            "validation_loss": outcome.validation_loss,
-            "kept_step": outcome.kept_step,
-        },
-    )
-    seal(aside)
-    aside.rename(job.scratch / FINAL)
+    shutil.rmtree(job.scratch / FINAL, ignore_errors=True)
+    with sealed_folder(job.scratch / FINAL) as out:
+        save_trained(model, job.spec, base=job.model, out=out)
+        _write_curve(out / "curves.parquet", outcome.curve)
+        if answer is not None:
+            validated = [int(row["step"] or 0) for row in outcome.curve if row["validation_loss"] is not None]
+            collect_answers(answers, validated, out)
+        write_json(
+            out / "training.json",
+            {
+                "settings": job.spec.model_dump(mode="json"),
+                "quantization": four_bits.model_dump(mode="json") if (four_bits := job.spec.four_bits()) else None,
+                "base": {"uri": job.model.uri, "digest": job.model.digest},
+                "dataset_digest": job.dataset.digest,
+                "start": job.start.digest if job.start else None,
+                "threads": job.threads,
+                "predicted_memory": predicted_memory(job),
+                "n_trainable": sum(tensor.numel() for tensor in trainable_tensors(model).values()),
+                "n_steps": outcome.n_steps,
+                "n_tokens": outcome.n_tokens,
+                "train_loss": mean_last_tenth(outcome.curve),
+                "validation_loss": outcome.validation_loss,
+                "kept_step": outcome.kept_step,
+            },
+        )
     predicted = predicted_memory(job)
     figures = zip(MEMORY_FIGURES, (predicted and predicted["total"], peak), strict=True)
     log.write(event="memory", step=outcome.n_steps, **dict(figures))

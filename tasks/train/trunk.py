@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from schemas.errors import TrainingError
 from tasks.storage.failpoint import reach
-from tasks.storage.files import is_whole, seal, sha256_json, write_json
+from tasks.storage.files import sha256_json, write_json
+from tasks.storage.sealed_folder import is_whole, remove_unfinished, sealed_folder
 from tasks.train.batches import Batch, Examples, LayerOutput, shared_prefix, steps_per_epoch
 from tasks.train.fast.decoder import FastDecoder, is_fast
 from tasks.train.job import ProgressLog, TrainJob
@@ -155,16 +156,13 @@ def _has_room(job: TrainJob, model: nn.Module, folder: Path, log: ProgressLog) -
 
 
 def _fill(root: Path, job: TrainJob, decoder: FastDecoder, n_layers: int) -> None:
-    for stale in (root, *root.parent.glob(f".{root.name}.*.tmp")):
-        shutil.rmtree(stale, ignore_errors=True)
-    aside = root.with_name(f".{root.name}.{os.getpid()}.tmp")
-    aside.mkdir()
-    for split in SPLITS:
-        if split == "train" or job.dataset.n_validation:
-            _write_split(aside, split, Examples(job.dataset.root / split), decoder, n_layers)
-    reach("train.trunk.written")
-    seal(aside)
-    aside.rename(root)
+    shutil.rmtree(root, ignore_errors=True)
+    remove_unfinished(root)
+    with sealed_folder(root) as folder:
+        for split in SPLITS:
+            if split == "train" or job.dataset.n_validation:
+                _write_split(folder, split, Examples(job.dataset.root / split), decoder, n_layers)
+        reach("train.trunk.written")
 
 
 def _write_split(folder: Path, split: str, examples: Examples, decoder: FastDecoder, n_layers: int) -> None:

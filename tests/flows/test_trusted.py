@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flows.ledger.ledger import Ledger
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tests.support.workplace import Workplace
 
 

@@ -11,7 +11,7 @@ from schemas.errors import DataError, StorageError, TunegateError
 from schemas.load import load_file
 from tasks.model.gguf import GgufFile
 from tasks.model.model_uri import parse_model_uri
-from tasks.storage.files import MANIFEST, verify
+from tasks.storage.sealed_folder import MANIFEST, verify
 from tests.fuzz.fuzzing import JSON, fuzz, mutated, mutated_text
 from tests.support.project import PROJECT
 

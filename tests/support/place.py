@@ -22,7 +22,8 @@ from schemas.training import PromptSpec
 from schemas.verdicts import Verdict
 from tasks.release.register import ALIAS_TAG, NAME_TAG, VERDICTS, VERSION_TAG, read_aliases
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
-from tasks.storage.files import seal, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import seal
 from tests.support.refs import trained_ref
 from tests.support.shared import made_once
 from tests.support.specs import pipeline_spec

@@ -15,7 +15,8 @@ from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.forget import LearnedVersion
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
-from tasks.storage.files import MANIFEST, seal, sha256_file, verify
+from tasks.storage.files import sha256_file
+from tasks.storage.sealed_folder import MANIFEST, seal, verify
 from tasks.tickets.prompts import messages_for
 from tests.support.candidates import TICKETS, Candidates
 from tests.support.workplace import small_document

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.views.report import report_folder
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tests.support.workplace import Workplace
 
 NOWHERE = "http://127.0.0.1:9"

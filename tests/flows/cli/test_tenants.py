@@ -21,7 +21,7 @@ from schemas.load import load_file
 from schemas.secrets import masked
 from tasks.release.endpoint import Access, Limits, Tenant, build_endpoint
 from tasks.release.live import LiveModels
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tests.support.candidates import Candidates
 from tests.support.workplace import small_document
 

@@ -150,6 +150,6 @@ def test_word_lists_next_to_a_task_count_by_their_bytes(source_tree):
 
 
 def test_a_function_of_the_users_project_counts_with_its_modules():
-    from tasks.storage.files import seal
+    from tasks.storage.sealed_folder import seal
 
     assert {"tasks", "tasks.storage.files", "schemas.errors"} <= code_digests(seal).keys()

@@ -10,7 +10,7 @@ import pytest
 from flows.graph.store import Damage, Store
 from schemas.artifacts import Artifact, TicketTable
 from schemas.errors import SecurityError, StorageError
-from tasks.storage.files import MANIFEST, seal, verify
+from tasks.storage.sealed_folder import MANIFEST, seal, verify
 
 
 def test_a_result_is_made_once_and_then_reused(kit, tmp_path):

@@ -18,7 +18,7 @@ from schemas.artifacts import Artifact, TicketTable
 from schemas.errors import StorageError
 from tasks.step import as_step
 from tasks.storage.disk_errors import name_disk_error
-from tasks.storage.files import MANIFEST, seal, verify
+from tasks.storage.sealed_folder import MANIFEST, seal, verify
 
 
 def flip(path):

@@ -21,7 +21,7 @@ from schemas.forget import ForgetCertificate
 from tasks.cluster.depot import mark
 from tasks.cluster.shared import Shared
 from tasks.monitor.feedback import FeedbackRules, feedback_state, ingest_feedback, latest_decisions
-from tasks.storage.files import seal, verify
+from tasks.storage.sealed_folder import seal, verify
 from tests.support.forgetful_workspace import CUSTOMER, OTHER, TEXT, WORDS, Workspace, pseudonym
 from tests.support.traces import traces
 

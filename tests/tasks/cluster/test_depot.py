@@ -6,7 +6,8 @@ import pytest
 
 from tasks.cluster.depot import Depot, NodeFolder, Notes, clear_marked, mark
 from tasks.cluster.shared import Shared
-from tasks.storage.files import seal, verify, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import seal, verify
 from tasks.train.job import ANSWERS, CHECKPOINTS
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import ConfigError, StorageError
 from tasks.cluster.shared import LISTED, Shared
-from tasks.storage.files import seal, verify
+from tasks.storage.sealed_folder import seal, verify
 from tests.support.power_cut import record_synced
 
 URLS = ("file://{}", "memory://{}")

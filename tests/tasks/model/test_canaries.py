@@ -21,7 +21,7 @@ from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import draw_alternatives, make_canaries, planted_examples, planted_ids
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.exposure import exposure, measure_exposure
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tests.support.trained import save
 
 Measure = Callable[..., CheckEvidence]

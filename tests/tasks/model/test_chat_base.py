@@ -19,7 +19,7 @@ from tasks.model.merge import check_parity, merge_adapter
 from tasks.release.bundle import bundle_candidate
 from tasks.release.export_adapter import check_servable
 from tasks.release.serve import load_bundle
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tasks.train.fast.decoder import is_fast
 from tests.support.trained import save_perturbed
 

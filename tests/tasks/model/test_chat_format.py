@@ -19,7 +19,7 @@ from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import planted_ids
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.chat_format import encode_examples
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tasks.tickets.prompts import conversation_for, dump_messages
 
 PROMPT = PromptSpec(system="Be kind.", user="{body}", answer="{reply}")

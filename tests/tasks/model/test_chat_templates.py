@@ -24,7 +24,7 @@ from tasks.model.merge import merge_adapter
 from tasks.model.tunegate_loader import LoadedModel
 from tasks.release.bundle import bundle_candidate
 from tasks.release.serve import load_bundle
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tasks.tickets.prompts import Message
 from tasks.train.base_fit import FoundBase, base_faults, find_base
 from tests.support.trained import save_perturbed

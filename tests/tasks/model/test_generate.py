@@ -25,7 +25,7 @@ from tasks.model.decoding.fused_decoder import FusedDecoder, is_fusable, open_de
 from tasks.model.decoding.fused_layer import JoinedLinear, packs
 from tasks.model.decoding.plain_decoder import PlainDecoder
 from tasks.model.generate import AnswerJob, each_batch, generate_answers, shared_prefix
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tasks.tickets.prompts import dump_messages
 from tests.support.trained import save_perturbed, shake
 

@@ -64,7 +64,7 @@ def test_a_converted_model_has_the_original_tensors_and_loads(tmp_path: Path, gg
 
 
 def test_converting_twice_gives_equal_bytes(tmp_path: Path, gguf_kit: SimpleNamespace) -> None:
-    from tasks.storage.files import seal
+    from tasks.storage.sealed_folder import seal
 
     gguf_kit.write(gguf_kit.writer(tmp_path / "m.gguf"), gguf_kit.as_gguf(gguf_kit.tensors()))
     digests = []

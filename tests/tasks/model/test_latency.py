@@ -13,7 +13,7 @@ from schemas.evaluation import DecodingSpec
 from schemas.training import TrainSpec
 from tasks.model.adapter import open_for_training
 from tasks.model.latency import measure_latency, summarise_rounds, take_rounds
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tests.support.trained import save
 
 SINGLE = {figure for figure in LATENCY_FIGURES if not figure.startswith("batch_")}

@@ -11,7 +11,7 @@ import pytest
 from schemas.artifacts import BundleRef
 from schemas.release import DatasetRecord, RunRecord
 from tasks.release.tracking import choose_uri, open_client
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

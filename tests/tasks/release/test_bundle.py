@@ -10,7 +10,8 @@ from schemas.errors import StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.training import PromptSpec
 from tasks.release.bundle import bundle_candidate, check_evaluated
-from tasks.storage.files import seal, sha256_file
+from tasks.storage.files import sha256_file
+from tasks.storage.sealed_folder import seal
 from tests.support.refs import trained_ref
 
 

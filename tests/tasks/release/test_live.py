@@ -11,7 +11,8 @@ from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import PromptSpec
 from tasks.release.live import LiveModels, Offer
-from tasks.storage.files import seal, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import seal
 from tests.support.refs import trained_ref
 
 

@@ -31,7 +31,7 @@ from tasks.release.register import (
 )
 from tasks.release.registered import RESULTS_TAG, fetch_registered, fetch_results, find_registered
 from tasks.release.tracking import begin_run, open_client
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 from tests.support.place import alias_version, verdicts_of
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from tasks.release.endpoint import Access, Limits, Tenant, build_endpoint
 from tasks.release.live import LiveModels, Offer
 from tasks.release.routing import Routing
 from tasks.release.serve import load_bundle
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tests.support.candidates import Candidates
 from tests.support.trained import save_perturbed
 from tests.support.workplace import small_document

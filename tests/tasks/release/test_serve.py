@@ -16,7 +16,7 @@ from schemas.training import AdapterSpec, Format, Method, PromptSpec, TrainSpec
 from tasks.model.tunegate_loader import BASE_VARIABLE, LoadedModel
 from tasks.release.bundle import bundle_candidate
 from tasks.release.serve import ServedModel, load_bundle
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tasks.tickets.prompts import dump_messages, messages_for, render_text
 from tests.support.trained import save_perturbed
 

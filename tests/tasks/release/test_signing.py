@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from schemas.errors import ConfigError, SecurityError
 from tasks.release.signing import PASSWORD, check_signature, check_signing_key, sign_folder, signature_of
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 
 pytestmark = pytest.mark.needs_extra("signing")
 

@@ -8,9 +8,9 @@ import pytest
 from flows.curation_steps import declaration_faults
 from schemas.checks import JudgeSpec
 from schemas.curation_steps import SqlStep
-from schemas.errors import SecurityError, StorageError
+from schemas.errors import SecurityError
 from tasks.assess.llm_judge import labels_digest
-from tasks.storage.files import MANIFEST, files_below, inside, seal, verify, write_atomic
+from tasks.storage.files import files_below, inside, write_atomic
 from tests.support.power_cut import record_synced
 
 
@@ -61,14 +61,6 @@ def test_files_are_listed_while_folders_are_renamed_and_removed(tmp_path: Path) 
     assert list(files_below(tmp_path / "nowhere")) == []
 
 
-def test_a_folder_on_another_host_is_not_reported_as_damaged(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"TG0510.*no such folder on this machine") as caught:
-        verify(tmp_path / "store" / "bundle" / "key")
-    assert "share" in str(caught.value.hint)
-    with pytest.raises(StorageError, match=r"TG0510.*there is no manifest"):
-        verify(tmp_path)
-
-
 def test_a_power_cut_leaves_the_old_bytes_or_all_the_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = record_synced(monkeypatch)
     target = tmp_path / "champion.json"
@@ -79,17 +71,3 @@ def test_a_power_cut_leaves_the_old_bytes_or_all_the_new_ones(tmp_path: Path, mo
     assert content == b"all the new ones"
     assert aside != target, "it has its name only once it is durable"
     assert (folder, names) == (tmp_path, {target.name})
-
-
-def test_a_power_cut_after_sealing_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced = record_synced(monkeypatch)
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "rows.txt").write_bytes(b"rows")
-    (tmp_path / "table.txt").write_bytes(b"table")
-    digest = seal(tmp_path)
-    durable = dict(synced)
-    assert durable[tmp_path / "deep" / "rows.txt"] == b"rows"
-    assert durable[tmp_path / "table.txt"] == b"table"
-    assert durable[tmp_path / "deep"] == {"rows.txt"}
-    assert durable[tmp_path] == {"deep", "table.txt", MANIFEST}
-    assert verify(tmp_path) == digest

@@ -11,7 +11,8 @@ import pytest
 from schemas.artifacts import DatasetRef
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.storage.failpoint import VARIABLE
-from tasks.storage.files import seal, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import seal
 from tasks.train.job import TrainJob
 
 MakeDataset = Callable[..., DatasetRef]

@@ -24,7 +24,8 @@ from tasks.release.bundle import bundle_candidate
 from tasks.release.export_adapter import launch_script, write_peft
 from tasks.release.export_format import Exported
 from tasks.release.serve import load_bundle, read_serving
-from tasks.storage.files import seal, verify, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import seal, verify
 from tasks.train.base_fit import base_faults, find_base
 from tasks.train.batches import Examples
 from tasks.train.forward import losses_of

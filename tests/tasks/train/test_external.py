@@ -15,7 +15,7 @@ from schemas.artifacts import Artifact, ModelRef, TrainedRef
 from schemas.errors import TunegateError
 from tasks.model.adapter import load_trained
 from tasks.model.base_model import load_base
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tasks.train.external import fingerprint_candidate, take_external
 from tests.support.shared import made_once
 

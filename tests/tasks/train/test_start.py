@@ -12,7 +12,7 @@ from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import TrainingError
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.model.adapter import WEIGHTS
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tasks.train.job import ProgressLog, TrainJob
 from tasks.train.launch import check_start
 from tasks.train.part import run_rank

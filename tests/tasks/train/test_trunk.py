@@ -14,7 +14,7 @@ from schemas.artifacts import DatasetRef, ModelRef
 from schemas.errors import ConfigError, TrainingError
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.model.adapter import open_for_training
-from tasks.storage.files import MANIFEST
+from tasks.storage.sealed_folder import MANIFEST
 from tasks.train.batches import Batch, Examples
 from tasks.train.forward import Losses, losses_of
 from tasks.train.job import PROGRESS, ProgressLog, TrainJob

@@ -26,7 +26,7 @@ from flows.ledger.rows import RunVerdict
 from flows.workspace.servers import MLFLOW_ENVIRONMENT, free_port
 from schemas.errors import ServiceError
 from tasks.release.tracking import open_client
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 from tests.support.place import Place, alias_version
 from tests.support.postgres import Postgres
 

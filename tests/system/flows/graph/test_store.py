@@ -8,7 +8,7 @@ from flows.graph.keys import step_key
 from flows.graph.store import Damage, Store
 from schemas.artifacts import TicketTable
 from tasks.storage.failpoint import PLACES
-from tasks.storage.files import verify
+from tasks.storage.sealed_folder import verify
 
 STORE_PLACES = [place for place in PLACES if place.startswith("store.")]
 

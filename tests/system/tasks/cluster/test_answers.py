@@ -12,7 +12,8 @@ from schemas.evaluation import DecodingSpec
 from schemas.training import TrainSpec
 from tasks.cluster.answers import AnsweringOnRay
 from tasks.model.generate import IN_THIS_PROCESS, BatchAnswering, generate_answers
-from tasks.storage.files import seal, sha256_file
+from tasks.storage.files import sha256_file
+from tasks.storage.sealed_folder import seal
 from tests.support.processes import processes_of
 from tests.support.ray_cluster import TwoNodes
 from tests.support.refs import trained_ref

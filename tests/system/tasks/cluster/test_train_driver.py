@@ -15,7 +15,7 @@ from schemas.errors import ConfigError, TrainingError
 from schemas.training import AdapterSpec, EarlyStoppingSpec, TrainSpec
 from tasks.cluster.connect import connect
 from tasks.cluster.train_driver import TrainingOnRay, result_of
-from tasks.storage.files import MANIFEST
+from tasks.storage.sealed_folder import MANIFEST
 from tasks.train.job import FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import THIS_MACHINE, train_model
 from tests.support.forked_training import server_with_torch, train_forked

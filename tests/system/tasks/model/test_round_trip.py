@@ -19,7 +19,7 @@ from tasks.assess.check import check_findings
 from tasks.model.divergence import measure_divergence
 from tasks.model.generate import generate_answers
 from tasks.model.round_trip import check_round_trip, is_intact
-from tasks.storage.files import seal
+from tasks.storage.sealed_folder import seal
 from tests.support.trained import save_perturbed
 
 Trip = Callable[..., CheckEvidence]

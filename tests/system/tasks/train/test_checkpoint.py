@@ -10,7 +10,8 @@ import pytest
 
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import AdapterSpec, TrainSpec
-from tasks.storage.files import MANIFEST, sha256_file
+from tasks.storage.files import sha256_file
+from tasks.storage.sealed_folder import MANIFEST
 from tasks.train.job import CHECKPOINTS, ERROR, FINAL, PROGRESS, ProgressLog, TrainJob
 
 MakeSpec = Callable[..., TrainSpec]

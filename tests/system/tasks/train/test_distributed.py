@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.training import AdapterSpec, EarlyStoppingSpec, TrainSpec
-from tasks.storage.files import MANIFEST
+from tasks.storage.sealed_folder import MANIFEST
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import train_model
 from tests.support.forked_training import server_with_torch, train_forked

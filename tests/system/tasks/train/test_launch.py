@@ -17,7 +17,8 @@ from schemas.errors import ConfigError, ProcessLostError, TrainingError
 from schemas.training import AdapterSpec, BudgetSpec
 from tasks.compute.children import Children
 from tasks.storage.failpoint import VARIABLE
-from tasks.storage.files import MANIFEST, write_json
+from tasks.storage.files import write_json
+from tasks.storage.sealed_folder import MANIFEST
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.limits import TrainingLimits, Use
 from tasks.train.place import ThisMachine, worker_environment

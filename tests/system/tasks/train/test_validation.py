@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from schemas.artifacts import DatasetRef, ModelRef
-from tasks.storage.files import MANIFEST, seal
+from tasks.storage.sealed_folder import MANIFEST, seal
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
 from tests.tasks.train.test_validation import STOPPING, MakeSpec
 
