@@ -40,7 +40,6 @@ from schemas.release import RunRecord
 from schemas.secrets import unmasked
 from schemas.template import PASSAGES, template_columns
 from tasks.release.register import (
-    EVENT_TAG,
     PROMOTION_TAG,
     NewVersion,
     VersionScores,
@@ -313,8 +312,7 @@ def _follow(
     )
     event = last_move(ledger.history(name), name)
     if number is not None and event is not None:
-        # How it was promoted, and the hash of that event: a copy of the chain's end outside the ledger.
-        tags = {PROMOTION_TAG: f"{event.action} by {event.actor} at {event.at}", EVENT_TAG: event.hash}
+        tags = {PROMOTION_TAG: f"{event.action} by {event.actor} at {event.at}"}
         tag_version(client, name=name, mlflow_version=number, tags=tags, uri=uri)
     return moved, faults
 

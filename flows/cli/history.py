@@ -10,7 +10,6 @@ import typer
 from flows.cli.command import command
 from flows.cli.options import CONFIG, Config, Pipeline
 from flows.cli.output import Result, TextTable, warn
-from flows.ledger.journal import FIRST_HASH
 from flows.ledger.ledger import Ledger
 from flows.ledger.open import open_ledger
 from flows.ledger.rows import EventRow
@@ -57,21 +56,19 @@ def champion(pipeline: Pipeline, config: Config = CONFIG) -> Result:
 @command(example="tunegate model history support-replies --verify")
 def history(
     pipeline: Pipeline,
-    verify: Annotated[bool, typer.Option("--verify", help="Only check the chain of hashes.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Only check the ledger.")] = False,
     config: Config = CONFIG,
 ) -> Result:
     """Show every decision about the champion, and check the ledger.
 
-    Who, why, which digests, forced or not, oldest first. The chain of hashes and the champion's files are checked
-    before anything is shown.
+    Who, why, which digests, forced or not, oldest first. Every row of the ledger is compared with its journal, and the
+    champion's files are checked, before anything is shown.
     """
     _, ledger, name = registry_of(pipeline, config)
-    chain = ledger.history()
     ledger.check()
     missing = missing_files(ledger, name)
-    events = [event for event in chain if event.name == name]
+    events, head = ledger.history(name), ledger.last_hash()
     ticks, marked, accepted = ledger.ticks(pipeline), ledger.marked(name), ledger.acceptances()
-    n_events, head = len(chain), chain[-1].hash if chain else FIRST_HASH
 
     def text() -> Iterator[Any]:
         if not verify:
@@ -88,9 +85,9 @@ def history(
             yield from (f"\n{mark.summary}; it does not become champion again" for mark in marked)
         if missing:
             warn(f"the champion's files are not there: {missing}")
-        yield f"{counted(n_events, 'event')}, each with its hash; the last is {head}"
+        yield f"{counted(len(events), 'event')}; the ledger is as it was written, and its last hash is {head}"
 
-    data: dict[str, Any] = {"name": name, "whole": True, "n_events": n_events, "head": head}
+    data: dict[str, Any] = {"name": name, "whole": True, "n_events": len(events), "head": head}
     data["accepted"] = [asdict(row) for row in accepted]
     if not verify:
         data["events"] = [event_json(event) for event in events]

@@ -10,7 +10,7 @@ import orjson
 
 from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database, Row
-from flows.ledger.history import best_of, checked_history, previous_of, waiting_in
+from flows.ledger.history import all_events, best_of, previous_of, waiting_in
 from flows.ledger.rows import MOVES, CandidateRow, EventRow, Projection, VersionRef, VersionRow
 from flows.workspace.clock import now
 from schemas.artifacts import Artifact, ChampionRef, CheckedRef
@@ -138,7 +138,7 @@ class Champions(LedgerBase):
     def champion_before(self, name: str, moment: str) -> ChampionRef | None:
         """Return who was champion just before a moment (UTC, ISO 8601); None if the ledger knows no one then."""
         with self.read() as db:
-            moves = [event for event in checked_history(db) if event.name == name and event.action in MOVES]
+            moves = [event for event in all_events(db) if event.name == name and event.action in MOVES]
             last = next((event for event in reversed(moves) if event.at < moment), None)
             row = None if last is None else self._row(db, name, last.to_version)
         if last is None or not isinstance(row, CandidateRow):
@@ -169,23 +169,19 @@ class Champions(LedgerBase):
         return best_of(events[: max(by_then, default=0)])
 
     def history(self, name: str | None = None) -> tuple[EventRow, ...]:
-        """Check the chain and return every event about the champion (of every name without one), oldest first.
-
-        Raises:
-            StorageError: TG0580, an event was altered, removed or inserted.
-        """
+        """Return every event about the champion (of every name without one), oldest first."""
         with self.read() as db:
-            return tuple(event for event in checked_history(db) if name is None or event.name == name)
+            return tuple(event for event in all_events(db) if name is None or event.name == name)
 
     def previous(self, name: str) -> str | None:
         """Return the version that the current champion replaced: the target of a rollback."""
         with self.read() as db:
-            return previous_of(checked_history(db), name)
+            return previous_of(all_events(db), name)
 
     def waiting(self, name: str) -> tuple[EventRow, ...]:
         """Return the candidates that may still be approved, oldest first; each was judged against today's champion."""
         with self.read() as db:
-            return waiting_in(checked_history(db), name)
+            return waiting_in(all_events(db), name)
 
     def names(self) -> tuple[str, ...]:
         """Return every name that has an event."""
@@ -234,7 +230,6 @@ class Champions(LedgerBase):
             (name,),
         ).fetchone()
         if row is None:
-            checked_history(db)  # raises a better message, if the chain shows what was removed
             raise StorageError(
                 f"the event or the candidate of the champion of {name} is missing",
                 code="TG0580",

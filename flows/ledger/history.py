@@ -1,66 +1,41 @@
-"""The moves of champions as an append-only chain: each event's hash covers the event and the hash before it.
+"""The moves of champions: events that are only ever appended, like every row guarded by the journal.
 
-Altering, removing or inserting an event breaks the chain at that place, and cutting off its end contradicts the
-table of champions. (Whoever can write the file can forge the whole chain. To notice that, keep its last hash elsewhere:
-`tunegate model history` prints it, and MLflow's champion has it as a tag.)
 Works inside the transactions of its only callers, `flows/ledger/champions.py` and `promotions.py`.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 import orjson
 
 from flows.ledger.database import Database
-from flows.ledger.journal import FIRST_HASH, altered, check_books
+from flows.ledger.journal import check_books
 from flows.ledger.rows import ENTRIES, MOVES, Action, EventRow, VersionRow
 from flows.workspace.clock import now
-from tasks.storage.files import sha256_json
 
 CLOCKS_DIFFER_S = 5.0
 """The clocks of hosts that share a ledger may differ by this much."""
 
 
-def checked_history(db: Database) -> tuple[EventRow, ...]:
-    """Check the chain and return every event of every name, oldest first.
-
-    Raises:
-        StorageError: TG0580, an event was altered, removed or inserted; the message names the first such place.
-    """
-    events = tuple(EventRow(**row) for row in db.execute("SELECT * FROM champion_events ORDER BY seq").fetchall())
-    previous = FIRST_HASH
-    for number, event in enumerate(events, start=1):
-        if event.seq != number:
-            raise altered(f"event {number} is missing, event {event.seq} follows")
-        this = f"event {number} ({event.action} v{event.to_version} of {event.name}, {event.at})"
-        if event.hash != _hash(asdict(event)):
-            raise altered(f"{this} does not match its hash: its content was changed")
-        if event.prev_hash != previous:
-            raise altered(f"{this} does not follow event {number - 1}: one of them was rewritten")
-        previous = event.hash
-    last = {event.name: (event.to_version, event.seq) for event in events if event.action in MOVES}
-    rows = db.execute("SELECT name, version, seq FROM champions").fetchall()
-    champions = {row["name"]: (row["version"], row["seq"]) for row in rows}
-    for name in sorted(last.keys() | champions.keys()):
-        if last.get(name) != champions.get(name):
-            raise altered(f"the last event of {name} and its champion disagree")
-    return events
+def all_events(db: Database) -> tuple[EventRow, ...]:
+    """Return every event of every name, oldest first."""
+    return tuple(EventRow(**row) for row in db.execute("SELECT * FROM champion_events ORDER BY seq").fetchall())
 
 
-def whole_history(db: Database) -> tuple[EventRow, ...]:
-    """The same, after checking that every other row of the ledger is what was written: before the champion moves.
+def checked_events(db: Database) -> tuple[EventRow, ...]:
+    """The same, after checking that every row of the ledger is what was written: before the champion moves.
 
     Raises:
         StorageError: TG0580.
     """
     check_books(db)
-    return checked_history(db)
+    return all_events(db)
 
 
 @dataclass(frozen=True)
 class NewEvent:
-    """An event before it is in the chain; the fields are those of `EventRow`."""
+    """An event before it is appended; the fields are those of `EventRow`."""
 
     action: Action
     from_version: str | None
@@ -91,12 +66,10 @@ def append_event(db: Database, events: Sequence[EventRow], candidate: VersionRow
         "name": candidate.ref.name,
         "to_version": candidate.ref.version,
         "at": at,
-        "prev_hash": events[-1].hash if events else FIRST_HASH,
         "verdict": candidate.verdict,
         "bundle_digest": candidate.ref.files.digest,
         "evidence": candidate.evidence,
     }
-    fields["hash"] = _hash(fields)
     names = ", ".join(fields)
     values = ", ".join(f":{column}" for column in fields)
     db.execute(f"INSERT INTO champion_events ({names}) VALUES ({values})", fields)
@@ -207,7 +180,3 @@ def waiting_in(events: Sequence[EventRow], name: str) -> tuple[EventRow, ...]:
     today = champion.to_version if champion else None
     last = {event.to_version: event for event in events if event.name == name}
     return tuple(event for event in last.values() if event.action == "wait" and event.from_version == today)
-
-
-def _hash(event: dict[str, object]) -> str:
-    return sha256_json({name: value for name, value in event.items() if name != "hash"})

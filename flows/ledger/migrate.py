@@ -8,7 +8,6 @@ from typing import Any
 
 from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database
-from flows.ledger.history import checked_history
 from flows.ledger.journal import check_books
 from flows.ledger.tables import BOOKS
 from schemas.errors import StorageError
@@ -42,7 +41,6 @@ def copy_ledger(source: LedgerBase, target: LedgerBase) -> Mapping[str, int]:
         target.kept.continue_numbering(there)
         there.execute("DELETE FROM touched")  # the journal was copied with its rows
         check_books(there)
-        checked_history(there)
     return {name: len(rows) for name, rows in copied.items()}
 
 

@@ -18,8 +18,9 @@ from flows.ledger.database import Database
 from flows.ledger.erasures import marks_in
 from flows.ledger.history import (
     NewEvent,
+    all_events,
     append_event,
-    checked_history,
+    checked_events,
     cooldown_of,
     entries_of,
     evidence_of,
@@ -28,7 +29,6 @@ from flows.ledger.history import (
     previous_of,
     waiting_in,
     was_rolled_back,
-    whole_history,
 )
 from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow, RunVerdict, VersionRef, VersionRow
 from flows.workspace.clock import present
@@ -71,7 +71,7 @@ class Promotions(Champions):
         """
         with self.write() as db:
             reach("ledger.promote.opened")
-            events = whole_history(db)
+            events = checked_events(db)
             champion = champion_version(db, name)
             here = last_move(events, name)
             if here is not None and champion == version:
@@ -108,7 +108,7 @@ class Promotions(Champions):
         require("reason", reason, "a forced promotion", name)
         with self.write() as db:
             reach("ledger.promote.opened")
-            events = whole_history(db)
+            events = checked_events(db)
             champion = champion_version(db, name)
             here = last_move(events, name)
             if here is not None and champion == version:
@@ -156,7 +156,7 @@ class Promotions(Champions):
         until = present() + timedelta(days=cooldown_days)
         with self.write() as db:
             reach("ledger.promote.opened")
-            events = whole_history(db)
+            events = checked_events(db)
             check_expected(db, name, expected)
             target = _rollback_target(events, name, champion_version(db, name), to)
             candidate = self._row(db, name, target)
@@ -177,7 +177,7 @@ class Promotions(Champions):
             candidate = self._row(db, name, version)
             if candidate is None:
                 raise _unfit(name, version, None)
-            return _why_held(db, checked_history(db), candidate, waits, at=at or present())
+            return _why_held(db, all_events(db), candidate, waits, at=at or present())
 
     def enter(self, db: Database, events: Sequence[EventRow], candidate: VersionRow, new: NewEvent) -> EventRow:
         """Append the event and the change for MLflow, within the caller's transaction.
@@ -354,7 +354,7 @@ class Approvals(Promotions):
         require("name", actor, "an answer", run_id)
         with self.write() as db:
             reach("ledger.promote.opened")
-            events = whole_history(db)
+            events = checked_events(db)
             request = _find_request(events, run_id)
             last = _last_of(events, request)
             if last.action in ENTRIES and last_move(events, request.name) == last:
@@ -389,7 +389,7 @@ class Approvals(Promotions):
         """
         require("name", actor, "an answer", run_id)
         with self.write() as db:
-            events = whole_history(db)
+            events = checked_events(db)
             request = _find_request(events, run_id)
             last = _last_of(events, request)
             if last.action == "reject":

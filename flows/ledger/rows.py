@@ -135,7 +135,7 @@ class RunVerdict:
 
 @dataclass(frozen=True)
 class EventRow:
-    """A move of the champion or a decision about one, chained to the event before it by hash."""
+    """A move of the champion or a decision about one."""
 
     seq: int
     name: str
@@ -149,9 +149,6 @@ class EventRow:
     verdict_digest: str
     """The decision that promoted this version."""
     at: str
-    prev_hash: str
-    hash: str
-    """sha256 over all but itself as canonical JSON."""
     verdict: str
     """The gate's last verdict on the version at that time."""
     bundle_digest: str

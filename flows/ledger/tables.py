@@ -3,7 +3,7 @@
 Written for SQLite; `flows/ledger/postgres.py` translates `INTEGER`, `REAL`, `TEXT` and `AUTOINCREMENT` for Postgres.
 """
 
-VERSION = 2
+VERSION = 3
 """Goes up with every change of `TABLES`: a ledger with other tables is refused as one of another version (TG0530)."""
 
 TABLES = """
@@ -101,8 +101,6 @@ CREATE TABLE champion_events (
     run_id TEXT NOT NULL,
     verdict_digest TEXT NOT NULL,
     at TEXT NOT NULL,
-    prev_hash TEXT NOT NULL,
-    hash TEXT NOT NULL,
     verdict TEXT NOT NULL,
     bundle_digest TEXT NOT NULL,
     until TEXT NOT NULL,

@@ -41,12 +41,10 @@ OWNER_TAG = "tunegate.ledger"
 ENTRY_TAG = "tunegate.entry"
 """Tag of a registered model: hash of the last line of the ledger's journal when it was last updated. A copy of the
 ledger that was made before, or that was written to since, does not have this line."""
-EVENT_TAG = "tunegate.event"
 PROMOTION_TAG = "tunegate.promotion"
+"""Tag of a version: how it became champion. No verdict sets it."""
 BUNDLE_TAG = "tunegate.bundle"
 """Digest of the files that serve."""
-OF_MOVES = (EVENT_TAG, PROMOTION_TAG)
-"""Tags that no verdict sets."""
 MODEL_TAG = "tunegate.model"
 """Tag of a version: id of its logged model, which MLflow's own store does not keep with a version."""
 SHOWN_VERSIONS_TAG = "mlflow.modelVersions"
@@ -169,7 +167,7 @@ def _update(client: MlflowClient, found: ModelVersion, wanted: Mapping[str, str]
         if found.tags.get(key) != value:
             client.set_model_version_tag(found.name, found.version, key, value)
     for key in found.tags:
-        if key.startswith("tunegate.") and key not in wanted and key not in OF_MOVES:
+        if key.startswith("tunegate.") and key not in wanted and key != PROMOTION_TAG:
             client.delete_model_version_tag(found.name, found.version, key)
     if description and found.description != description:
         client.update_model_version(found.name, found.version, description=description)

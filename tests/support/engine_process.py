@@ -144,7 +144,7 @@ def sync_mlflow(home: Path, wait_s: str) -> object:
 
 
 def look(home: Path) -> object:
-    """The ledger's state; reading its history checks the chain of hashes."""
+    """The ledger's state; reading it checks every row."""
     ledger, champion = open_here(home), open_here(home).champion("replies")
     return {
         "champion": champion.version if champion else None,

@@ -111,7 +111,7 @@ def test_history_explain_show_and_doctor_read_what_was_recorded(promoted: Team) 
     run_id = promoted.ledger.runs()[0].run_id
     history = promoted.call("model", "history", "vendor")
     assert history.returncode == 0, history.stderr
-    assert "2 events, each with its hash" in history.stdout
+    assert "2 events; the ledger is as it was written" in history.stdout
     explained = promoted.call("gate", "explain", run_id)
     assert "items won 30, lost 0" in explained.stdout
     assert "no text is kept" in explained.stderr

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from flows.ledger.history import checked_history
+from flows.ledger.history import checked_events
 from flows.ledger.ledger import Ledger
 from flows.ledger.postgres import LedgerPostgres
 from flows.ledger.rows import RunVerdict
@@ -224,31 +224,31 @@ def tamper(ledger, *statements):
 
 
 @pytest.mark.parametrize(
-    ("link", "statements"),
+    ("row", "statements"),
     [
-        ("event 2 (promote v2", ["UPDATE champion_events SET reason = 'nothing to see' WHERE seq = 2"]),
-        ("event 3 (promote v3", ["UPDATE champion_events SET actor = 'someone else' WHERE seq = 3"]),
-        ("event 1 (promote v1", ["UPDATE champion_events SET verdict = '' WHERE seq = 1"]),
-        ("event 2 (promote v2", ["UPDATE champion_events SET bundle_digest = 'another' WHERE seq = 2"]),
-        ("event 2 is missing, event 3 follows", ["DELETE FROM champion_events WHERE seq = 2"]),
-        ("last event of replies", ["DELETE FROM champion_events WHERE seq = 3"]),
-        ("last event of replies", ["DELETE FROM champion_events WHERE seq = 3", "UPDATE champions SET version = '2'"]),
+        ("2 of champion_events", ["UPDATE champion_events SET reason = 'nothing to see' WHERE seq = 2"]),
+        ("3 of champion_events", ["UPDATE champion_events SET actor = 'someone else' WHERE seq = 3"]),
+        ("1 of champion_events", ["UPDATE champion_events SET verdict = '' WHERE seq = 1"]),
+        ("2 of champion_events", ["UPDATE champion_events SET bundle_digest = 'another' WHERE seq = 2"]),
+        ("2 of champion_events", ["DELETE FROM champion_events WHERE seq = 2"]),
+        ("3 of champion_events", ["DELETE FROM champion_events WHERE seq = 3"]),
+        ("replies of champions", ["DELETE FROM champion_events WHERE seq = 3", "UPDATE champions SET version = '2'"]),
         (
-            "event 2 is missing, event 3 follows",
+            "3 of champion_events",
             ["UPDATE champion_events SET seq = 13 WHERE seq = 3", "UPDATE champion_events SET seq = 3 WHERE seq = 2"],
         ),
-        ("last event of replies", ["UPDATE champions SET version = '1'"]),
-        ("last event of replies", ["DELETE FROM champions"]),
+        ("replies of champions", ["UPDATE champions SET version = '1'"]),
+        ("replies of champions", ["DELETE FROM champions"]),
     ],
 )
-def test_tampering_with_the_history_is_found_and_stops_promotions(ledger, promote, link, statements):
+def test_tampering_with_the_history_is_found_and_stops_promotions(ledger, promote, row, statements):
     for number in (1, 2, 3):
         promote(number, str(number - 1) if number > 1 else None)
     assert len(ledger.history()) == 3
     tamper(ledger, *statements)
     with ledger.kept.read() as db, pytest.raises(StorageError, match="TG0580") as caught:
-        checked_history(db)
-    assert link in caught.value.message
+        checked_events(db)
+    assert f"row {row} " in caught.value.message
     for read in (ledger.history, Ledger(ledger.root, getattr(ledger.kept, "url", None)).champions):
         with pytest.raises(StorageError, match="TG0580"):
             read()

@@ -15,10 +15,10 @@ from schemas.errors import ConfigError, DataError, ServiceError, StorageError
 from schemas.release import RunRecord
 from tasks.release.register import (
     BUNDLE_TAG,
-    EVENT_TAG,
     MODEL_TAG,
     NAME_TAG,
     OWNER_TAG,
+    PROMOTION_TAG,
     VERSION_TAG,
     NewVersion,
     Owner,
@@ -98,7 +98,7 @@ def test_a_second_verdict_adds_its_files_and_leaves_no_tag_of_the_first(
     bundle = make_bundle("judged twice")
     number = register(bundle, name="second", version="1", run_id="monday", **{"tunegate.score": "exact 0.5"})
     client.set_model_version_tag("second", number, "team", "support")
-    tag_version(client, name="second", mlflow_version=number, tags={EVENT_TAG: "event-1"}, uri=uri)
+    tag_version(client, name="second", mlflow_version=number, tags={PROMOTION_TAG: "event-1"}, uri=uri)
     for _ in range(2):
         assert register(bundle, name="second", version="1", verdict="PROMOTE", run_id="tuesday") == number
         move_alias(client, name="second", alias="champion", mlflow_version=number, uri=uri)
@@ -106,7 +106,7 @@ def test_a_second_verdict_adds_its_files_and_leaves_no_tag_of_the_first(
         assert verdicts_of(client, "second") == {"monday": "# HOLD\n", "tuesday": "# PROMOTE\n"}
         assert client.get_model_version("second", number).tags == {
             "tunegate.verdict": "PROMOTE", VERSION_TAG: "1", OWNER_TAG: "ours", BUNDLE_TAG: bundle.digest,
-            EVENT_TAG: "event-1", "team": "support", MODEL_TAG: found.model_id,
+            PROMOTION_TAG: "event-1", "team": "support", MODEL_TAG: found.model_id,
         }  # fmt: skip
 
 

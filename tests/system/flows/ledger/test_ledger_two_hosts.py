@@ -55,7 +55,7 @@ class Hosts(NamedTuple):
     """Start a program on a host."""
 
     def promoted(self) -> list[list[str | None]]:
-        """Every move of the champion as seen on the database's host, after checking the chain of hashes."""
+        """Every move of the champion as seen on the database's host, after checking every row."""
         return self.on("db", "look").answer()["moves"]
 
 
