@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
+from tasks.model.base_model import AUTO_DTYPE
+
 _aten = torch.ops.aten
 
 
@@ -69,6 +71,7 @@ def fake_card(monkeypatch: pytest.MonkeyPatch, *, bfloat16: bool = True) -> Iter
         monkeypatch: Undoes what is changed here.
         bfloat16: The card multiplies bfloat16, as those since 2020 do.
     """
+    monkeypatch.delenv(AUTO_DTYPE, raising=False)  # which decides before any card is asked
     for name, value in (
         ("is_available", True),
         ("is_bf16_supported", bfloat16),
