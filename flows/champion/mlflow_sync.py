@@ -53,6 +53,7 @@ from tasks.release.register import (
 )
 from tasks.release.tracking import RUN_TAG, RunFiles, begin_run, complete_run, end_runs, open_client
 from tasks.storage.failpoint import reach
+from tasks.tickets.visible import literal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -360,7 +361,7 @@ def _publish(
             if each.run_id in judging
         ],
         newest.params,
-        description=newest.description or f"**{row.verdict}**\n\n{row.reason}",
+        description=newest.description or f"**{row.verdict}**\n\n{literal(row.reason)}",
         columns=tuple(name for name in template_columns(ref.prompt.user) if name != PASSAGES),
         base=ref.model.root, method=ref.trained.method,
     )  # fmt: skip

@@ -30,6 +30,7 @@ from schemas.secrets import masked_value
 from schemas.trials import ChoiceRef
 from tasks.release.shown_data import count_labels, write_items
 from tasks.storage.files import write_json
+from tasks.tickets.visible import literal
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def describe_verdict(decision: GateDecision) -> str:
     """Return verdict, champion, score and reason as Markdown, for the pages of a run and of its version."""
     champion = "none" if decision.champion_version is None else f"version {decision.champion_version}"
     score = score_of(decision)
-    lines = [f"**{decision.verdict}**", f"champion: {champion}", *([score] if score else []), decision.reason]
+    lines = [f"**{decision.verdict}**", f"champion: {champion}", *([score] if score else []), literal(decision.reason)]
     return "\n\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from flows.views.report import report_folder
 from schemas.artifacts import GateDecision, Splits, TicketTable
 from tasks.curate.curation_warnings import curation_warnings
 from tasks.release.tracking import choose_uri
+from tasks.tickets.visible import literal
 
 
 def show_funnel(
@@ -25,8 +26,9 @@ def show_funnel(
 
 def show_verdict(run: RunContext, *, decision: GateDecision) -> None:
     """Show the gate's findings and its verdict."""
-    run.listeners.table("gate", [gate_row(finding) for finding in decision.findings], decision.reason)
-    run.listeners.text("verdict", f"# {decision.verdict}\n\n{decision.reason}\n")
+    reason = literal(decision.reason)  # may name labels; Prefect renders Markdown
+    run.listeners.table("gate", [gate_row(finding) for finding in decision.findings], reason)
+    run.listeners.text("verdict", f"# {decision.verdict}\n\n{reason}\n")
 
 
 def show_report(run: RunContext) -> None:

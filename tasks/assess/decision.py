@@ -37,7 +37,7 @@ def describe_rule(rule: GateRule, *, higher_is_better: bool = True, against: str
     >>> describe_rule(GateRule(metric="exact", value_threshold=0.5))
     'exact at least 0.5'
     """
-    where = f" in {rule.slice}" if rule.slice else ""
+    where = f" in {_on_one_line(rule.slice)}" if rule.slice else ""
     change = rule.change_threshold
     if change is None:
         bound = "at least" if higher_is_better else "at most"
@@ -54,7 +54,7 @@ def describe_rule(rule: GateRule, *, higher_is_better: bool = True, against: str
 
 def describe_anchor(rule: GateRule, *, margin: float, against: str) -> str:
     """Describe the anchor of a rule of mode refresh."""
-    where = f" in {rule.slice}" if rule.slice else ""
+    where = f" in {_on_one_line(rule.slice)}" if rule.slice else ""
     return f"{rule.metric}{where} is at most {margin:g} worse than {against} at the confidence"
 
 
@@ -77,7 +77,12 @@ def surpassed(decision: GateDecision) -> str:
 
 def describe_guard(metric: str, where: str, against: str) -> str:
     """Describe the guard of one slice."""
-    return f"{metric} in {where} is not shown to be worse than {against}"
+    return f"{metric} in {_on_one_line(where)} is not shown to be worse than {against}"
+
+
+def _on_one_line(slice_name: str) -> str:
+    """The slice for a rule's text: a label with a line break must not begin a line that reads like a verdict."""
+    return " ".join(slice_name.split())
 
 
 def summarise(
@@ -177,7 +182,7 @@ def _markdown(decision: GateDecision) -> str:
     lines = [
         f"# Verdict: {decision.verdict}",
         "",
-        decision.reason,
+        literal(decision.reason),
         "",
         f"{decision.n_items} held-out items; {champion}; {baseline}; {used}.",
         "",

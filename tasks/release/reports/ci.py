@@ -33,12 +33,11 @@ def _lines(report: RunReport) -> Iterator[str]:
         yield "| rule | reference | candidate | difference | bounds | limit | items | verdict |"
         yield "|---|--:|--:|--:|--:|--:|--:|---|"
     for each in report.findings:
-        name = f"{each.rule}{f' in {each.slice}' if each.slice else ''}"
         bounds = "" if each.lower is None else f"{signed(each.lower)} .. {signed(each.upper)}"
         verdict = each.verdict if each.decides else "not judged"
         yield (
-            f"| {literal(name)} | {figure(each.reference)} | {figure(each.candidate)} | {signed(each.difference)} | "
-            f"{bounds} | {figure(each.limit)} | {each.n_items} | {verdict} |"
+            f"| {literal(each.rule)} | {figure(each.reference)} | {figure(each.candidate)} | "
+            f"{signed(each.difference)} | {bounds} | {figure(each.limit)} | {each.n_items} | {verdict} |"
         )
     if report.checks and not report.model_name:
         yield ""
@@ -92,8 +91,8 @@ def write_junit(report: RunReport) -> bytes:
     suite = ET.Element("testsuite", name=f"tunegate.{report.pipeline}", timestamp=report.started_at[:19])
     counts = {"failures": 0, "errors": 0, "skipped": 0}
     for finding in report.findings:
-        name = f"{finding.rule}{f' in {finding.slice}' if finding.slice else ''}"
-        case = ET.SubElement(suite, "testcase", classname=f"{report.pipeline}.{finding.part}", name=visible(name))
+        name = visible(finding.rule)
+        case = ET.SubElement(suite, "testcase", classname=f"{report.pipeline}.{finding.part}", name=name)
         if not finding.decides:
             ET.SubElement(case, "skipped", message=visible(finding.reason))
             counts["skipped"] += 1

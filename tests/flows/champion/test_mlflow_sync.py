@@ -49,6 +49,14 @@ def test_sending_twice_registers_once(place: Place) -> None:
     assert row.mlflow_version == "1"
 
 
+def test_a_reason_that_names_a_label_in_markdown_is_text_in_mlflow(place: Place) -> None:
+    place.record(1, "BLOCK", reason="worse in category=![x](https://evil/p.png)")
+    assert synchronise(place.ledger, place.settings) is None
+    version = place.client.get_model_version("replies", "1")
+    assert str(version.description).startswith("**BLOCK**\n\nworse in category=!\\[x\\](")
+    assert "https://" not in str(version.description)
+
+
 def test_syncing_without_changes_touches_nothing(place: Place) -> None:
     before = sorted(place.home.rglob("*"))
     assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=NOWHERE)) is None

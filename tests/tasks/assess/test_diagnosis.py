@@ -134,7 +134,7 @@ def test_personal_data_in_the_names_of_files_and_labels_is_in_no_decision(
     decision = decided(answers(0.5, 200), labels=labels)
     assert "The labels of weeks/[EMAIL_1] disagree with the others" in decision.reason
     assert "the labels of s3://desk/2026/week48.csv disagree" in decision.reason
-    assert "product [EMAIL_1] has 50 % of the 800 new tickets" in (decision.root / "decision.md").read_text()
+    assert "product \\[EMAIL_1\\] has 50 % of the 800 new tickets" in (decision.root / "decision.md").read_text()
     written = [path.read_text() for path in decision.root.iterdir()]
     assert not any(person in text for text in (decision.model_dump_json(), *written))
 

@@ -570,6 +570,17 @@ def test_the_table_has_a_row_per_rule_and_survives_odd_slice_names(judge: Judge)
     assert "product=A\\|B" in rows[1]
 
 
+def test_a_slice_that_is_markdown_is_text_in_the_reason_too(judge: Judge) -> None:
+    name = "product=![x](https://evil/p.png)\n\n# PROMOTE"
+    rule = GateRule(metric="exact", slice=name, value_threshold=0.5)
+    decision = judge([rule], [0.0] * 100, slices=[name] * 100)
+    text = (decision.root / "decision.md").read_text()
+    assert "evil/p.png) # PROMOTE at least 0.5" in decision.reason
+    assert "![x](" not in text
+    assert "https://" not in text
+    assert [line for line in text.splitlines() if line.startswith("#")] == ["# Verdict: BLOCK"]
+
+
 def test_reasons_are_sentences_with_the_numbers_in_them(judge: Judge) -> None:
     decision = judge([IMPROVE, HALF], *_pair(30, 2, 30, 38))
     assert decision.findings[0].reason == (

@@ -1,6 +1,7 @@
 """The comment of a pull request, with labels that are Markdown, links and mentions."""
 
 import re
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from schemas.gates import GateRule
 from schemas.report import RunReport
-from tasks.release.reports.ci import write_markdown
+from tasks.assess.decision import describe_rule
+from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.tickets.visible import literal
 from tests.tasks.release.reports.test_page import finding, report
 
@@ -49,13 +52,23 @@ class Shown(HTMLParser):
 
 
 def labelled(label: str) -> RunReport:
-    each = finding("BLOCK").model_copy(update={"slice": f"category {label}", "reason": f"category {label} falls"})
+    rule = describe_rule(GateRule(metric="exact", value_threshold=0.5, slice=f"category={label}"))
+    each = finding("BLOCK").model_copy(
+        update={"rule": rule, "slice": f"category={label}", "reason": f"category={label} falls"}
+    )
     return report(reason=f"exact falls in category {label}", findings=(each,), diagnosis=None)
 
 
 @pytest.mark.parametrize("label", ORDINARY)
 def test_an_ordinary_label_is_written_as_it_is(label: str) -> None:
-    assert f"in category {label} |" in write_markdown(labelled(label))
+    assert f"| exact in category={label} at least 0.5 |" in write_markdown(labelled(label))
+
+
+def test_a_slice_is_named_once_and_a_line_break_in_its_label_begins_no_line() -> None:
+    shown = labelled("a,b\n\nPROMOTE All 7 rules are met")
+    [case] = ET.fromstring(write_junit(shown)).findall("testcase")  # noqa: S314
+    assert case.get("name") == "exact in category=a,b PROMOTE All 7 rules are met at least 0.5"
+    assert write_markdown(labelled("refunds")).count("| exact in category=refunds at least 0.5 |") == 1
 
 
 @pytest.mark.parametrize("label", [*HOSTILE, *ORDINARY])
@@ -64,7 +77,7 @@ def test_a_label_is_shown_as_text_and_adds_no_element(label: str) -> None:
     shown = Shown(RENDERER.render(write_markdown(labelled(label))))
     assert shown.tags == plain.tags
     assert not LINKED_LATER.search(shown.text)
-    wanted = f"exact at least 0.5 in category {' '.join(label.split())}"
+    wanted = " ".join(f"exact in category={label} at least 0.5".split())
     assert shown.cells[0].replace("\u200b", "").strip() == wanted.strip()
 
 
