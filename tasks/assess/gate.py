@@ -503,8 +503,9 @@ def _finding(assessed: Assessment, settled: dict[int, Verdict], *, n_tests: int)
 def _settled(judgement: Judgement, verdict: Verdict, n_tests: int) -> tuple[Verdict, str]:
     """The verdict among all tests, and its reason, which differs if the verdict is milder than the rule's own."""
     if judgement.verdict == "BLOCK" and verdict != "BLOCK":
+        tests = f"the {n_tests} tests" if n_tests > 1 else "all tests"
         return verdict, (
-            f"{judgement.if_not_blocked}, but that may be chance among the {n_tests} tests of this gate (Holm); "
+            f"{judgement.if_not_blocked}, but that may be chance among {tests} of this gate (Holm); "
             "more items would decide."
         )
     return verdict, judgement.reason

@@ -168,6 +168,16 @@ def test_a_gain_overall_does_not_hide_a_slice_that_suffers(judge: Judge) -> None
     assert (finding.slice, finding.won, finding.lost) == ("product=Lamp", 2, 32)
 
 
+def test_a_reason_does_not_speak_of_0_tests_where_every_slice_is_too_small_for_one(judge: Judge) -> None:
+    rule = GateRule(metric="exact", change_threshold=ChangeThreshold(mode="no_worse", margin=0.5))
+    champion, slices = [1.0] + [0.0] * 5, ["product=Lamp"] * 3 + ["product=Desk"] * 3
+    decision = judge(
+        [rule], [0.0] * 6, champion, slices=slices, guard=GUARD, confidence=0.6, min_items=1, anchor_spec=None
+    )
+    [lamp] = [each for each in decision.findings if each.slice == "product=Lamp"]
+    assert "but that may be chance among all tests of this gate (Holm)" in lamp.reason
+
+
 def test_a_small_slice_that_collapses_blocks(judge: Judge) -> None:
     candidate, champion, slices = sliced({"Desk": (100, 0, 940), "Lamp": (0, 47, 60)})
     decision = judge([IMPROVE], candidate, champion, slices=slices, guard=GUARD)
