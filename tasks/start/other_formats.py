@@ -71,6 +71,7 @@ _KINDS: tuple[tuple[int, bytes, str, Callable[[str], str]], ...] = (
 )  # fmt: skip
 """Offset and value of telling bytes, what such a file is, and what to do. UTF-32's mark begins with UTF-16's."""
 _MAIL = (".mbox", ".eml", ".msg")
+_DATABASES = (".duckdb", ".sqlite", ".sqlite3", ".db", ".ddb")
 
 
 def refuse_other_formats(path: Path) -> None:
@@ -106,6 +107,13 @@ def refuse_other_formats(path: Path) -> None:
             program = f"{shlex.quote(sys.executable)} -m tasks.start.mail"
             hint = f"write each mail with your first answer: {program} {shlex.quote(name)} @YOUR.DOMAIN > tickets.jsonl"
         raise ConfigError(f"{name!r} is mail, which is not read", code="TG0130", where=str(path), hint=hint)
+    if path.suffix.lower() in _DATABASES:
+        raise ConfigError(
+            f"{name!r} has the suffix of a database, and its first bytes are those of no DuckDB or SQLite file",
+            code="TG0130",
+            where=str(path),
+            hint="it may be damaged or incomplete: copy it again, or export its rows as CSV or JSON Lines",
+        )
     if ending in ("", *COMPRESSED):
         raise ConfigError(
             f"{name!r} has no suffix that is read",

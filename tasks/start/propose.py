@@ -24,6 +24,7 @@ from schemas.tables import TicketColumn
 from tasks.assess.plan_gate import RulePower, plan_gate
 from tasks.assess.power import ASSUMED_DISCORDANCE, items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
+from tasks.sources.formats import ending_of
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
 from tasks.sources.readers.shapes import detect_shape, shape_keys
@@ -299,11 +300,12 @@ def _propose(
     values = {name for name in profile.top if is_own_value(profile, name)}
     n_odd = sum(shown(name) != name or name in values for name in profile.top)
     if 2 * n_odd > len(profile.top) or values:
+        is_csv = ending_of(profile.path.name).startswith((".csv", ".tsv"))
+        what = "the first row does not look like a header" if is_csv else "the columns' names do not look like names"
         raise _too_little(
             profile,
-            f"the first row does not look like a header: {n_odd} of {len(profile.top)} are not names, or are values in "
-            "rows below",
-            hint="put the column names in the first row",
+            f"{what}: {n_odd} of {len(profile.top)} are not names, or are values in rows{' below' if is_csv else ''}",
+            hint="put the column names in the first row" if is_csv else "rename the columns in the file",
         )
     if not named and (pair := preference_pair(profile.top)):
         raise _preference(profile, pair)

@@ -66,6 +66,13 @@ def test_a_file_of_another_kind_is_named_with_what_to_do(
     assert "lamp" not in str(caught.value)
 
 
+def test_a_database_that_is_damaged_is_not_called_a_file_to_rename(tmp_path: Path) -> None:
+    (tmp_path / "desk.duckdb").write_bytes(b"not a database")
+    with pytest.raises(TunegateError, match=r"TG0130.*first bytes are those of no DuckDB or SQLite file") as caught:
+        profile_file(tmp_path / "desk.duckdb")
+    assert "rename" not in str(caught.value.hint)
+
+
 def hinted(path: Path) -> str:
     """The line of the hint for this file that a shell can run."""
     with pytest.raises(TunegateError) as caught:

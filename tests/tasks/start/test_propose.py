@@ -969,6 +969,14 @@ def test_a_row_of_data_in_the_place_of_the_header_is_recognised(tmp_path: Path) 
     assert "parcel" not in f"{caught.value} {caught.value.hint}"
 
 
+def test_columns_without_names_are_not_called_a_first_row_where_the_file_has_none(tmp_path: Path) -> None:
+    rows = ({"a\nb": f"Where is parcel number {n}", "# x: y": "billing" if n % 2 else "other"} for n in range(90))
+    (tmp_path / "t.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(ConfigError, match="the columns' names do not look like names: 2 of 2") as caught:
+        proposed(tmp_path / "t.jsonl")
+    assert caught.value.hint == "rename the columns in the file"
+
+
 @pytest.mark.parametrize("name", ["", "*.csv"])
 def test_several_files_are_refused_with_the_way_to_read_them_all(name: str, write_csv: WriteCsv) -> None:
     folder = write_csv(map(ticket, range(9))).parent
