@@ -6,11 +6,13 @@ ERROR, 10 UNCOMPARED, 130 and 143 interrupted.
 """
 
 import gc
+import io
 import os
 import shlex
 import signal
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +36,7 @@ app = typer.Typer(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the `tunegate` command: runs it and exits with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_streams()
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
     guard_process()
     # Imports allocate objects by the million, and few are garbage: collecting at each 700th, as usual, takes a sixth of
@@ -60,6 +63,19 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         code = _report_unexpected(error, arguments)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_streams() -> None:
+    """Make stdin, stdout and stderr usable however the caller left them.
+
+    One that is closed (`>&-`) becomes the null device: a run keeps its exit code, and no database gets the number of
+    a stream that a library writes to. What the encoding of stdout lacks is printed as an escape.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _completes(arguments: list[str]) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069]")
 """What JSON allows in a text and a terminal or a reader's eye takes for something else; those below 0x20 it escapes."""
+_NOT_ASCII = re.compile("[^\x00-\x7f]")
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,23 @@ def _print_plain(text: str) -> None:
 
 
 def to_json(value: Any, *, option: int = 0) -> str:
-    """The value as JSON that a terminal shows as it is.
+    """The value as JSON that a terminal shows as it is, and that the encoding of stdout has.
 
     >>> to_json("a\x9bb")
     '"a\\\\u009bb"'
     """
     text = orjson.dumps(value, default=str, option=option).decode()
-    return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = _NOT_IN_JSON.sub(_escape, text)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = _NOT_ASCII.sub(_escape, text)
+    return text
+
+
+def _escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def write(text: str, stream: TextIO) -> None:

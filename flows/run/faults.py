@@ -173,8 +173,9 @@ def base_model_faults(spec: Declared, *, root: Path, cache: Path) -> Iterator[Tu
             continue
         faults = list(base_faults(base, own, max_new_tokens=longest, chat=chat, trains=not train.is_external))
         if not faults:
-            sound.parent.mkdir(parents=True, exist_ok=True)
-            sound.touch()
+            with suppress(OSError):  # a cache that cannot be written: the next plan looks again
+                sound.parent.mkdir(parents=True, exist_ok=True)
+                sound.touch()
         for fault in faults:
             if fault.message not in seen:
                 seen.add(fault.message)

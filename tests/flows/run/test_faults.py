@@ -51,9 +51,9 @@ class Project:
         with (self.folder / "pipelines.yaml").open("w") as stream:
             YAML().dump({"version": 1, "pipelines": {"replies": pipeline}}, stream)
 
-    def codes(self, *command: str) -> list[str]:
+    def codes(self, *command: str, cache: str = "cache") -> list[str]:
         """Run the command; return the codes of its errors."""
-        environ = {**os.environ, "PREFECT_API_URL": NOWHERE, "TUNEGATE_CACHE": str(self.folder / "cache")}
+        environ = {**os.environ, "PREFECT_API_URL": NOWHERE, "TUNEGATE_CACHE": str(self.folder / cache)}
         done = run_here((*command, "--json"), cwd=self.folder, environ=environ)
         error = json.loads(done.stdout).get("error", {}) if done.returncode else {}
         return [each["code"] for each in error.get("errors", [error]) if each]
@@ -93,6 +93,11 @@ def test_a_base_that_fits_is_remembered_and_one_that_changes_is_checked_again(
     for _ in range(2):  # what does not fit is not remembered
         assert project.codes(*DATA) == ["TG0173"]
     assert len(filled) == 3
+
+
+def test_a_cache_that_cannot_be_made_is_no_reason_not_to_plan(project: Project) -> None:
+    project.declare("train", "seed", value=1)
+    assert project.codes(*PLAN, cache="/proc/nowhere/cache") == []
 
 
 RULE = {"metric": "exact", "value_threshold": 0.5}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.artifacts import ModelRef
-from tests.flows.cli.test_app import BROKEN
+from tests.flows.cli.test_app import BROKEN, FINE
 from tests.support.commands import NOWHERE
 from tests.support.project import PROJECT
 from tests.support.workplace import Workplace, environment, give_results
@@ -20,6 +21,7 @@ def tunegate(*arguments: str, cwd: Path, **environ: str) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
         cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, **environ},
+        encoding=environ.get("PYTHONIOENCODING"),
     )  # fmt: skip
 
 
@@ -32,6 +34,30 @@ def test_an_invalid_file_exits_with_code_2_and_shows_the_place(tmp_path: Path) -
     assert "lerning_rate" in done.stderr
     assert "did you mean `learning_rate`" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_changes_no_exit_code(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    for words, code in (("validate --json", 0), ("validate", 0), ("predict replies --json", 2)):
+        line = f"{shlex.quote(sys.executable)} -m flows.cli {words} {closed}"
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "TG0001" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_the_encoding_of_stdout_lacks_is_escaped(encoding: str, tmp_path: Path) -> None:
+    folder = tmp_path / "pr\u00e9f\u00e9r\u00e9 \U0001f469"
+    folder.mkdir()
+    (folder / "pipelines.yaml").write_text(FINE)
+    as_json = tunegate("status", "--json", cwd=folder, PYTHONIOENCODING=encoding)
+    as_text = tunegate("status", cwd=folder, PYTHONIOENCODING=encoding)
+    assert (as_json.returncode, as_text.returncode) == (0, 0), as_json.stderr + as_text.stderr
+    assert folder.name in json.loads(as_json.stdout)["home"]
+    assert as_json.stdout.isascii()
+    assert " \\U0001f469/.tunegate" in as_text.stdout
 
 
 @pytest.fixture(scope="module")
