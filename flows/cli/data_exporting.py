@@ -66,6 +66,8 @@ def export(
         done = export_data(found.folder, found.origin, prompt, out=to)
     if found.failed:
         warn(f"run {found.origin.run_id}, which published this state, failed: {found.failed}")
+    if form == "csv":
+        note("texts are as they are: a spreadsheet runs a cell that begins with =, +, - or @; import them as text")
     if not done.origin.redacted:
         note("personal data were not redacted")
     folder = {"folder": str(done.folder.root), "sha256": done.folder.digest, "files": dict(done.folder.files)}

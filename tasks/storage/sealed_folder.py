@@ -193,7 +193,7 @@ def check_free(out: Path) -> Path:
     out = out.absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError(
-            "the folder to export into is not empty; it must be missing or empty",
+            f"the folder to export into is {'not empty' if out.is_dir() else 'a file'}; it must be missing or empty",
             code="TG0189",
             where=str(out),
             hint="use another folder: an export never overwrites files",

@@ -116,6 +116,12 @@ def test_plan_and_graph_show_curation_alone(curated: Workplace) -> None:
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_only_a_csv_warns_of_what_a_spreadsheet_would_run(curated: Workplace, form: str, tmp_path: Path) -> None:
+    done = curated.run("data", "export", "tickets", "--format", form, "--out", str(tmp_path / "out"))
+    assert ("a spreadsheet runs a cell that begins with =" in done.stderr) == (form == "csv")
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
 def test_tables_are_exported_with_every_row(curated: Workplace, form: str, tmp_path: Path) -> None:
     made = curated.json("data", "export", "tickets", "--format", form, "--out", str(tmp_path / "out"))
     read = pq.read_table if form == "parquet" else pyarrow.csv.read_csv

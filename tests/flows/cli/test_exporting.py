@@ -308,6 +308,8 @@ def test_an_existing_folder_is_never_overwritten(candidates: Candidates, tmp_pat
     (tmp_path / "out" / "mine").write_text("x")
     with pytest.raises(ConfigError, match=r"TG0189.*is not empty"):
         _export(candidates, "small@champion", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"TG0189.*is a file; it must be missing or empty"):
+        _export(candidates, "small@champion", tmp_path / "out" / "mine")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
