@@ -336,11 +336,11 @@ class RunReport(Frozen):
         if self.as_of is not None:
             return f"As of {self.as_of} the gate would have said {self.verdict}; this run releases nothing."
         what = f"Version {self.version}" if self.version else "The candidate"
-        against = f"champion version {self.compared_with}" if self.compared_with else "the prompting baselines"
+        stays = f"champion version {self.compared_with} stays" if self.compared_with else "the prompting baselines stay"
         sentences = {
             "PROMOTE": f"{what} is better on evidence and may serve.",
             "UNCOMPARED": f"{what} meets its rules, but was not compared with the champion: a person must accept it.",
-            "HOLD": f"{what} is not shown to be good enough: there is not enough evidence, and {against} stays.",
+            "HOLD": f"{what} is not shown to be good enough: there is not enough evidence, and {stays}.",
             "BLOCK": f"{what} is worse than allowed and is not released.",
             "ERROR": f"{what} could not be judged, so nothing is released.",
         }

@@ -240,6 +240,11 @@ def test_a_report_of_any_verdict_or_without_results_can_be_drawn(verdict: str) -
     assert verdict in write_markdown(bare)
 
 
+def test_a_hold_says_what_stays() -> None:
+    assert report(verdict="HOLD", compared_with="3").sentence.endswith(" and champion version 3 stays.")
+    assert report(verdict="HOLD", compared_with=None).sentence.endswith(" and the prompting baselines stay.")
+
+
 def test_held_out_tickets_without_a_prompt_are_counted() -> None:
     for text in (draw_page(report(n_items_quarantined=2), card=""), write_markdown(report(n_items_quarantined=2))):
         assert "96 held-out tickets (2 more quarantined)" in text
