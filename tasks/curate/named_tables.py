@@ -85,6 +85,8 @@ def read_tables(tables: NamedTables, root: Path) -> Read:
 def columns_of(tables: Read) -> dict[str, tuple[Column, ...]]:
     """Return the columns of each table, as DuckDB sees them."""
     found: dict[str, tuple[Column, ...]] = {}
+    if not tables:
+        return found
     with connect(threads=1) as connection:
         register_tables(connection, tables)
         for name in tables:

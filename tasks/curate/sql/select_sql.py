@@ -6,12 +6,13 @@ allowed, so everything else is refused. Nothing runs here.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, SecurityError
 from schemas.regular_file import open_regular
-from schemas.tables import NO_TABLES, TICKETS, Relations
+from schemas.tables import NO_TABLES, TICKETS, Column, Relations
 from tasks.curate.sql.functions import (
     ALL_FUNCTIONS,
     advise_on_nulls,
@@ -183,22 +184,40 @@ def _refused(what: str, where: str | None, hint: str | None = None) -> SecurityE
 
 
 def _bind(checked: str, relations: Relations, where: str | None) -> list[tuple[str, str]]:
-    """Let DuckDB bind the statement against empty tables; return name and type of the columns it would return."""
+    """Let DuckDB bind the statement; return name and type of the columns it would return."""
     import duckdb
 
+    try:
+        refused, columns = _bound(checked, tuple(relations.items()))
+    except duckdb.Error as error:
+        raise ConfigError(
+            f"DuckDB refuses the SELECT: {str(error).partition(chr(10))[0][:200]}", code="TG0125", where=where
+        ) from None
+    if refused is not None:
+        raise _refused_function(refused, where)
+    return list(columns)
+
+
+# As in `predicate.py`: checked when pipelines.yaml is read and again in the step.
+@functools.lru_cache(maxsize=1024)
+def _bound(
+    checked: str, relations: tuple[tuple[str, tuple[Column, ...]], ...]
+) -> tuple[str | None, tuple[tuple[str, str], ...]]:
+    """Bind the statement against empty tables.
+
+    Returns the first function that is not allowed, if there is any, and name and type of each column.
+
+    Raises:
+        duckdb.Error: it does not bind.
+    """
     with connect(threads=1) as connection:
-        for name, columns in relations.items():
+        for name, columns in relations:
             declared = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in columns)
             connection.execute(f"CREATE TABLE {quote_identifier(name)} ({declared})")
-        try:
-            if refused := refused_by_duckdb(connection, checked, ALL_FUNCTIONS):
-                raise _refused_function(refused[0], where)
-            found = connection.execute(f"DESCRIBE {checked}").fetchall()
-        except duckdb.Error as error:
-            raise ConfigError(
-                f"DuckDB refuses the SELECT: {str(error).partition(chr(10))[0][:200]}", code="TG0125", where=where
-            ) from None
-    return [(name, kind) for name, kind, *_ in found]
+        if refused := refused_by_duckdb(connection, checked, ALL_FUNCTIONS):
+            return refused[0], ()
+        found = connection.execute(f"DESCRIBE {checked}").fetchall()
+        return None, tuple((name, kind) for name, kind, *_ in found)
 
 
 def _check_columns(got: list[tuple[str, str]], where: str | None) -> None:

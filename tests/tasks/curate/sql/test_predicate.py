@@ -1,5 +1,7 @@
 """Rules' SQL: what is let through and what is refused."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,8 @@ import pytest
 import yaml
 
 from schemas.errors import ConfigError, SecurityError
+from schemas.tables import Column
+from tasks.curate.sql import predicate
 from tasks.curate.sql.functions import ALL_FUNCTIONS, ROW_FUNCTIONS
 from tasks.curate.sql.predicate import advise_on_predicate, check_predicate
 from tasks.curate.sql.select_sql import advise_on_select, check_select
@@ -172,3 +176,27 @@ def test_a_number_is_no_rule_and_no_argument_of_another_type_is_taken() -> None:
 def test_an_expression_nested_too_deeply_is_refused_without_a_crash() -> None:
     with pytest.raises((ConfigError, SecurityError)):
         check_predicate("(" * 5000 + "true" + ")" * 5000)
+
+
+def test_a_rule_is_bound_once_for_the_same_tables_and_again_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = []
+
+    @contextmanager
+    def counted(**options: Any) -> Iterator[Any]:
+        bound.append(options)
+        with connect(**options) as connection:
+            yield connection
+
+    monkeypatch.setattr(predicate, "connect", counted)
+    rule = "length(body) > 3 and category in (select name from wanted)"
+    texts = {"wanted": (Column("name", "VARCHAR", True, "none", ""),)}
+    numbers = {"wanted": (Column("name", "DATE", True, "none", ""),)}
+    assert check_predicate(rule, tables=texts) == check_predicate(rule, tables=texts)
+    assert len(bound) == 1
+    for place in ("first", "second"):
+        with pytest.raises(ConfigError, match="DuckDB refuses the rule") as refused:
+            check_predicate(rule, where=place, tables=numbers)
+        assert refused.value.where == place
+        with pytest.raises(ConfigError, match="this one is VARCHAR") as refused:
+            check_predicate("lower(body || 'x')", where=place)
+        assert refused.value.where == place

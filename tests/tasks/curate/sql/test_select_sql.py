@@ -1,9 +1,11 @@
 """A step's SQL: what is let through, what is refused, and that the checked text means what was written."""
 
+from dataclasses import replace
+
 import pytest
 
 from schemas.errors import ConfigError, SecurityError
-from schemas.tables import TICKETS
+from schemas.tables import TICKETS, Column
 from tasks.curate.sql.select_sql import check_select
 from tasks.storage.warehouse import connect, quote_identifier
 
@@ -137,3 +139,14 @@ def test_what_sqlglot_cannot_write_is_an_error_with_its_place() -> None:
     with pytest.raises(ConfigError, match="TG0125") as caught:
         check_select("select * from tickets where json_extract(body, '$..*') is null", where="steps.sql")
     assert caught.value.where == "steps.sql"
+
+
+def test_a_select_is_bound_again_for_other_tables() -> None:
+    select = "select t.* replace (n.new as category) from tickets t join names n on n.old = t.category"
+    names = [Column(name, "VARCHAR", True, "none", "") for name in ("old", "new")]
+    checked = check_select(select, tables={"names": tuple(names)})
+    assert check_select(select, tables={"names": tuple(names)}) == checked
+    for place in ("first", "second"):
+        with pytest.raises(ConfigError, match="category is DATE, must be VARCHAR") as refused:
+            check_select(select, where=place, tables={"names": (names[0], replace(names[1], sql_type="DATE"))})
+        assert refused.value.where == place
