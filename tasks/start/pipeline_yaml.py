@@ -9,9 +9,10 @@ import math
 import re
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
 
 from schemas.yaml_text import resolve
 from tasks.start.origin import Origin
@@ -26,15 +27,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:[./][A-Za-z0-9_-]+)*(?:\.[A-Za-z
 def write_pipeline(proposal: Proposal) -> str:
     """The text of the file."""
     profile, roles, share = proposal.profile, proposal.roles, proposal.faulty_share
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=select_autoescape(),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {"flow": flow, "n": "{:,}".format, "percent": percent}
-    text = templates.get_template("pipeline.yaml.j2").render(
+    text = _template().render(
         **vars(proposal),
         source_lines=list(_source_lines(proposal.origin)),
         sampled="all" if profile.n_sampled == profile.n_rows else f"{profile.n_sampled:,}, spread over it,",
@@ -52,6 +45,19 @@ def write_pipeline(proposal: Proposal) -> str:
         slices=[column for column in ("product", "channel", "category", "priority") if roles.of(column)],
     )
     return "\n".join(line for each in text.split("\n") for line in _place_note(each)) + "\n"
+
+
+@cache
+def _template() -> Template:
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"flow": flow, "n": "{:,}".format, "percent": percent}
+    return templates.get_template("pipeline.yaml.j2")
 
 
 _SETTING_NOTES = {"paths": "relative to this file; a glob takes several", "database": "relative to this file"}
