@@ -74,16 +74,14 @@ class LedgerFile:
     @contextmanager
     def write(self) -> Iterator[Database]:
         """Run the block in one transaction, all of it or nothing."""
-        with self._named_errors(), named_disk_errors(self.path.parent):
-            self._create_once()
-            with closing(self.connect()) as db:
-                with transaction(db):
-                    db.mark = self._state()
-                    open_books(db)
-                    yield db
-                    close_books(db)
-                    others = _commits_of_others(db)
-                db.mark = self._settled(db, others)
+        with self._named_errors(), named_disk_errors(self.path.parent), closing(self._connect_to_write()) as db:
+            with transaction(db):
+                db.mark = self._state()
+                open_books(db)
+                yield db
+                close_books(db)
+                others = _commits_of_others(db)
+            db.mark = self._settled(db, others)
 
     @contextmanager
     def exclusive(self, _what: str, *, wait_s: float, holder: str) -> Iterator[Holds]:
@@ -170,12 +168,25 @@ class LedgerFile:
             )
         return self.connect(mode="mode=ro")
 
-    def _create_once(self) -> None:
+    def _connect_to_write(self) -> _MarkedConnection:
+        """Open the file, which is made first if it does not exist or has no tables.
+
+        A second connection just to look would cost a millisecond, in which SQLite reads the tables and triggers.
+        """
         if self.path.exists():
-            with closing(self.connect()) as db:
+            db = self.connect()
+            try:
                 if check_version(self.version(db), self.place):
-                    return
+                    return db
+            except BaseException:
+                db.close()
+                raise
+            db.close()
             self._refuse_emptied()
+        self._create()
+        return self.connect()
+
+    def _create(self) -> None:
         # Two first runs must not both change the journal mode: SQLite does not wait there.
         with hold(private_folder(self.path.parent) / "ledger.sqlite.creating"):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
