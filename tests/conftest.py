@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import gc
 import math
 import os
 import random
@@ -26,6 +27,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# As in every command (`flows/cli/app.py`): collecting at each 700th new object costs more than the garbage.
+gc.set_threshold(10_000, 10, 10)
 
 # rouge-score imports absl, whose handler keeps the stderr of that moment and closes it when Prefect sets up logging,
 # unless it is the one in use. pytest's would be closed in the middle of a test.
@@ -210,6 +214,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for group in groups:
             shuffle(group)
         items[:] = [item for group in groups for item in group]
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported, a million objects, out of every later collection of garbage."""
+    gc.freeze()
 
 
 def forbidden_skips(reporter: pytest.TerminalReporter) -> list[str]:
