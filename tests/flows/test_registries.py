@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -200,25 +199,3 @@ def test_the_json_schema_has_the_new_keys_and_drops_removed_ones(added: Workplac
 def test_two_kinds_with_the_same_name_are_refused(added: Workplace) -> None:
     with pytest.raises(ValueError, match="two kinds have `uses: mentions`"):
         importlib.reload(sys.modules["mentions_step"])
-
-
-REGISTRIES = (
-    "print([name for name in ('tasks.curate.steps', 'tasks.assess.metrics', 'tasks.assess.checks', "
-    "'tasks.sources.registry') if name not in sys.modules])"
-)
-
-
-@pytest.mark.parametrize(
-    "reads",
-    [
-        "from flows.cli import main\nwith contextlib.suppress(SystemExit):\n"
-        "    main(['validate', '--config', 'absent.yaml'])\n",
-        "from types import SimpleNamespace\nfrom flows.views.run_reader import spec_of\n"
-        "with contextlib.suppress(Exception):\n    spec_of(SimpleNamespace(config={}, run_id='1'))\n",
-    ],
-    ids=["a file", "a recorded run"],
-)
-def test_all_kinds_are_loaded_before_a_pipeline_is_read(reads: str) -> None:
-    program = f"import contextlib, sys\n{reads}{REGISTRIES}"
-    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -1,10 +1,7 @@
 """Adapters: which layers they change, what is saved, and what is refused on loading."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,6 @@ from schemas.training import TrainSpec
 from tasks.model.adapter import load_trained, open_for_training, save_trained, trainable_tensors
 from tasks.model.base_model import load_base
 from tasks.storage.files import sha256_file
-from tests.support.project import PROJECT
 from tests.support.trained import perturb, save
 
 Saved = Callable[..., tuple[nn.Module, TrainedRef]]
@@ -196,16 +192,3 @@ def test_a_layer_in_full_precision_is_refused(tiny_model: ModelRef, monkeypatch:
     monkeypatch.setattr(module, "load_base", one_layer_left)
     with pytest.raises(TrainingError, match="TG0403"):
         open_for_training(tiny_model, _spec("qlora"))
-
-
-def test_no_kernel_is_looked_up_on_the_hub(tmp_path: Path) -> None:
-    """bitsandbytes would otherwise load one, on processors with AVX512-BF16."""
-    (tmp_path / "kernels.py").write_text(
-        f"import pathlib\ndef get_kernel(*_, **__): pathlib.Path({str(tmp_path / 'asked')!r}).touch()\n"
-    )
-    script = "import tasks.model.adapter, bitsandbytes, peft, transformers.integrations.hub_kernels"
-    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT}"}
-    subprocess.run([sys.executable, "-c", script], check=True, env=environ, cwd=tmp_path)
-    assert not (tmp_path / "asked").exists()
-    unavailable = "import tasks.model.adapter, importlib.util as u; assert u.find_spec('kernels') is None"
-    subprocess.run([sys.executable, "-c", unavailable], check=True, env=environ, cwd=tmp_path)

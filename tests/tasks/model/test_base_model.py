@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -406,18 +405,3 @@ def test_a_cached_snapshot_needs_no_hub(tmp_path: Path, tiny_model: ModelRef, mo
     fetch(uri, tmp_path, allow=True)
     monkeypatch.undo()
     assert fetch(uri, tmp_path, name="again").n_parameters == tiny_model.n_parameters
-
-
-def test_threads_of_a_fresh_process_load_tokenizers_at_once(tiny_model: ModelRef) -> None:
-    script = (
-        "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\n"
-        "from threading import Barrier\nfrom schemas.artifacts import ModelRef\n"
-        "from tasks.model.base_model import load_tokenizer\n"
-        "model, all_here = ModelRef.model_validate_json(sys.stdin.read()), Barrier(3)\n"
-        "def load(_):\n    all_here.wait()\n    return len(load_tokenizer(model))\n"
-        "with ThreadPoolExecutor(3) as pool:\n    print(len(set(pool.map(load, range(3)))))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], input=tiny_model.model_dump_json(), capture_output=True, text=True, check=False
-    )
-    assert (done.stdout.strip(), done.returncode) == ("1", 0), done.stderr

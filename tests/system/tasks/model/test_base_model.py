@@ -1,6 +1,8 @@
 """A base model is fetched from its address and checked, or refused."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -46,3 +48,21 @@ def test_smollm2s_tokenizer_keeps_line_breaks_together_before_digits(smollm2: Mo
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode("a\n\n1000")) == ["a", "ĊĊ", "1", "0", "0", "0"]
     text = "Grüße, 你好 ½ 🙂 don't\t x  y"
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+# --- threads
+
+
+def test_threads_of_a_fresh_process_load_tokenizers_at_once(tiny_model: ModelRef) -> None:
+    script = (
+        "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\n"
+        "from threading import Barrier\nfrom schemas.artifacts import ModelRef\n"
+        "from tasks.model.base_model import load_tokenizer\n"
+        "model, all_here = ModelRef.model_validate_json(sys.stdin.read()), Barrier(3)\n"
+        "def load(_):\n    all_here.wait()\n    return len(load_tokenizer(model))\n"
+        "with ThreadPoolExecutor(3) as pool:\n    print(len(set(pool.map(load, range(3)))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=tiny_model.model_dump_json(), capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.returncode) == ("1", 0), done.stderr

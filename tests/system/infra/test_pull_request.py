@@ -22,7 +22,7 @@ from flows.views.gate_check import weakened
 from schemas.errors import ConfigError
 from tests.support.commands import run_here
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 BOT, STRANGER = "github-actions[bot]", "mallory"
 TOKEN = "t0ken-of-the-job"
 GATE = "gates: {rules: [{metric: exact, change_threshold: {mode: refresh, margin: %s}}]}\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 BARE = [os.path.realpath(sys.executable), "-S", "-s"]
 """An interpreter with the standard library alone."""
 
