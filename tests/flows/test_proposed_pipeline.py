@@ -1,6 +1,8 @@
 """What `tunegate init` proposes for files of strangers, and what a run of it then does."""
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -17,11 +19,20 @@ from tasks.start.propose import Proposal, propose_pipeline
 from tests.support import strangers
 
 
-def proposed(path: Path) -> tuple[Proposal, str]:
-    """The proposal for a file, written next to it."""
-    proposal = propose_pipeline(path, name="desk", root=path.parent)
-    text = write_pipeline(proposal)
-    (path.parent / "pipelines.yaml").write_text(text)
+@cache
+def proposal_for(name: str) -> tuple[Proposal, str]:
+    """The proposal for a stranger's file, which is the same in each folder, and its text."""
+    with TemporaryDirectory() as folder:
+        path = strangers.STRANGERS[name](Path(folder))
+        proposal = propose_pipeline(path, name="desk", root=path.parent)
+        return proposal, write_pipeline(proposal)
+
+
+def proposed(name: str, folder: Path) -> tuple[Proposal, str]:
+    """The file and the proposal for it, written into the folder."""
+    proposal, text = proposal_for(name)
+    strangers.STRANGERS[name](folder)
+    (folder / "pipelines.yaml").write_text(text)
     return proposal, text
 
 
@@ -40,7 +51,7 @@ def test_columns_are_known_and_a_run_keeps_as_many_tickets_as_init_said(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNEGATE_PSEUDONYM_KEY", "0" * 64)
-    proposal, _ = proposed(strangers.STRANGERS[name](tmp_path))
+    proposal, _ = proposed(name, tmp_path)
     if name in strangers.COLUMNS:
         assert {str(role.column): role.name for role in proposal.roles.found} == strangers.COLUMNS[name]
     pipeline, run = curated(tmp_path)
@@ -50,7 +61,7 @@ def test_columns_are_known_and_a_run_keeps_as_many_tickets_as_init_said(
 
 
 def test_a_step_that_takes_more_than_a_fifth_is_a_comment_with_its_count_and_places(tmp_path: Path) -> None:
-    _, text = proposed(strangers.public_desk(tmp_path))
+    _, text = proposed("public_desk", tmp_path)
     said = " ".join(text.replace("#", " ").split())
     assert "CHECK: not proposed, because it takes too much: {uses: quality, drop_stub_replies: true, " in said
     assert "takes 300 of 300 sampled: template_leftovers 300 (lines 3, 6, 9)" in said
@@ -59,13 +70,13 @@ def test_a_step_that_takes_more_than_a_fifth_is_a_comment_with_its_count_and_pla
 
 
 def test_where_no_form_of_a_step_suits_the_file_the_step_is_left_out(tmp_path: Path) -> None:
-    _, text = proposed(strangers.chatty(tmp_path))
+    _, text = proposed("chatty", tmp_path)
     assert text.count("not proposed, because it takes too much") == 2
     assert "quality" not in {step.uses for step in load_file(tmp_path / "pipelines.yaml").get("desk").curate.steps}
 
 
 def test_the_error_of_an_empty_split_names_the_step_that_took_the_tickets_and_its_setting(tmp_path: Path) -> None:
-    _, text = proposed(strangers.anonymised(tmp_path))
+    _, text = proposed("anonymised", tmp_path)
     steps = "drop_stub_replies: true}"
     assert text.count(f"- {{uses: quality, {steps}") == 1
     text = text.replace(f"- {{uses: quality, {steps}", "- {uses: quality, max_template_leftovers: 0}")

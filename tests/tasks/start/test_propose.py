@@ -423,6 +423,9 @@ def test_html_is_reported(write_csv: WriteCsv, tmp_path: Path, reply: str) -> No
     rows = [{**ticket(n), "Agent Reply": reply.format(n)} for n in range(100)]
     text, _ = loaded(proposed(write_csv(rows)), tmp_path)
     assert "CHECK: 100 % of the rows contain HTML tags" in text
+
+
+def test_plain_text_is_not_taken_for_html(write_csv: WriteCsv, tmp_path: Path) -> None:
     assert "HTML" not in loaded(proposed(write_csv(map(ticket, range(100)))), tmp_path)[0]
 
 
