@@ -202,6 +202,9 @@ def _become(request: dict[str, Any], ends: Sequence[int]) -> None:
             os.dup2(source, target)
         for end in (nothing, *ends):
             os.close(end)
+        # As in a new process: those of the parent remember whether their file could seek.
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         # A shell that starts the tests in the background ignores it, and the command would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
