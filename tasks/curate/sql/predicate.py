@@ -6,19 +6,17 @@ The text that runs is generated from the checked syntax tree, never taken from t
 from __future__ import annotations
 
 import difflib
-import functools
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, SecurityError
-from schemas.tables import NO_TABLES, TICKET_COLUMNS, TICKETS, Column, Relations
+from schemas.tables import NO_TABLES, TICKET_COLUMNS, TICKETS, Relations
 from tasks.curate.sql.functions import (
     ROW_FUNCTIONS,
     advise_on_nulls,
+    bind,
     closest_function,
-    refused_by_duckdb,
     refused_call,
 )
-from tasks.storage.warehouse import connect, quote_identifier
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -166,13 +164,15 @@ def _bind(checked: str, where: str | None, tables: Relations) -> None:
     import duckdb
 
     try:
-        refused, kind = _bound(checked, tuple(tables.items()))
+        relations = {"tickets": TICKETS, **tables}
+        refused, columns = bind(f"SELECT ({checked}) AS keep FROM tickets", tuple(relations.items()), ROW_FUNCTIONS)
     except duckdb.Error as error:
         raise ConfigError(
             f"DuckDB refuses the rule: {str(error).partition(chr(10))[0][:200]}", code="TG0120", where=where
         ) from None
     if refused is not None:
         raise _refused_function(refused, where)
+    [(_, kind)] = columns
     if kind != "BOOLEAN":
         raise ConfigError(
             f"a rule is true or false, this one is {kind}",
@@ -180,24 +180,3 @@ def _bind(checked: str, where: str | None, tables: Relations) -> None:
             where=where,
             hint="compare it with something: `length(reply) > 40`, `reply is not null`",
         )
-
-
-# A run checks each rule when it reads pipelines.yaml and again in the step; a DuckDB instance takes 15 ms of CPU.
-@functools.lru_cache(maxsize=1024)
-def _bound(checked: str, tables: tuple[tuple[str, tuple[Column, ...]], ...]) -> tuple[str | None, str]:
-    """Bind the expression against empty relations of the declared columns; a view has no `rowid`.
-
-    Returns the first function that is not allowed, if there is any, and the expression's SQL type.
-
-    Raises:
-        duckdb.Error: it does not bind.
-    """
-    with connect(threads=1) as connection:
-        for name, columns in {"tickets": TICKETS, **dict(tables)}.items():
-            nulls = ", ".join(f"NULL::{column.sql_type} AS {quote_identifier(column.name)}" for column in columns)
-            connection.execute(f"CREATE VIEW {quote_identifier(name)} AS SELECT {nulls} WHERE false")
-        select = f"SELECT ({checked}) AS keep FROM tickets"
-        if refused := refused_by_duckdb(connection, select, ROW_FUNCTIONS):
-            return refused[0], ""
-        [(_, kind, *_)] = connection.execute(f"DESCRIBE {select}").fetchall()
-        return None, kind

@@ -6,22 +6,20 @@ allowed, so everything else is refused. Nothing runs here.
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, SecurityError
 from schemas.regular_file import open_regular
-from schemas.tables import NO_TABLES, TICKETS, Column, Relations
+from schemas.tables import NO_TABLES, TICKETS, Relations
 from tasks.curate.sql.functions import (
     ALL_FUNCTIONS,
     advise_on_nulls,
+    bind,
     closest_function,
-    refused_by_duckdb,
     refused_call,
 )
 from tasks.storage.files import inside
-from tasks.storage.warehouse import connect, quote_identifier
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -188,7 +186,7 @@ def _bind(checked: str, relations: Relations, where: str | None) -> list[tuple[s
     import duckdb
 
     try:
-        refused, columns = _bound(checked, tuple(relations.items()))
+        refused, columns = bind(checked, tuple(relations.items()), ALL_FUNCTIONS)
     except duckdb.Error as error:
         raise ConfigError(
             f"DuckDB refuses the SELECT: {str(error).partition(chr(10))[0][:200]}", code="TG0125", where=where
@@ -196,28 +194,6 @@ def _bind(checked: str, relations: Relations, where: str | None) -> list[tuple[s
     if refused is not None:
         raise _refused_function(refused, where)
     return list(columns)
-
-
-# As in `predicate.py`: checked when pipelines.yaml is read and again in the step.
-@functools.lru_cache(maxsize=1024)
-def _bound(
-    checked: str, relations: tuple[tuple[str, tuple[Column, ...]], ...]
-) -> tuple[str | None, tuple[tuple[str, str], ...]]:
-    """Bind the statement against empty tables.
-
-    Returns the first function that is not allowed, if there is any, and name and type of each column.
-
-    Raises:
-        duckdb.Error: it does not bind.
-    """
-    with connect(threads=1) as connection:
-        for name, columns in relations:
-            declared = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in columns)
-            connection.execute(f"CREATE TABLE {quote_identifier(name)} ({declared})")
-        if refused := refused_by_duckdb(connection, checked, ALL_FUNCTIONS):
-            return refused[0], ()
-        found = connection.execute(f"DESCRIBE {checked}").fetchall()
-        return None, tuple((name, kind) for name, kind, *_ in found)
 
 
 def _check_columns(got: list[tuple[str, str]], where: str | None) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from schemas.errors import ConfigError, SecurityError
 from schemas.tables import Column
-from tasks.curate.sql import predicate
+from tasks.curate.sql import functions
 from tasks.curate.sql.functions import ALL_FUNCTIONS, ROW_FUNCTIONS
 from tasks.curate.sql.predicate import advise_on_predicate, check_predicate
 from tasks.curate.sql.select_sql import advise_on_select, check_select
@@ -187,7 +187,7 @@ def test_a_rule_is_bound_once_for_the_same_tables_and_again_for_others(monkeypat
         with connect(**options) as connection:
             yield connection
 
-    monkeypatch.setattr(predicate, "connect", counted)
+    monkeypatch.setattr(functions, "connect", counted)
     rule = "length(body) > 3 and category in (select name from wanted)"
     texts = {"wanted": (Column("name", "VARCHAR", True, "none", ""),)}
     numbers = {"wanted": (Column("name", "DATE", True, "none", ""),)}
