@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -79,7 +80,12 @@ def render(result: Result, *, as_json: bool) -> int:
 def _print_part(part: Any) -> None:
     if isinstance(part, str):
         _print_plain(visible(part))
-        return
+    else:
+        with _named_stdout_errors():
+            _print_rich(part)
+
+
+def _print_rich(part: Any) -> None:
     from rich.text import Text
 
     from flows.cli.console import table_of
@@ -94,10 +100,25 @@ def _print_part(part: Any) -> None:
 
 def _print_plain(text: str) -> None:
     try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        with _named_stdout_errors():
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
     except BrokenPipeError:
         out().on_broken_pipe()
+
+
+@contextmanager
+def _named_stdout_errors() -> Iterator[None]:
+    """Name stdout where it cannot be written: else a full disk that it goes to would be taken for the home's."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"the output cannot be written: {error.strerror}", code=_code_of(error), where="stdout",
+            hint="send it to another place; what the command did is done",
+        ) from error  # fmt: skip
 
 
 def to_json(value: Any, *, option: int = 0) -> str:
@@ -157,12 +178,18 @@ def make_folder_for(path: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> StorageError:
-    code = "TG0501" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "TG0554"
     files = (each for each in path.absolute().parents if each.exists() and not each.is_dir())
     why = next((f"{each} is not a folder" for each in files), error.strerror)
     return StorageError(
-        f"{path} cannot be written: {why}", code=code, where=str(path), hint="name another place, which may be written"
+        f"{path} cannot be written: {why}",
+        code=_code_of(error),
+        where=str(path),
+        hint="name another place, which may be written",
     )
+
+
+def _code_of(error: OSError) -> str:
+    return "TG0501" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "TG0554"
 
 
 def out() -> Console:

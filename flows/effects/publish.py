@@ -16,16 +16,15 @@ from flows.context.run_context import RunContext
 from flows.ledger.rows import RunRow
 from flows.records.published import warehouse_folder
 from flows.workspace.clock import now, present
-from flows.workspace.disk import named_disk_errors, private_folder
+from flows.workspace.disk import named_disk_errors, private_folder, write_private
 from schemas.artifacts import CheckResults, CurationCard, Splits, TicketTable, WarehouseRef
+from tasks.curate.cards.card_page import whole_page
 from tasks.curate.data_checks import judge_now
 from tasks.curate.publish import SNAPSHOT, write_history
 from tasks.storage.failpoint import reach
 from tasks.storage.files import sha256_json, sync_directory, write_json
 from tasks.storage.sealed_folder import whole_folder
 
-CARD = ("card.json", "card.html")
-"""Files of the curation card, published next to the database."""
 MAX_RUNS = 1000
 """Newest runs in the published table."""
 
@@ -45,8 +44,9 @@ def publish(
         _sweep(folder)
         files = _parquet_files(raw, clean, warehouse)
         _publish_parquet(files, warehouse, private_folder(folder / "snapshots"), run)
-        for name in CARD:
-            _copy(card.root / name, folder / name)
+        _copy(card.root / "card.json", folder / "card.json")
+        page = whole_page((card.root / "card.html").read_text(encoding="utf-8"), title=f"Curation of {run.spec.name}")
+        write_private(folder / "card.html", page)
         _copy(
             warehouse.database,
             folder / "warehouse.duckdb",

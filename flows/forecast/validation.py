@@ -274,7 +274,12 @@ def prompt_findings(
             if what in said:
                 continue
             said.add(what)
-            hint = "lower evaluate.few_shot_examples" if n_examples else "lower evaluate.max_new_tokens"
+            if n_examples:
+                hint = "lower evaluate.few_shot_examples"
+            elif needed - evaluate.max_new_tokens < context:
+                hint = "lower evaluate.max_new_tokens"
+            else:
+                hint = "shorten train.prompt, or use a base model with a longer context"
             if needed >= surely * context:
                 faults.append(DataError(what, code="TG0309", where=f"{spec.name}.evaluate", hint=hint))
             else:

@@ -233,7 +233,7 @@ def _complete(place: Path, make: Callable[[Path], None]) -> Path:
         with sealed_folder(place) as folder:
             make(folder)
     except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # file systems differ
             raise
         verify(place)  # another process was faster; its directory must be complete
     return place

@@ -36,7 +36,7 @@ def whole_folder(place: Path, *, mode: int = 0o777, complete: Callable[[Path], o
 
     Raises:
         StorageError: TG0501, TG0554, the folder cannot be created.
-        OSError: `place` is not empty (ENOTEMPTY): another process was first.
+        OSError: `place` is not empty (ENOTEMPTY or EEXIST): another process was first.
     """
     aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
     try:

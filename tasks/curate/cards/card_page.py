@@ -1,6 +1,7 @@
-"""A curation card as one HTML fragment for the report (`card.html.j2`), without scripts and external resources.
+"""A curation card as one HTML fragment for the report (`card.html.j2`), and as a page of its own.
 
-Names of categories and ids come from tickets; the template escapes them.
+Both are without scripts and external resources. Names of categories and ids come from tickets; the template escapes
+them.
 """
 
 from pathlib import Path
@@ -41,6 +42,11 @@ def draw_card(numbers: CardNumbers) -> str:
         quantiles=["least" if at == 0 else "most" if at == 1 else f"{at:.0%}" for at in QUANTILES],
         limits=(MODERATE, MAJOR),
     )
+
+
+def whole_page(fragment: str, *, title: str) -> str:
+    """Return a page with the fragment, to be opened by itself: with its encoding, and nothing that it may load."""
+    return render("card_page.html.j2", folder=Path(__file__).parent, fragment=fragment, title=title)
 
 
 def _weeks(weeks: tuple[ValueCounts, ...]) -> str:

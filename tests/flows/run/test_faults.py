@@ -53,10 +53,14 @@ class Project:
 
     def codes(self, *command: str, cache: str = "cache") -> list[str]:
         """Run the command; return the codes of its errors."""
+        return [each["code"] for each in self.errors(*command, cache=cache)]
+
+    def errors(self, *command: str, cache: str = "cache") -> list[dict[str, Any]]:
+        """Run the command; return its errors."""
         environ = {**os.environ, "PREFECT_API_URL": NOWHERE, "TUNEGATE_CACHE": str(self.folder / cache)}
         done = run_here((*command, "--json"), cwd=self.folder, environ=environ)
         error = json.loads(done.stdout).get("error", {}) if done.returncode else {}
-        return [each["code"] for each in error.get("errors", [error]) if each]
+        return [each for each in error.get("errors", [error]) if each]
 
     def config(self, **changes: Any) -> None:
         """Change the base model's config.json; None removes a field."""
@@ -255,6 +259,16 @@ def test_a_prompt_that_is_too_long_for_two_base_models_of_one_family_is_named_on
     ladder = {"base_model": "file:model", "max_length": 32, "method": "ladder", "ladder": LADDER}
     project.declare("train", value=ladder)
     assert project.codes(*PLAN) == ["TG0309"]
+
+
+@pytest.mark.parametrize(("context", "hint"), [(128, "lower evaluate.max_new_tokens"), (48, "shorten train.prompt")])
+def test_the_hint_for_a_prompt_that_is_too_long_names_what_helps(project: Project, context: int, hint: str) -> None:
+    project.config(max_position_embeddings=context)
+    project.declare("train", "max_length", value=32)
+    pipelines = project.folder / "pipelines.yaml"
+    pipelines.write_text(pipelines.read_text().replace("max_new_tokens: 16", f"max_new_tokens: {context * 3 // 4}"))
+    (found,) = project.errors(*PLAN)
+    assert (found["code"], found["hint"][: len(hint)]) == ("TG0309", hint), found
 
 
 EMPTY: tuple[tuple[str, tuple[str, ...], Any], ...] = (

@@ -18,6 +18,7 @@ from schemas.errors import DataError
 from schemas.training import DrawSpec
 from tasks.curate.card import build_card
 from tasks.curate.cards.card_drift import shift_of, stability_index
+from tasks.curate.cards.card_page import whole_page
 from tasks.curate.rows import ticket_table, write_removed, write_tickets
 
 MakeSplits = Callable[..., Splits]
@@ -528,3 +529,10 @@ def test_two_hundred_thousand_tickets_are_counted_in_seconds(make_stage: MakeSta
         stages=(make_stage(total),), stage_names=("read",), split=splits, clean=splits, previous=None, out=new_folder()
     )
     assert time.process_time() - start < 6
+
+
+def test_a_card_that_is_opened_by_itself_has_its_encoding_and_loads_nothing() -> None:
+    page = whole_page("<section>Gr\u00fc\u00dfe</section>", title="Curation of <b>")
+    assert page.startswith("<!doctype html>")
+    assert page.index('<meta charset="utf-8">') < page.index("default-src 'none'") < page.index("<section>Gr\u00fc")
+    assert "<title>Curation of &lt;b&gt;</title>" in page

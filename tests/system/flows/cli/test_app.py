@@ -47,6 +47,19 @@ def test_a_closed_stream_changes_no_exit_code(closed: str, tmp_path: Path) -> No
         assert "TG0001" not in done.stderr
 
 
+@pytest.mark.parametrize("words", ["explain TG0101", "runs", "runs --json"])
+def test_a_full_disk_behind_stdout_is_not_taken_for_that_of_the_home(words: str, tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", *words.split()],
+            cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert "error[TG0501]: the output cannot be written: No space left on device" in done.stderr
+    assert "stdout" in done.stderr
+    assert done.returncode == 1
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_what_the_encoding_of_stdout_lacks_is_escaped(encoding: str, tmp_path: Path) -> None:
     folder = tmp_path / "pr\u00e9f\u00e9r\u00e9 \U0001f469"

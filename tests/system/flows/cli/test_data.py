@@ -50,4 +50,6 @@ def test_curate_publishes_tables_that_any_client_can_read(empty_workplace: Forke
     assert database.stat().st_mode & 0o077 == 0
     card = json.loads((database.parent / "card.json").read_text())
     assert (card["n_read"], card["n_train"] + card["n_validation"] + card["n_test"]) == (n_read, n_curated)
-    assert "<script" not in Path(curated["card"]).read_text()
+    page = Path(curated["card"]).read_text()
+    assert page.startswith("<!doctype html>")
+    assert "<script" not in page
