@@ -241,9 +241,11 @@ def _connect(context: RunContext, screen: Screen, server: Server) -> bool:
         yours or any(stage in placed for stage in STAGES if context.reaches(stage)) or starts_one
     ):
         return False
-    check_first_rows(spec.source, place_of(spec.source, root=context.root, landed=landed_folder(settings, spec.name)))
 
     def starting() -> None:
+        # A server takes seconds to start: not for a file that cannot be read.
+        place = place_of(spec.source, root=context.root, landed=landed_folder(settings, spec.name))
+        check_first_rows(spec.source, place)
         screen.noted(STARTING.format(settings.server_idle_s / 60))
 
     try:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from flows.cli import running
 from flows.views.report import report_folder
 from tasks.storage.sealed_folder import seal
 from tests.support.workplace import Workplace
@@ -145,8 +147,7 @@ def test_no_server_is_started_for_short_commands_and_for_a_source_that_cannot_be
     done = workplace.run(*command)
     assert done.returncode == code, done.stderr
     assert "Prefect" not in done.stderr
-    assert not (state / "tunegate" / "servers").exists()
-    assert not (workplace.home / "prefect").exists()
+    assert [*state.rglob("server.log"), *workplace.home.rglob("server.log")] == []
 
 
 def test_a_stage_runs_alone(workplace: Workplace) -> None:
@@ -296,3 +297,25 @@ def test_settings_of_one_run_are_recorded_with_it_and_leave_the_marks_of_the_pip
     assert workplace.json("plan", "small", "--set", "train.seed=2")["causes"]["parameter"] == ["fits", "train"]
     refused = workplace.run("run", "small", "--set", "gates.min_items=1")
     assert (refused.returncode, "--set:1:7" in refused.stderr) == (2, True)
+
+
+def test_the_first_rows_are_read_only_where_a_server_would_start(
+    empty_workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server takes seconds to start, not for a file that cannot be read; a run that has one reads it anyway."""
+    (empty_workplace.folder / "wide.jsonl").write_text('{"ticket_id": "1"}\n', encoding="utf-16")
+    source = {"kind": "files", "paths": ["wide.jsonl"]}
+    empty_workplace.declare(lambda document: document["pipelines"]["small"].update(source=source))
+    asked: list[str] = []
+
+    def ensure(_settings: object, *, starting: Callable[[], None]) -> None:
+        asked.append("server")
+        starting()
+        asked.append("started")
+
+    monkeypatch.setattr(running, "ensure_users_prefect", ensure)
+    empty_workplace.environ.pop("PREFECT_API_URL", None)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    done = empty_workplace.run("run", "small")
+    assert (done.returncode, asked) == (3, ["server"]), done.stderr
+    assert "TG0202" in done.stderr
