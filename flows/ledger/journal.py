@@ -75,7 +75,7 @@ def check_books(db: Database) -> None:
         previous = stored
         last[line["book"], line["row_key"]] = line["row_digest"]
     for book, columns in BOOKS.items():
-        for row in db.execute(f"SELECT * FROM {book}").fetchall():
+        for row in db.execute(f"SELECT * FROM {book} ORDER BY {', '.join(columns)}").fetchall():
             row_key = _canonical([row[column] for column in columns])
             if not _has_digest(dict(row), last.pop((book, row_key), "")):
                 raise altered(f"{_describe(book, row_key)} is not what tunegate wrote")

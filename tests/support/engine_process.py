@@ -14,7 +14,8 @@ from flows.graph.execute import NodeOutcome, Run
 from flows.graph.graph import Graph, Node
 from flows.graph.keys import step_key
 from flows.graph.store import Store
-from flows.ledger import promotions
+from flows.ledger import postgres, promotions
+from flows.ledger.database import Database
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import RunVerdict
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, RowCounts, TicketTable
@@ -130,8 +131,21 @@ def whole_run(home: Path, number: str, expected: str = "", wait_s: str = "0") ->
 
 
 def slow_release(home: Path, number: str, place: str) -> object:
-    """A promotion that pauses at a failpoint until the test releases it."""
-    promotions.reach = lambda here: wait_for_line(here) if here == place else None
+    """A promotion that pauses at a failpoint, or just before its commit, until the test releases it."""
+    close = postgres.close_books
+
+    def close_and_wait(db: Database) -> None:
+        close(db)
+        postgres.close_books = close
+        wait_for_line("commit")
+
+    def reached(here: str) -> None:
+        if here == place:
+            wait_for_line(here)
+        elif (here, place) == ("ledger.promote.written", "commit"):
+            postgres.close_books = close_and_wait
+
+    promotions.reach = reached
     return release(home, number, "")
 
 

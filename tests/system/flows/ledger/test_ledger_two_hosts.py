@@ -185,8 +185,8 @@ def test_a_promotion_with_a_lost_commit_did_not_happen_and_a_rerun_promotes(host
 
 
 def test_a_promotion_with_a_lost_confirmation_happened_and_a_rerun_adds_none(hosts):
-    a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
-    assert a.line() == "ledger.promote.written"
+    a = hosts.on("a", "slow_release", 1, "commit")
+    assert a.line() == "commit"
     hosts.network.silence("db", "a")
     a.resume()
     assert a.answer()["code"] == "TG0709"
