@@ -199,8 +199,17 @@ def _send_pending(
     first = result.late
     reached: set[tuple[str, str]] = set()
     n_synced = 0
-    for projection in ledger.pending_projections():
-        uri = ""
+    pending = ledger.pending_projections()
+    moves: dict[str, list[Projection]] = {}
+    for each in pending:
+        if each.kind == "champion":
+            moves.setdefault(each.payload["name"], []).append(each)
+    for projection in pending:
+        uri, changes = "", [projection]
+        if projection.kind == "champion":  # the aliases follow the ledger as it is now: once, with the newest change
+            changes = moves[projection.payload["name"]]
+            if projection is not changes[-1]:
+                continue
         try:
             check_lock()
             record = _record_of(projection, ledger, settings)
@@ -209,8 +218,9 @@ def _send_pending(
                 continue
             _send(projection, record, ledger, settings, uri)
             reach("mlflow.synced")
-            ledger.mark_projected(projection.id)
-            n_synced += 1
+            for each in changes:
+                ledger.mark_projected(each.id)
+            n_synced += len(changes)
             if record.run_id:
                 reached.add((uri, record.experiment))
         except ServiceError as error:

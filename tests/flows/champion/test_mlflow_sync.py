@@ -23,6 +23,8 @@ from tasks.release.tracking import RUN_TAG, begin_run, open_client
 from tests.support.place import alias_version, verdicts_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlflow import MlflowClient
 
     from tests.support.place import Place
@@ -142,12 +144,24 @@ def test_an_alias_is_not_moved_to_a_version_that_holds_other_files(place: Place)
     assert place.client.get_registered_model("replies").aliases == {}
 
 
-def test_aliases_follow_a_rollback_even_if_all_changes_are_sent_at_once(place: Place) -> None:
+def test_aliases_follow_a_rollback_once_if_all_changes_are_sent_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked, mark_models = list[str](), register.mark_models
+
+    def mark(client: MlflowClient, *, name: str, numbers: Mapping[str, str | None], uri: str) -> None:
+        marked.append(name)
+        mark_models(client, name=name, numbers=numbers, uri=uri)
+
+    monkeypatch.setattr("flows.champion.mlflow_sync.mark_models", mark)
     place.promote(1, after=None)
     place.promote(2, after="1")
     place.ledger.rollback("replies", reason="customers complain")
-    assert len(place.ledger.pending_projections()) == 5
+    place.promote(3, after=None, name="drafts")
+    assert len(place.ledger.pending_projections()) == 7
     assert synchronise(place.ledger, place.settings) is None
+    assert place.ledger.pending_projections() == ()
+    assert marked == ["replies", "drafts"]
     assert (place.mlflow_state()["champion"], place.mlflow_state()["previous"]) == ("1", None)
     place.ledger.rollback("replies", reason="a second look", to="2")
     assert synchronise(place.ledger, place.settings) is None
