@@ -33,7 +33,7 @@ from tasks.storage.failpoint import reach
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 VERSION_TAG = "tunegate.version"
 OWNER_TAG = "tunegate.ledger"
@@ -135,7 +135,7 @@ def register_version(client: MlflowClient, new: NewVersion, *, name: str, owner:
         model = None if found is None else _model_of(client, found)
         if model is None:
             check_digest(bundle)
-            if found is None and not client.search_registered_models(f"name = '{name}'", max_results=1):
+            if found is None and _registered(client, name) is None:
                 client.create_registered_model(name)
             _claim(client, name, owner)
             model = _log_model(client, new, name, wanted)
@@ -279,7 +279,8 @@ def check_owner(client: MlflowClient, *, name: str, owner: Owner, uri: str, acce
         ServiceError: MLflow does not answer.
     """
     with as_service_error(uri):
-        for model in client.search_registered_models(f"name = '{name}'", max_results=1):
+        model = _registered(client, name)
+        if model is not None:
             follows, entry = model.tags.get(OWNER_TAG, owner.ledger), model.tags.get(ENTRY_TAG)
             if follows not in (owner.ledger, *owner.former):
                 raise _foreign(name, f"it follows ledger {follows}, and this is ledger {owner.ledger}")
@@ -294,7 +295,7 @@ def check_owner(client: MlflowClient, *, name: str, owner: Owner, uri: str, acce
 def claim_model(client: MlflowClient, *, name: str, owner: Owner, uri: str) -> None:
     """Make the registered model follow this ledger, as of its last entry; nothing if MLflow does not have it yet."""
     with as_service_error(uri):
-        if client.search_registered_models(f"name = '{name}'", max_results=1):
+        if _registered(client, name) is not None:
             _claim(client, name, owner)
 
 
@@ -306,9 +307,8 @@ def _claim(client: MlflowClient, name: str, owner: Owner) -> None:
 def read_aliases(client: MlflowClient, *, name: str, uri: str) -> dict[str, str]:
     """Alias -> MLflow's number for its version; empty when MLflow does not have the name."""
     with as_service_error(uri):
-        for model in client.search_registered_models(f"name = '{name}'", max_results=1):
-            return {str(alias): str(number) for alias, number in model.aliases.items()}
-        return {}
+        model = _registered(client, name)
+        return {} if model is None else {str(alias): str(number) for alias, number in model.aliases.items()}
 
 
 def move_alias(client: MlflowClient, *, name: str, alias: str, mlflow_version: str | None, uri: str) -> bool:
@@ -331,6 +331,18 @@ def tag_version(client: MlflowClient, *, name: str, mlflow_version: str, tags: M
         for key, value in tags.items():
             if present.get(key) != value:
                 client.set_model_version_tag(name, mlflow_version, key, value)
+
+
+def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """MLflow's registered model of this name. A search for it takes more than twice as long."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _find(client: MlflowClient, name: str, version: str, owner: Owner) -> ModelVersion | None:
