@@ -12,15 +12,19 @@ from schemas.artifacts import BundleRef
 from schemas.release import DatasetRecord, RunRecord
 from tasks.release.tracking import choose_uri, open_client
 from tasks.storage.sealed_folder import seal
+from tests.support.place import empty_store  # noqa: F401
+from tests.support.workplace import give_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 @pytest.fixture(scope="session")
-def store_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home folder whose MLflow store these tests share: creating one takes two seconds."""
-    return tmp_path_factory.mktemp("mlflow-home")
+def store_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:  # noqa: F811
+    """A home folder whose MLflow store these tests share."""
+    home = tmp_path_factory.mktemp("mlflow-home")
+    give_mlflow(home, empty_store)
+    return home
 
 
 @pytest.fixture
