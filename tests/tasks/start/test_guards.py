@@ -57,7 +57,7 @@ def test_the_range_of_chrf_is_that_of_right_and_wrong_replies(shared_data: Path)
     assert 0.42 < found.right < 0.5
     assert 0.32 < found.wrong < 0.39
     assert guard_reply(found, n_items=500)[0].metric == "chrf"
-    assert reply_range([("one", reply) for _, reply in tickets]) is None  # no other label is wrong
+    assert reply_range([("one", reply) for _, reply in tickets[:100]]) is None  # no other label is wrong
     assert reply_range([]) is None
 
 
