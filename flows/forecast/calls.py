@@ -188,7 +188,7 @@ def _priced(calls: Calls, *, model: str, place: str, book: PriceBook) -> Calls:
     price = book.apis.get(model)
     if price is None:
         return replace(calls, note=f"{note}; no price: add {model} to the price book's apis")
-    return replace(calls, usd=price.usd_per_query(calls.tokens_in or 0, calls.tokens_out or 0), note=note)
+    return replace(calls, usd=price.usd(calls.tokens_in or 0, calls.tokens_out or 0), note=note)
 
 
 def _mean_chars(items: EvalSet, *, answers: int) -> float:

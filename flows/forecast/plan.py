@@ -32,7 +32,7 @@ from flows.workspace.servers import answer_code, read_state
 from schemas.artifacts import TicketTable
 from schemas.choice import candidates
 from schemas.errors import ConfigError, ServiceError
-from schemas.pipeline import DataPipeline, PipelineSpec
+from schemas.pipeline import DataPipeline, PipelineSpec, with_model
 from schemas.trials import TrialRef
 from tasks.assess.plan_gate import CalibrationPlan, InterimPlan, RulePower
 from tasks.release.reports.read import cut_replies
@@ -98,7 +98,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
     found = plan_pipeline(pipeline, config, as_of=as_of, given=given)
     if not isinstance(found.spec, PipelineSpec):
         return _view_data(found, root=config.resolve().parent, as_of=as_of)
-    spec, settings, champion = found.trained_spec, found.settings, found.registry_state.champion
+    spec, settings, champion = with_model(found.spec), found.settings, found.registry_state.champion
     planned = tuple(each for each in found.nodes if each.node.kind != "effect")
     tried = {each.name: changes_text(each.changes or {}) for each in candidates(spec.train)}
     work = _workload(spec, found.run, found.pipeline.tuned)
@@ -204,13 +204,13 @@ def _library_advice(spec: PipelineSpec) -> list[str]:
 
 def _budget_advice(found: PlannedRun, planned: tuple[PlannedNode, ...]) -> list[str]:
     seconds = _training_seconds(found, planned)
-    reached = None if seconds is None else over_budget(found.trained_spec, found.context, seconds)
+    reached = None if seconds is None else over_budget(with_model(found.spec), found.context, seconds)
     return [] if reached is None else [f"the training will be refused: it would use about {reached} of train.budget"]
 
 
 def _training_seconds(found: PlannedRun, planned: tuple[PlannedNode, ...]) -> float | None:
     start = found.registry_state.start
-    return training_seconds(found.trained_spec, found.pipeline, found.run, planned, found.ledger, start=start)
+    return training_seconds(with_model(found.spec), found.pipeline, found.run, planned, found.ledger, start=start)
 
 
 def _row(this: PlannedNode, seconds: float | None, changes: str) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _limits(found: PlannedRun) -> Iterator[str]:
     """Say if answers are shorter than the replies that are learned; nothing before these are encoded."""
     dataset = found.run.find(found.pipeline.tuned.first_dataset)
     if dataset is not None:
-        warning = cut_replies(dataset, max_new_tokens=found.trained_spec.evaluate.max_new_tokens)
+        warning = cut_replies(dataset, max_new_tokens=with_model(found.spec).evaluate.max_new_tokens)
         yield from [warning] if warning else []
 
 
@@ -257,7 +257,7 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
         TunegateError: the source cannot be read, or too many of its rows are faulty; a run would end with the same
             error.
     """
-    spec, run, pipeline = found.trained_spec, found.run, found.pipeline
+    spec, run, pipeline = with_model(found.spec), found.run, found.pipeline
     splits, dataset = run.find(pipeline.curated.clean), run.find(pipeline.tuned.first_dataset)
     prompt = spec.train.first().prompt
     measure = partial(
@@ -306,7 +306,7 @@ def _figures(
     found: PlannedRun, planned: tuple[PlannedNode, ...], size: Size | None, pace: Pace | None, memory: Forecast | None
 ) -> dict[str, Any]:
     """Rows, tokens, steps, minutes and memory: by stored results, else by the source and this machine's pace."""
-    spec, run = found.trained_spec, found.run
+    spec, run = with_model(found.spec), found.run
     splits = run.find(found.pipeline.curated.clean)
     train = spec.train.first()
     learned = None if spec.train.is_external else size

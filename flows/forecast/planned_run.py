@@ -21,7 +21,7 @@ from flows.run.faults import check_early
 from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.settings import Settings, load_settings
 from schemas.load import load_file
-from schemas.pipeline import DataPipeline, PipelineSpec, with_model
+from schemas.pipeline import DataPipeline
 from tasks.sources.registry import kind_of
 
 DIGESTS = {
@@ -68,15 +68,6 @@ class PlannedRun:
     """In order."""
     seconds: Mapping[str, float | None]
     """Node's name -> what it usually takes; None if no run has recorded it."""
-
-    @property
-    def trained_spec(self) -> PipelineSpec:
-        """The pipeline of a run that trains a model.
-
-        Raises:
-            ConfigError: TG0159, it is one of data alone.
-        """
-        return with_model(self.spec)
 
 
 def plan_pipeline(pipeline: str, config: Path, *, as_of: str | None = None, given: tuple[str, ...] = ()) -> PlannedRun:

@@ -46,22 +46,10 @@ class GpuPrice(Spec):
         return self.usd_per_hour * HOURS_PER_MONTH
 
 
-class ApiPrice(Spec):
+class ApiPrice(TokenPrices):
     """A hosted model."""
 
-    usd_per_m_in: float = Field(ge=0)
-    """Per million prompt tokens."""
-    usd_per_m_out: float = Field(ge=0)
-    """Per million generated tokens."""
     source: str = Field(min_length=1)
-
-    def usd_per_query(self, n_in: float, n_out: float) -> float:
-        """One query of `n_in` prompt and `n_out` generated tokens.
-
-        >>> round(ApiPrice(usd_per_m_in=0.15, usd_per_m_out=0.60, source="example").usd_per_query(500, 200), 6)
-        0.000195
-        """
-        return (n_in * self.usd_per_m_in + n_out * self.usd_per_m_out) / 1e6
 
 
 class PriceBook(Spec):
@@ -212,7 +200,7 @@ class MeasuredEndpoint:
         if self.prices is not None:
             return self.prices.usd(self.prompt_tokens, self.reply_tokens)
         listed = book.apis.get(self.model)
-        return None if listed is None else listed.usd_per_query(self.prompt_tokens, self.reply_tokens)
+        return None if listed is None else listed.usd(self.prompt_tokens, self.reply_tokens)
 
 
 @dataclass(frozen=True)
@@ -264,7 +252,7 @@ def compute_costs(
     saved = None if few is None or own is None else few - own
     sent = known.prompt_tokens[prompted] if prompted else own or 0.0
     queries = volume.queries_per_month
-    api_usd = {name: api.usd_per_query(sent, known.reply_tokens) for name, api in book.apis.items()}
+    api_usd = {name: api.usd(sent, known.reply_tokens) for name, api in book.apis.items()}
     asked = known.endpoint
     asked_usd = None if asked is None else asked.usd(book)
 

@@ -82,14 +82,12 @@ def metric(
     return register
 
 
-def metric_of_all(
-    spec: type[S], *, libraries: tuple[str, ...] = (), code: Callable[[S], Mapping[str, str]] = _no_code
-) -> Callable[[Together[S]], Together[S]]:
+def metric_of_all(spec: type[S], *, libraries: tuple[str, ...] = ()) -> Callable[[Together[S]], Together[S]]:
     """Register a function that scores all answers of an arm together."""
 
     def register(function: Together[S]) -> Together[S]:
         METRICS.add(spec)
-        _KINDS[spec] = MetricKind(None, function, libraries, code)
+        _KINDS[spec] = MetricKind(None, function, libraries, _no_code)
         return function
 
     return register

@@ -35,7 +35,7 @@ LLAMA_2_7B = 6_738_415_616
 
 def test_a_hosted_query_and_one_of_the_small_api_cost_what_was_computed_by_hand() -> None:
     assert hosted_usd_per_query(usd_per_hour=0.80, seconds_per_query=1.35) == pytest.approx(0.0003)
-    assert read_prices().apis["small"].usd_per_query(500, 200) == pytest.approx(0.000195)
+    assert read_prices().apis["small"].usd(500, 200) == pytest.approx(0.000195)
 
 
 @pytest.mark.parametrize(
