@@ -7,17 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.evaluation import EvaluateSpec
-from schemas.spec import UnfitError
-from tests.support.specs import pipeline_spec
+from tests.support.specs import conflicts, pipeline_spec
 
 
 def faults(**sections: Any) -> list[tuple[str, tuple[str | int, ...]]]:
-    with pytest.raises(ValidationError) as caught:
-        pipeline_spec(**sections)
-    (error,) = caught.value.errors()
-    unfit = error["ctx"]["error"]
-    assert isinstance(unfit, UnfitError)
-    return [(fault.message, fault.at) for fault in unfit.faults]
+    return [(fault.message, fault.at) for fault in conflicts(lambda: pipeline_spec(**sections))]
 
 
 def test_a_gate_judges_a_metric_that_scoring_yields() -> None:

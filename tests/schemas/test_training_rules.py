@@ -9,9 +9,8 @@ from pydantic import ValidationError
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec
 from schemas.pipeline_rules import training_advice, unjudged_advice
-from schemas.spec import UnfitError
 from schemas.training import AdapterSpec, TrainSpec
-from tests.support.specs import pipeline_spec
+from tests.support.specs import conflicts, pipeline_spec
 
 
 def train(**settings: Any) -> TrainSpec:
@@ -19,12 +18,7 @@ def train(**settings: Any) -> TrainSpec:
 
 
 def faults(make: Callable[[], object]) -> dict[tuple[str | int, ...], tuple[str, str | None]]:
-    with pytest.raises(ValidationError) as caught:
-        make()
-    (error,) = caught.value.errors()
-    unfit = error["ctx"]["error"]
-    assert isinstance(unfit, UnfitError)
-    return {fault.at: (fault.message, fault.hint) for fault in unfit.faults}
+    return {fault.at: (fault.message, fault.hint) for fault in conflicts(make)}
 
 
 @pytest.mark.parametrize(

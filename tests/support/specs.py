@@ -1,8 +1,13 @@
 """Pipelines as `pipelines.yaml` declares them, without a file."""
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
 from schemas.pipeline import PipelineSpec
+from schemas.spec import Conflict, UnfitError
 
 SMALL_FILE = """\
 version: 1
@@ -26,3 +31,13 @@ def pipeline_spec(**sections: Any) -> PipelineSpec:
         "register": {"name": "demo"},
     }
     return PipelineSpec.model_validate(parts | sections)
+
+
+def conflicts(make: Callable[[], object]) -> tuple[Conflict, ...]:
+    """What does not fit together in settings that `make` must not accept."""
+    with pytest.raises(ValidationError) as caught:
+        make()
+    (error,) = caught.value.errors()
+    unfit = error["ctx"]["error"]
+    assert isinstance(unfit, UnfitError)
+    return unfit.faults

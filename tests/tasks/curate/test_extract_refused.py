@@ -7,9 +7,9 @@ import duckdb
 import orjson
 import pytest
 
+from schemas.errors import TunegateError
 from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource, SourceSpec
 from tasks.curate.rows import read_rows
-from tests.support.codes import code_of
 from tests.support.synced import extract
 
 
@@ -49,7 +49,9 @@ def test_a_source_is_refused(exports: Path, monkeypatch: pytest.MonkeyPatch, cod
     # Tests ask no hub for anything; the offline setting is read when the library is imported.
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert code_of(lambda: extract(source, exports)) == code
+    with pytest.raises(TunegateError) as caught:
+        extract(source, exports)
+    assert caught.value.code == code
 
 
 def test_a_row_without_any_key_of_its_shape_is_quarantined(tmp_path: Path) -> None:
