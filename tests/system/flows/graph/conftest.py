@@ -1,5 +1,3 @@
 """Fixtures shared with the ledger's tests."""
 
-from tests.system.flows.ledger.conftest import in_file, kit, ledger, start, tree
-
-__all__ = ["in_file", "kit", "ledger", "start", "tree"]
+from tests.system.flows.ledger.conftest import kit, start

@@ -1,5 +1,3 @@
-"""Fixtures shared with the tests of tests/flows/privacy."""
+"""A fixture shared with the tests of tests/flows/privacy."""
 
 from tests.flows.privacy.conftest import workspace
-
-__all__ = ["workspace"]

@@ -1,3 +1,3 @@
-"""Fixtures shared with tests/tasks/curate."""
+"""A fixture shared with tests/tasks/curate."""
 
-from tests.tasks.curate.conftest import banking77, bitext, make_splits, make_tickets, rows_of
+from tests.tasks.curate.conftest import make_tickets

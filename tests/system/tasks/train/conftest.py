@@ -1,3 +1,3 @@
 """Fixtures shared with tests/tasks/train."""
 
-from tests.tasks.train.conftest import dataset, make_dataset, make_prefixed, make_spec, processes, run
+from tests.tasks.train.conftest import dataset, make_dataset, make_spec, processes, run
