@@ -51,6 +51,9 @@ mapped libraries. Measured with the locked versions on Linux; a tiny model's who
 WASTE, OWN_WASTE = 0.1, 0.15
 """Holes in the heap, as a share of what is put there: of the fast path's activations (measured 5-13 %), and on the
 model's own forward, whose tensors have more sizes (6-20 %), also of gradients and moments."""
+_RECOMPUTED_WASTE = 3
+"""Holes that gradient checkpointing of the model's own forward leaves, in layers' worth of tensors (measured 2.5-4.2):
+layers that are run again find the places of the first run cut by inputs that are kept."""
 _LOSS_ROWS, _LONGEST_BLOCK = 128, 1024
 """`LOSS_ROWS` and `LONGEST_BLOCK` of tasks/train/fast, which imports torch; a test compares them."""
 _QKV = ("q_proj", "k_proj", "v_proj")
@@ -292,7 +295,7 @@ def predict_process(work: Workload, spec: TrainSpec, *, number: int) -> ProcessM
         activations = small + large - gradients
         if spec.sharding == "full":  # a part of the gradients at the end; what the forward keeps is whole
             activations = max(activations, step.forward)
-        waste = round(OWN_WASTE * (small + optimizer))
+        waste = round(OWN_WASTE * (small + optimizer)) + _RECOMPUTED_WASTE * _layer_bytes(work, spec, step, number)
     keeps_file = round(work.stored / dims.n_parameters) == (_FLOAT32 if spec.method == "full" else number)
     base = _base_bytes(dims, spec, number, keeps_file=keeps_file, stored=work.stored, joins=fast)
     parts = spec.processes if spec.sharding == "full" else 1
@@ -322,6 +325,14 @@ def _with_update(dims: ModelDims, spec: TrainSpec, step: StepBytes) -> tuple[int
     large = 5 * copy - small
     small_gradients = step.gradients - step.large_gradients
     return max(step.small, small_gradients + small), max(step.large, step.large_gradients + large)
+
+
+def _layer_bytes(work: Workload, spec: TrainSpec, step: StepBytes, number: int) -> int:
+    """Small tensors of a layer that is run again for its backward: what is there besides inputs and gradients."""
+    if not spec.gradient_checkpointing:
+        return 0
+    inputs = work.dims.layers * spec.batch_size * work.max_tokens * work.dims.hidden * number
+    return max(0, step.small - inputs - (step.gradients - step.large_gradients))
 
 
 def _step_of(work: Workload, spec: TrainSpec, number: int) -> Step:
