@@ -5,9 +5,9 @@ BIN := .venv/bin
 MARKS ?= not campaign and not gpu
 # Their tests wait for servers for a quarter of their time: one worker more than cores.
 SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
-# Each commit of a ledger waits for its disk, which is a third of the tests' time, and in memory does not. The suite
-# writes 3 GB.
-ROOMY := $(shell test "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)" -gt 8000000 2>/dev/null && echo /dev/shm)
+# Each commit of a ledger waits for its disk, which is a third of the tests' time, and in memory does not. `make test`
+# writes 3 GB, `make test-system` 10.
+ROOMY := $(shell test "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)" -gt 14000000 2>/dev/null && echo /dev/shm)
 IN_SCRATCH := scratch=$$(mktemp -d "$(or $(ROOMY),$(or $(TMPDIR),/tmp))/tgXXXX") && trap 'rm -rf "$$scratch"' EXIT && PYTEST_DEBUG_TEMPROOT=$$scratch
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE

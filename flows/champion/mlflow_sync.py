@@ -199,24 +199,24 @@ def _send_pending(
     first = result.late
     reached: set[tuple[str, str]] = set()
     n_synced = 0
-    pending = ledger.pending_projections()
-    moves: dict[str, list[Projection]] = {}
-    for each in pending:
-        if each.kind == "champion":
-            moves.setdefault(each.payload["name"], []).append(each)
-    for projection in pending:
-        uri, changes = "", [projection]
-        if projection.kind == "champion":  # the aliases follow the ledger as it is now: once, with the newest change
-            changes = moves[projection.payload["name"]]
-            if projection is not changes[-1]:
-                continue
+    batches: dict[tuple[str, str], tuple[RunRecord, str, list[Projection]]] = {}
+    for each in ledger.pending_projections():
+        try:
+            record = _record_of(each, ledger, settings)
+            uri = registry_address(record.tracking_uri, settings)
+        except TunegateError as error:
+            first = first or error
+            continue
+        # The aliases follow the ledger as it is now: once at each address, with the newest change.
+        key = (uri, f"champion {each.payload['name']}") if each.kind == "champion" else (uri, str(each.id))
+        earlier = batches.pop(key)[2] if key in batches else []
+        batches[key] = record, uri, [*earlier, each]
+    for record, uri, changes in batches.values():
+        if uri in silent:
+            continue
         try:
             check_lock()
-            record = _record_of(projection, ledger, settings)
-            uri = registry_address(record.tracking_uri, settings)
-            if uri in silent:
-                continue
-            _send(projection, record, ledger, settings, uri)
+            _send(changes[-1], record, ledger, settings, uri)
             reach("mlflow.synced")
             for each in changes:
                 ledger.mark_projected(each.id)

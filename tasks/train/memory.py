@@ -52,7 +52,7 @@ WASTE, OWN_WASTE = 0.1, 0.15
 """Holes in the heap, as a share of what is put there: of the fast path's activations (measured 5-13 %), and on the
 model's own forward, whose tensors have more sizes (6-20 %), also of gradients and moments."""
 _RECOMPUTED_WASTE = 3
-"""Holes that gradient checkpointing of the model's own forward leaves, in layers' worth of tensors (measured 2.5-4.2):
+"""Holes that gradient checkpointing of the model's own forward leaves, in layers' worth of tensors (measured 2.2-4.2):
 layers that are run again find the places of the first run cut by inputs that are kept."""
 _LOSS_ROWS, _LONGEST_BLOCK = 128, 1024
 """`LOSS_ROWS` and `LONGEST_BLOCK` of tasks/train/fast, which imports torch; a test compares them."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flows.champion import mlflow_sync
 from flows.champion.mlflow_sync import SyncResult, reconcile, synchronise
 from flows.ledger.promotions import Waits
 from flows.ledger.rows import RunVerdict
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
+    from flows.ledger.ledger import Ledger
+    from flows.ledger.rows import Projection
+    from flows.workspace.settings import Settings
     from tests.support.place import Place
 
 NOWHERE = "http://127.0.0.1:9"
@@ -142,6 +146,31 @@ def test_an_alias_is_not_moved_to_a_version_that_holds_other_files(place: Place)
     assert isinstance(result.late, StorageError)
     assert result.late.code == "TG0581"
     assert place.client.get_registered_model("replies").aliases == {}
+
+
+def test_changes_of_two_addresses_set_the_aliases_at_both(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Runs before and after the tracking server was changed."""
+    place.promote(1, after=None)
+    place.promote(2, after="1")
+    place.promote(3, after="2")
+    first = next(each for each in place.ledger.pending_projections() if each.kind == "champion")
+    before, moved, load = f"sqlite:///{tmp_path / 'before.db'}", list[str](), mlflow_sync._record_of
+
+    def record_of(projection: Projection, ledger: Ledger, settings: Settings) -> RunRecord:
+        record = load(projection, ledger, settings)
+        return record.model_copy(update={"tracking_uri": before}) if projection == first else record
+
+    def move(_name: str, _ledger: Ledger, _settings: Settings, uri: str) -> list[str]:
+        moved.append(uri)
+        return []
+
+    monkeypatch.setattr(mlflow_sync, "_record_of", record_of)
+    monkeypatch.setattr(mlflow_sync, "_move_aliases", move)
+    assert synchronise(place.ledger, place.settings) is None
+    assert (len(moved), moved[0], before in moved[1:]) == (2, before, False)
+    assert place.ledger.pending_projections() == ()
 
 
 def test_aliases_follow_a_rollback_once_if_all_changes_are_sent_at_once(

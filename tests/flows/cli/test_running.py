@@ -302,7 +302,7 @@ def test_settings_of_one_run_are_recorded_with_it_and_leave_the_marks_of_the_pip
 def test_the_first_rows_are_read_only_where_a_server_would_start(
     empty_workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server takes seconds to start, not for a file that cannot be read; a run that has one reads it anyway."""
+    """A server takes seconds to start, which a file that cannot be read is not worth; the run reads it in any case."""
     (empty_workplace.folder / "wide.jsonl").write_text('{"ticket_id": "1"}\n', encoding="utf-16")
     source = {"kind": "files", "paths": ["wide.jsonl"]}
     empty_workplace.declare(lambda document: document["pipelines"]["small"].update(source=source))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def store_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:  # noqa: F811
-    """A home folder whose MLflow store these tests share."""
+    """The home folder with the MLflow store that these tests share."""
     home = tmp_path_factory.mktemp("mlflow-home")
     give_mlflow(home, empty_store)
     return home

@@ -59,7 +59,7 @@ QWEN3 = {
     "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49_152, "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
 }  # fmt: skip
-"""That of `make bench-memory`, whose file has 340 MB."""
+"""The Qwen3 of `make bench-memory`: 340 MB of weights."""
 
 
 @pytest.mark.parametrize(
