@@ -21,6 +21,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from enum import Enum
 from functools import cache, cached_property
@@ -183,12 +184,49 @@ def _data_digest(path: Path, _state: Stamp) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _parse(name: str, file: Path, _state: Stamp) -> _Module:
+    """Parse a file, or read what an earlier process kept of it: to parse all of ours takes more than a second.
+
+    What is kept counts for the same bytes of the file and of this module alone, whatever their times are.
+    """
+    source = file.read_bytes()
+    kept = file.parent / "__pycache__" / f"{file.stem}.digest" if name.partition(".")[0] in PACKAGES else None
+    if kept and (module := _kept(kept, name, source)):
+        return module
     tokens: list[str] = []
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     names: set[str] = set()
-    _normalise(ast.parse(file.read_bytes()), tokens, names, package)
+    _normalise(ast.parse(source), tokens, names, package)
     digest = hashlib.sha256("".join(tokens).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return _Module(digest, frozenset(found for found in names if found.partition(".")[0] in PACKAGES))
+    module = _Module(digest, frozenset(found for found in names if found.partition(".")[0] in PACKAGES))
+    if kept and not sys.dont_write_bytecode:
+        text = " ".join((digest, *sorted(module.names)))
+        with suppress(OSError):  # a folder that cannot be written, or a full disk
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(f"{_seal(name, source, text)} {text}", encoding="utf-8")
+    return module
+
+
+def _kept(file: Path, name: str, source: bytes) -> _Module | None:
+    """Return what is kept of a module's source; None if that is of another source, damaged or absent."""
+    try:
+        seal, _, text = file.read_text(encoding="utf-8").partition(" ")
+    except (OSError, UnicodeDecodeError):
+        return None
+    if seal != _seal(name, source, text):
+        return None
+    digest, *names = text.split(" ")
+    return _Module(digest, frozenset(names))
+
+
+def _seal(name: str, source: bytes, text: str) -> str:
+    """Return the digest that ties what is kept to its source and to the code of this module."""
+    parts = (_own_digest(), name.encode(), hashlib.sha256(source).digest(), text.encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+@cache
+def _own_digest() -> bytes:
+    return sha256_file(Path(__file__)).encode()
 
 
 def _normalise(node: ast.AST, tokens: list[str], names: set[str], package: str) -> None:

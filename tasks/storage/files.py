@@ -20,6 +20,8 @@ def sha256_file(path: Path) -> str:
 def package_files(module: str) -> Iterator[tuple[str, Path]]:
     """Yield all files of the package that has this module, sorted: name relative to its parent folder, and path.
 
+    What Python and numba keep in `__pycache__` is left out.
+
     Raises:
         ModuleNotFoundError: it is not installed.
     """
@@ -29,8 +31,9 @@ def package_files(module: str) -> Iterator[tuple[str, Path]]:
         raise ModuleNotFoundError(top)
     for folder in map(Path, found.submodule_search_locations or ()):
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.suffix != ".pyc":
-                yield path.relative_to(folder.parent).as_posix(), path
+            name = path.relative_to(folder.parent)
+            if path.is_file() and "__pycache__" not in name.parts:
+                yield name.as_posix(), path
     if not found.submodule_search_locations and found.origin is not None:
         yield Path(found.origin).name, Path(found.origin)
 

@@ -1,7 +1,10 @@
 """Code digests: what counts as a change of a step's code."""
 
+import os
+
 import pytest
 
+from flows.graph import keys
 from flows.graph.keys import code_digests, module_digests
 
 DEDUP = '''"""Drop duplicates."""
@@ -147,6 +150,68 @@ def test_word_lists_next_to_a_task_count_by_their_bytes(source_tree):
     source_tree.write("tasks/curate/phrases.json~", "editor")
     after = source_tree.digests()
     assert [name for name in after if after[name] != before.get(name)] == ["tasks.curate/phrases.json"]
+
+
+@pytest.fixture
+def digests_of_a_new_process(source_tree, monkeypatch):
+    """The digests of the source tree as a new process computes them, which has parsed nothing yet."""
+
+    def digests():
+        keys._walks.clear()
+        keys._parse.cache_clear()
+        return source_tree.digests()
+
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    return digests
+
+
+def test_what_an_earlier_process_parsed_is_not_parsed_again(digests_of_a_new_process, monkeypatch):
+    first = digests_of_a_new_process()
+    with monkeypatch.context() as patch:
+        patch.delattr(keys, "_normalise")
+        assert digests_of_a_new_process() == first
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff", b" ", "cut", "another name"])
+def test_damaged_notes_of_an_earlier_process_are_not_believed(digests_of_a_new_process, tmp_path, damage):
+    first = digests_of_a_new_process()
+    notes = tmp_path / "tasks" / "curate" / "__pycache__" / "dedup.digest"
+    text = notes.read_text()
+    assert "tasks.curate.shingles" in text
+    match damage:
+        case "cut":
+            notes.write_text(text.rpartition(" ")[0])
+        case "another name":
+            notes.write_text(text.replace("tasks.curate.shingles", "tasks.curate.shinglez"))
+        case _:
+            notes.write_bytes(damage)
+    assert digests_of_a_new_process() == first
+    assert notes.read_text() == text
+
+
+def test_a_change_that_keeps_size_and_time_counts_in_the_next_process(digests_of_a_new_process, source_tree, tmp_path):
+    first = digests_of_a_new_process()
+    file = tmp_path / "tasks" / "curate" / "shingles.py"
+    before = file.stat()
+    source_tree.write("tasks/curate/shingles.py", "def shingles(m):\n    return m\n")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    after = digests_of_a_new_process()
+    assert [name for name in after if after[name] != first[name]] == ["tasks.curate.shingles"]
+
+
+def test_other_code_of_the_digests_makes_all_of_them_anew(digests_of_a_new_process, monkeypatch):
+    first = digests_of_a_new_process()
+    monkeypatch.setattr(keys, "_own_digest", lambda: b"other")
+    monkeypatch.setattr(keys, "_normalise", lambda _tree, tokens, _names, _package: tokens.append("same"))
+    after = digests_of_a_new_process()
+    assert after["tasks.curate.dedup"] != first["tasks.curate.dedup"]
+
+
+def test_sources_that_cannot_be_written_next_to_are_parsed_each_time(digests_of_a_new_process, tmp_path):
+    for package in ("tasks", "tasks/curate", "tasks/storage", "schemas"):
+        (tmp_path / package / "__pycache__").write_text("a file where the folder should be")
+    assert digests_of_a_new_process() == digests_of_a_new_process()
 
 
 def test_a_function_of_the_users_project_counts_with_its_modules():

@@ -10,7 +10,7 @@ from schemas.checks import JudgeSpec
 from schemas.curation_steps import SqlStep
 from schemas.errors import SecurityError
 from tasks.assess.llm_judge import labels_digest
-from tasks.storage.files import files_below, inside, write_atomic
+from tasks.storage.files import files_below, inside, package_files, write_atomic
 from tests.support.power_cut import record_synced
 
 
@@ -71,3 +71,19 @@ def test_a_power_cut_leaves_the_old_bytes_or_all_the_new_ones(tmp_path: Path, mo
     assert content == b"all the new ones"
     assert aside != target, "it has its name only once it is durable"
     assert (folder, names) == (tmp_path, {target.name})
+
+
+def test_files_that_python_and_numba_keep_are_not_files_of_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "acme_steps" / "__pycache__"
+    kept.mkdir(parents=True)
+    for name in ("kernel.cpython-311.pyc", "kernel.count-3.py311.nbi"):
+        (kept / name).touch()
+    for name in ("__init__.py", "words.txt"):
+        (tmp_path / "acme_steps" / name).touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [name for name, _ in package_files("acme_steps.kernel")] == [
+        "acme_steps/__init__.py",
+        "acme_steps/words.txt",
+    ]
