@@ -71,12 +71,15 @@ def review(
                 raise ConfigError(f"no format {write.suffix!r}", code="TG0139", where="--write", hint=".csv or .jsonl")
             write_file(write, write_review(rows, "csv" if form == "csv" else "jsonl"), replace=force)
             write.chmod(0o600)
-            note(f"fill in `decision`, then `tunegate data review {pipeline} --read {write}`")
+            declare = "" if found.spec.curate.corrections else "declare `curate.corrections`, "
+            fill_in = f"{declare}fill in `decision` (change, right, drop)"
+            note(f"{fill_in}, then `tunegate data review {pipeline} --read {write}`")
             written = {**shown, "file": str(write), "n_rows": len(rows), "kinds": counts}
             return render(Result(written, [f"{counted(len(rows), 'row')}: {write}"]), as_json=as_json)
         if as_json:
             listed = [{name: value for name, value in vars(row).items() if name != "text"} for row in rows]
             return render(Result({**shown, "kinds": counts, "rows": listed}), as_json=True)
+        _ = found.file  # refused before the first ticket, not after the first decision
         return _kept(found, list(_ask(found, rows, name)), shown, as_json=False)
 
 

@@ -102,6 +102,21 @@ class Review:
             is_done=is_done, limit=limit, losses=losses,
         )  # fmt: skip
 
+    @property
+    def file(self) -> Path:
+        """Where decisions are kept.
+
+        Raises:
+            ConfigError: TG0159, no file is declared.
+        """
+        path = self.spec.curate.corrections
+        if path is None:
+            raise ConfigError(
+                f"{self.spec.name} has no file of corrections", code="TG0159", where=f"{self.spec.name}.curate",
+                hint=f"add `corrections: corrections/{self.spec.name}.jsonl` to `curate`",
+            )  # fmt: skip
+        return inside(path, self.root, where="curate.corrections")
+
     def keep(self, answers: Iterable[ReviewAnswer], *, where: str) -> list[Correction]:
         """Add the answers to the file of corrections, all or none; return them.
 
@@ -114,14 +129,8 @@ class Review:
             ConfigError: TG0164, an answer is not allowed, or contradicts one of another person; TG0159, no file is
                 declared; TG0127, the file of corrections is damaged.
         """
-        path = self.spec.curate.corrections
-        if path is None:
-            raise ConfigError(
-                f"{self.spec.name} has no file of corrections", code="TG0159", where=f"{self.spec.name}.curate",
-                hint=f"add `corrections: corrections/{self.spec.name}.jsonl` to `curate`",
-            )  # fmt: skip
+        file = self.file
         made = self._made(list(answers), where)
-        file = inside(path, self.root, where="curate.corrections")
         file.parent.mkdir(parents=True, exist_ok=True)
         with _alone_in(file.parent):
             write_atomic(file, corrections_text(_merged(self.decided(), made, where)))

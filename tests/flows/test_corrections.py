@@ -246,6 +246,19 @@ def test_a_reply_whose_old_text_is_gone_is_not_corrected_blindly(tmp_path: Path)
     assert (tmp_path / "people" / "corrections.jsonl").read_text() == ""
 
 
+def test_without_a_file_for_decisions_nobody_is_asked_for_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, lambda pipeline: pipeline["curate"].pop("corrections"))
+    work = workplace_of(tmp_path)
+    work.json("data", "curate", "tickets")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("right\n"))
+    asked = work.run("data", "review", "tickets")
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert "add `corrections: corrections/tickets.jsonl` to `curate`" in asked.stderr
+    written = work.run("data", "review", "tickets", "--write", str(tmp_path / "review.csv"))
+    assert written.returncode == 0
+    assert "declare `curate.corrections`, fill in `decision` (change, right, drop)" in written.stderr
+
+
 def test_one_decision_that_a_merge_brought_twice_can_be_made_again(tmp_path: Path) -> None:
     write(tmp_path)
     work = workplace_of(tmp_path)
