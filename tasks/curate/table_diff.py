@@ -230,12 +230,12 @@ class _Diff:
         if raws[0] is not None and raws[1] is not None:
             self._attribute(SOURCE, raws[0], raws[1])
             now = dict.fromkeys(SIDES, "")
-            tables: dict[Side, Path] = {}
+            tables: dict[Side, Path] = {"before": raws[0], "after": raws[1]}
             for step in _merged(*(tuple(self._states[side].tables) for side in SIDES)):
                 for side in SIDES:
                     if step in self._states[side].tables:
                         tables[side], now[side] = self._states[side].tables[step], step
-                if len(tables) == len(SIDES) and re.sub(r"_\d+$", "", step) not in DROPS_ONLY:
+                if re.sub(r"_\d+$", "", step) not in DROPS_ONLY:
                     self._attribute(step, tables["before"], tables["after"])
         return self._dicts(
             f'SELECT "column", coalesce(cause, {quote_text(NOT_KEPT)}) AS "by", count(*) AS n FROM changes '

@@ -176,14 +176,21 @@ def test_corrections_are_those_of_the_commit(tmp_path: Path) -> None:
     declared["pipelines"]["tickets"]["curate"]["corrections"] = "people/fixes.jsonl"
     YAML().dump(declared, tmp_path / "pipelines.yaml")
     (tmp_path / "people").mkdir()
-    line = {"ticket_id": "T-005", "do": "drop", "by": "ada", "at": "2026-06-01T10:00:00+00:00", "why": "spam"}
-    (tmp_path / "people" / "fixes.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    person = {"by": "ada", "at": "2026-06-01T10:00:00+00:00"}
+    line = {"ticket_id": "T-005", "do": "drop", "why": "spam"} | person
+    other = {"ticket_id": "T-006", "do": "set", "field": "category", "old": "delivery", "new": "billing"} | person
+    (tmp_path / "people" / "fixes.jsonl").write_bytes(orjson.dumps(line) + b"\n" + orjson.dumps(other) + b"\n")
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "pipelines.yaml", "people")
     git(tmp_path, "commit", "-q", "-m", "first")
     (tmp_path / "people" / "fixes.jsonl").write_bytes(b"")
     found = here.json("plan", "tickets", "--against", "HEAD")["against"]
     assert causes(found["added"]) == {("corrections", "correction"): 1}
+    assert [(row["column"], row["by"], row["n"]) for row in found["changed"]] == [("category", "corrections", 1)]
+    del declared["pipelines"]["tickets"]["curate"]["corrections"]
+    YAML().dump(declared, tmp_path / "pipelines.yaml")
+    found = here.json("plan", "tickets", "--against", "HEAD")["against"]
+    assert [(row["column"], row["by"], row["n"]) for row in found["changed"]] == [("category", "corrections", 1)]
 
 
 def test_a_commit_that_git_does_not_know_is_refused(place: Workplace) -> None:
