@@ -15,15 +15,18 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from schemas.diagnostics import read_source
+from schemas.diagnostics import ConfigErrors, Span, read_source
 from schemas.environment import Substitution
 from schemas.errors import ConfigError
 from schemas.evaluation import EvaluateSpec
+from schemas.explain import Explanation, model_keys
 from schemas.gates import GatesSpec
 from schemas.metrics import MetricTraits
 from schemas.registries import load_registries
 from schemas.spec import Spec
-from schemas.yaml_text import MAX_BYTES, MAX_LINE, read_tree
+from schemas.yaml_text import MAX_BYTES, MAX_LINE, Entry, read_tree
+
+_TOP = Span(1, 1, 0)
 
 
 class GateFile(Spec):
@@ -40,8 +43,8 @@ def load_gate_file(path: Path, *, environ: Mapping[str, str] = os.environ) -> Ga
     """Read a file of rules.
 
     Raises:
-        ConfigError: TG0103, a key or value is wrong; the message has all places.
-        ConfigErrors: it is no YAML, or cannot be read.
+        ConfigError: TG0103, it declares pipelines.
+        ConfigErrors: it is no YAML, cannot be read, or keys, values or variables are wrong; it has all places.
     """
     load_registries()
     source = read_source(path, max_bytes=MAX_BYTES, max_line=MAX_LINE)
@@ -52,11 +55,14 @@ def load_gate_file(path: Path, *, environ: Mapping[str, str] = os.environ) -> Ga
             hint=f"`--pipeline NAME --config {path}` takes the gate of a pipeline",
         )  # fmt: skip
     use = Substitution(source, environ)
-    data = {key: use.data(entry) for key, entry in tree.items()}
+    root = Entry(tree, _TOP, _TOP, "")
+    report = Explanation(GateFile, root, model_keys(GateFile), source, use)
     try:
-        return GateFile.model_validate(data)
+        file = GateFile.model_validate(use.data(root), by_alias=True, by_name=False)
+        report.explain_confused(file)
     except ValidationError as error:
-        faults = "; ".join(f"`{'.'.join(map(str, each['loc']))}`: {each['msg']}" for each in error.errors())
-        raise ConfigError(
-            faults, code="TG0103", where=str(path), hint="sections: gates, evaluate, metrics (docs/reference/keys.md)"
-        ) from None
+        report.explain(error.errors(include_url=False))
+    faults = [*use.faults, *(finding.diagnostic for finding in report.findings)]
+    if faults:
+        raise ConfigErrors(faults)
+    return file

@@ -19,6 +19,7 @@ from flows.workspace.commit import Commit, in_repository
 from flows.workspace.settings import Settings
 from schemas.artifacts import GateDecision, ScoredArm
 from schemas.comparison import with_comparison
+from schemas.counted import counted
 from schemas.errors import ConfigError, TunegateError
 from schemas.evaluation import EvaluateSpec
 from schemas.gate_file import load_gate_file
@@ -223,7 +224,7 @@ def default_terms(files: Sequence[ResultFile], metrics: Sequence[MetricTraits], 
         contamination=None,
         round_trip=None,
     )
-    terms = GateTerms(gates, None, (), f"default for {n_items:,} items", _OF_A_MODEL)
+    terms = GateTerms(gates, None, (), f"default for {counted(n_items, 'item')}", _OF_A_MODEL)
     return with_clusters(terms, files)
 
 

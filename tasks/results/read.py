@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from schemas.errors import DataError
+from schemas.names import nearest
 from schemas.regular_file import open_regular
 from tasks.results import deepeval, inspect_log, lm_eval, mlflow_table, own, promptfoo
 from tasks.results.rows import ResultFile, refuse
@@ -38,7 +40,7 @@ def read_results(address: str, *, id_column: str | None = None) -> ResultFile:
         with open_regular(path) as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise refuse(path, f"it cannot be read ({type(error).__name__})") from None
+        raise _unreadable(path, error) from None
     if len(content) > MAX_BYTES:
         raise refuse(path, f"the file has more than {MAX_BYTES >> 20} MiB")
     digest = hashlib.sha256(content).hexdigest()
@@ -49,6 +51,13 @@ def read_results(address: str, *, id_column: str | None = None) -> ResultFile:
     if not rows:
         raise refuse(path, "the file has no items", _HINT)
     return ResultFile(path, tool, tuple(rows), digest, model)
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    if not isinstance(error, FileNotFoundError):
+        return refuse(path, f"it cannot be read: {error.strerror or type(error).__name__}")
+    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    return refuse(path, "there is no such file", nearest(path.name, beside))
 
 
 def _read(path: Path, content: bytes, id_column: str | None, provider: str | None) -> tuple[str, str | None, list[Any]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from flows.views.gate_check import CheckedFiles, check_files, declared_terms, remarks
 from schemas.artifacts import EvalSet, ScoredArm, Scores
+from schemas.diagnostics import ConfigErrors
 from schemas.errors import ConfigError
 from tasks.assess.gate import GateContext, JudgedArms, decide
 from tasks.assess.score import write_scores
@@ -411,18 +412,49 @@ def test_a_declared_check_is_left_out_only_when_told_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "line", "message", "hint"),
     [
-        ("gates: {rules: []}", "`gates.rules`"),
-        ("gates: {rules: [{metric: exact, value_threshold: .nan}]}", "`gates.rules.0.value_threshold`"),
-        ("rules: []", "`gates`: Field required"),
-        ("pipelines: {}", "it declares pipelines"),
+        ("gates: {rules: []}", 1, "`gates.rules` should hold at least 1 item, got an empty list", None),
+        (
+            "gates:\n  rules:\n    - {metric: exact, value_threshold: .nan}", 3,
+            "`gates.rules[0].value_threshold` should be a finite number, got nan", None,
+        ),
+        (
+            "gates: {rules: [{metric: exact, value_threshold: true}]}", 1,
+            "`gates.rules[0].value_threshold` should be a number, got true", None,
+        ),
+        ("metrics: []", 1, "missing key `gates`", None),
+        ("gates: rules", 1, "`gates` should be a mapping of keys to values", "write `gates: {KEY: VALUE}`"),
+        (
+            "gates: {rules: [{metric: exact, change_threshold: {mode: refesh}}]}", 1,
+            "`gates.rules[0].change_threshold.mode` should be", "did you mean `refresh`?",
+        ),
+        ("gates: {rules: [{metric: exact, value_treshold: 1}]}", 1, "unknown key", "did you mean `value_threshold`?"),
+        ("gate: {rules: []}", 1, "unknown key `gate`", "did you mean `gates`?"),
+        (
+            "gates: {rules: [{metric: exact, value_threshold: '${env:NOT_SET_ANYWHERE}'}]}", 1,
+            "environment variable NOT_SET_ANYWHERE is not set", "export it",
+        ),
     ],
-)
-def test_a_wrong_file_of_rules_names_the_place(text: str, message: str, tmp_path: Path) -> None:
+)  # fmt: skip
+def test_a_wrong_file_of_rules_names_the_place(
+    text: str, line: int, message: str, hint: str | None, tmp_path: Path
+) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(text)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigErrors) as refused:
+        declared_terms(rules=rules)
+    found = [each for each in refused.value.diagnostics if message in each.message]
+    assert found, str(refused.value)
+    assert found[0].span is not None
+    assert found[0].span.line == line
+    assert hint is None or hint in (found[0].help or "")
+
+
+def test_a_file_of_pipelines_is_no_file_of_rules(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("pipelines: {}")
+    with pytest.raises(ConfigError, match="it declares pipelines"):
         declared_terms(rules=rules)
 
 

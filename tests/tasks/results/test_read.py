@@ -231,10 +231,19 @@ def test_a_column_may_be_named_as_the_id(tmp_path: Path) -> None:
     assert read_results(str(path), id_column="name").rows[0].item_id == "a"
 
 
-def test_a_folder_or_a_missing_file_is_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing.jsonl"):
-        with pytest.raises(DataError, match="cannot be read"):
-            read_results(str(path))
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        read_results(str(tmp_path))
+
+
+def test_a_missing_file_is_refused_with_the_name_that_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "champion.jsonl").touch()
+    with pytest.raises(DataError, match="there is no such file") as refused:
+        read_results(str(tmp_path / "champoin.jsonl"))
+    assert refused.value.hint == "did you mean `champion.jsonl`?"
+    with pytest.raises(DataError, match="there is no such file") as refused:
+        read_results(str(tmp_path / "missing" / "champion.jsonl"))
+    assert refused.value.hint is None
 
 
 def test_an_at_in_a_files_name_is_part_of_it(tmp_path: Path) -> None:
