@@ -123,11 +123,11 @@ class Explanation:
         else:
             first, *others = dict.fromkeys(_expected(each) for _, each in errors)
             expected = " or ".join([first, *(other.removeprefix("be ") for other in others)])
-            known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+            allowed = re.findall(r"'([^']*)'", str(context.get("expected", "")))
             # The meaning of the key helps more than its pattern.
             meaning = place.meaning if kind == "string_pattern_mismatch" else ""
             form = _as_mapping(entry, str(path[-1]), str(context.get("class_name", ""))) if path else None
-            hint = form or _near(entry, known) or _hint(entry, kind) or meaning or None
+            hint = form or _near(entry, allowed) or _hint(entry, kind) or meaning or None
             self.add("TG0103", f"`{label}` should {expected}, got {_got(entry)}", span_of(entry), hint)
 
     def _contradiction(self, path: tuple[Key, ...], entry: Entry, error: Exception) -> None:
