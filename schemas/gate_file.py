@@ -27,6 +27,7 @@ from schemas.spec import Spec
 from schemas.yaml_text import MAX_BYTES, MAX_LINE, Entry, read_tree
 
 _TOP = Span(1, 1, 0)
+"""Place of the file as a whole, where a missing section is reported."""
 
 
 class GateFile(Spec):

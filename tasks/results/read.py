@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,10 @@ def read_results(address: str, *, id_column: str | None = None) -> ResultFile:
 def _unreadable(path: Path, error: OSError) -> DataError:
     if not isinstance(error, FileNotFoundError):
         return refuse(path, f"it cannot be read: {error.strerror or type(error).__name__}")
-    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    return refuse(path, "there is no such file", nearest(path.name, beside))
+    files: list[str] = []
+    with suppress(OSError):  # the folder is missing too, or may not be listed
+        files = [each.name for each in path.parent.iterdir()]
+    return refuse(path, "there is no such file", nearest(path.name, files))
 
 
 def _read(path: Path, content: bytes, id_column: str | None, provider: str | None) -> tuple[str, str | None, list[Any]]:

@@ -7,6 +7,7 @@ import io
 import math
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,17 @@ def test_a_missing_file_is_refused_with_the_name_that_was_meant(tmp_path: Path) 
     with pytest.raises(DataError, match="there is no such file") as refused:
         read_results(str(tmp_path / "missing" / "champion.jsonl"))
     assert refused.value.hint is None
+
+
+def test_a_missing_file_in_a_folder_that_may_not_be_listed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_folder: Path) -> Iterator[Path]:  # root may list every folder
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(DataError, match="there is no such file"):
+        read_results(str(tmp_path / "champion.jsonl"))
 
 
 def test_an_at_in_a_files_name_is_part_of_it(tmp_path: Path) -> None:
