@@ -7,8 +7,6 @@ results.
 
 import os
 import shutil
-import uuid
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from tasks.curate.cards.card_page import whole_page
 from tasks.curate.data_checks import judge_now
 from tasks.curate.publish import SNAPSHOT, write_history
 from tasks.storage.failpoint import reach
-from tasks.storage.files import sha256_json, sync_directory, write_json
+from tasks.storage.files import sha256_json, whole_file, write_json
 from tasks.storage.sealed_folder import whole_folder
 
 MAX_RUNS = 1000
@@ -44,16 +42,15 @@ def publish(
         _sweep(folder)
         files = _parquet_files(raw, clean, warehouse)
         _publish_parquet(files, warehouse, private_folder(folder / "snapshots"), run)
-        _copy(card.root / "card.json", folder / "card.json")
+        write_private(folder / "card.json", (card.root / "card.json").read_bytes())
         page = whole_page((card.root / "card.html").read_text(encoding="utf-8"), title=f"Curation of {run.spec.name}")
         write_private(folder / "card.html", page)
-        _copy(
-            warehouse.database,
-            folder / "warehouse.duckdb",
-            made_at=warehouse.root.stat().st_mtime,  # the age of its raw texts counts from then
-            complete=lambda copy: _write_history(copy, folder, run, checks),
-        )
-        sync_directory(folder)
+        made_at = warehouse.root.stat().st_mtime  # the age of its raw texts counts from then
+        with whole_file(folder / "warehouse.duckdb", mode=0o600) as copy:  # who reads the old file keeps it open
+            shutil.copyfile(warehouse.database, copy)
+            _write_history(copy, folder, run, checks)
+            os.utime(copy, (made_at, made_at))
+            reach("snapshot.copied")
 
 
 def _sweep(folder: Path) -> None:
@@ -75,26 +72,6 @@ def _write_history(copy: Path, folder: Path, context: RunContext, checks: CheckR
 
 def _config_digest(row: RunRow) -> str:
     return sha256_json(row.config_json)[:16]
-
-
-def _copy(
-    source: Path, target: Path, *, made_at: float | None = None, complete: Callable[[Path], None] = lambda _: None
-) -> None:
-    """Replace the target by a copy that is complete: its current readers keep the old file, new ones open this."""
-    aside = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        shutil.copyfile(source, aside)
-        aside.chmod(0o600)
-        complete(aside)
-        with aside.open("rb") as stream:
-            os.fsync(stream.fileno())
-        if made_at is not None:
-            os.utime(aside, (made_at, made_at))
-        reach("snapshot.copied")
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
-        aside.with_name(f"{aside.name}.wal").unlink(missing_ok=True)
 
 
 def _publish_parquet(files: dict[str, Path], warehouse: WarehouseRef, snapshots: Path, context: RunContext) -> None:

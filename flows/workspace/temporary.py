@@ -24,8 +24,8 @@ TMPDIR = "TMPDIR"
 """Read by Python, by the C library and by child processes."""
 
 _ASIDE = re.compile(r"\..+\.(\w+)\.tmp([.-]\w+)?")
-"""`.NAME.PID.tmp` of `tasks/storage/files.py` and others, a random word in place of the pid in
-`flows/workspace/disk.py`; and what SQLite and DuckDB keep next to such a file."""
+"""`.NAME.WORD.PID.tmp` of `tasks/storage/files.py`, without a pid of `flows/workspace/disk.py`; and what SQLite and
+DuckDB keep next to such a file."""
 ABANDONED_S = 600.0
 """Such a file is written in moments. After this long it is abandoned, even if its pid belongs to another host."""
 

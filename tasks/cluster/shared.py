@@ -10,14 +10,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from schemas.errors import ConfigError, StorageError, TunegateError
-from tasks.storage.files import sha256_file, sha256_json, sync_directory, sync_file
+from tasks.storage.files import sha256_file, sha256_json, whole_file
 from tasks.storage.sealed_folder import MANIFEST, read_manifest, whole_folder
 
 WHERE = "TUNEGATE_SHARED"
@@ -130,26 +130,20 @@ class Shared:
         if not self._is_local():
             self.files.put_file(str(path), f"{self.base}/{name}")
             return
-        with self._replaced(name) as aside:
+        with self._local(name) as aside:
             shutil.copyfile(path, aside)
 
     def _put_bytes(self, content: bytes, name: str) -> None:
         if not self._is_local():
             self.files.pipe_file(f"{self.base}/{name}", content)
             return
-        with self._replaced(name) as aside:
+        with self._local(name) as aside:
             aside.write_bytes(content)
 
-    @contextmanager
-    def _replaced(self, name: str) -> Iterator[Path]:
-        """A path to write to; what is there at the end of the block is made durable and renamed to the file."""
+    def _local(self, name: str) -> AbstractContextManager[Path]:
         target = Path(self.base) / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        yield aside
-        sync_file(aside)
-        aside.replace(target)
-        sync_directory(target.parent)
+        return whole_file(target)
 
     def _is_local(self) -> bool:
         """Whether it is a folder: files are then written aside and renamed; object stores write atomically."""

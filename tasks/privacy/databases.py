@@ -16,7 +16,7 @@ from schemas.tables import TICKETS
 from tasks.curate.warehouse_tables import TABLES, add_keys, create_tables
 from tasks.monitor.feedback import TABLES as FEEDBACK_TABLES
 from tasks.privacy.hashes import Forgotten, Kind
-from tasks.storage.files import sha256_json, sync_directory
+from tasks.storage.files import sha256_json, whole_file
 from tasks.storage.warehouse import connect, quote_identifier, quote_text
 
 if TYPE_CHECKING:
@@ -140,23 +140,17 @@ def _count(db: Connection, table: str) -> int:
 
 def _rewritten(database: Path, write: Callable[[Connection], int]) -> int:
     """Let `write` fill a new file from the old one, attached as `old`, and replace the old file."""
-    aside = database.with_name(f".{database.name}.{os.getpid()}.tmp")
     for leftover in database.parent.glob(f".{database.name}.*.tmp"):  # from a killed process
         leftover.unlink()
     made = database.stat().st_mtime  # the retention time of raw texts counts from here
-    try:
+    with whole_file(database, mode=0o600) as aside:
         with connect(aside, readable=(database.parent,)) as db:
             db.execute(f"ATTACH {quote_text(str(database.resolve()))} AS old (READ_ONLY)")
             n_gone = write(db)
             db.execute("DETACH old")
             db.execute("CHECKPOINT")
-        aside.chmod(0o600)
         os.utime(aside, (made, made))
-        aside.replace(database)
-        database.with_name(f"{database.name}.wal").unlink(missing_ok=True)
-        sync_directory(database.parent)
-    finally:
-        aside.unlink(missing_ok=True)
+    database.with_name(f"{database.name}.wal").unlink(missing_ok=True)
     return n_gone
 
 

@@ -6,7 +6,6 @@ split is rewritten without forgotten customers, so all other held-out tickets st
 aside and the old one is not touched.
 """
 
-import os
 import shutil
 from bisect import bisect_left
 from collections import Counter
@@ -24,6 +23,7 @@ from schemas.errors import StorageError
 from tasks.curate.rows import write_removed, write_tickets
 from tasks.curate.split import write_assignments
 from tasks.privacy.hashes import Forgotten, KeyedHash, any_of, short
+from tasks.storage.files import whole_file
 
 TABLES = ("tickets.parquet", "train.parquet", "validation.parquet", "test.parquet", "items.parquet",
     "raw_tickets.parquet")  # fmt: skip
@@ -95,10 +95,8 @@ def index_customers(counts: Mapping[str, Iterable[tuple[str, int]]], hashes: Key
             )
         )
     table = pa.concat_tables([_schema().empty_table(), *tables]).sort_by("owner")
-    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    pq.write_table(table, aside, compression="zstd", row_group_size=ROW_GROUP)
-    aside.chmod(0o600)
-    aside.replace(out)
+    with whole_file(out, mode=0o600) as aside:
+        pq.write_table(table, aside, compression="zstd", row_group_size=ROW_GROUP)
 
 
 def look_up(index: Path, owners: Sequence[str]) -> list[Held]:

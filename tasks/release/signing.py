@@ -11,6 +11,7 @@ from typing import Any
 
 from schemas.errors import SecurityError
 from tasks.extras import need_extra
+from tasks.storage.files import whole_file
 
 PASSWORD = "TUNEGATE_SIGNING_PASSWORD"  # noqa: S105  # the variable's name
 
@@ -38,13 +39,9 @@ def sign_folder(folder: Path, *, key: Path) -> Path:
     """
     signer = _signer(key)
     signature = signature_of(folder)
-    aside = signature.with_name(f".{signature.name}.{os.getpid()}.tmp")
     logging.getLogger("model_signing").setLevel(logging.ERROR)
-    try:
+    with whole_file(signature) as aside:
         signer.sign(folder.absolute(), aside)
-        aside.replace(signature)
-    finally:
-        aside.unlink(missing_ok=True)
     return signature
 
 

@@ -5,7 +5,6 @@ A page and the position after it are committed together, so after a kill reading
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tasks.storage.failpoint import reach
-from tasks.storage.files import sync_directory
+from tasks.storage.files import whole_file
 from tasks.storage.warehouse import connect, quote_text
 from tasks.tickets.row_fault import is_row_fault, row_fault
 
@@ -235,17 +234,14 @@ def rewrite_if_replaced(folder: Path) -> bool:
         if landing.mark("replaced") is None:
             return False
     path = folder / FILE
-    rewritten = folder / f".{FILE}.{os.getpid()}.rewrite"
-    with connect(rewritten, readable=(folder,), threads=1) as connection:
-        connection.execute(f"ATTACH {quote_text(str(path.resolve()))} AS old (READ_ONLY)")
-        for name, columns in TABLES.items():
-            connection.execute(f"CREATE TABLE {name} ({columns})")
-            kept = " WHERE name <> 'replaced'" if name == "marks" else ""
-            connection.execute(f"INSERT INTO {name} SELECT * FROM old.{name}{kept}")
-        connection.execute("DETACH old")
-        connection.execute("CHECKPOINT")
-    rewritten.chmod(0o600)
-    reach("ingest.rewritten")
-    rewritten.replace(path)
-    sync_directory(folder)
+    with whole_file(path, mode=0o600) as rewritten:
+        with connect(rewritten, readable=(folder,), threads=1) as connection:
+            connection.execute(f"ATTACH {quote_text(str(path.resolve()))} AS old (READ_ONLY)")
+            for name, columns in TABLES.items():
+                connection.execute(f"CREATE TABLE {name} ({columns})")
+                kept = " WHERE name <> 'replaced'" if name == "marks" else ""
+                connection.execute(f"INSERT INTO {name} SELECT * FROM old.{name}{kept}")
+            connection.execute("DETACH old")
+            connection.execute("CHECKPOINT")
+        reach("ingest.rewritten")
     return True

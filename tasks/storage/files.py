@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -71,15 +73,33 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(where) / name for name in names)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write the file aside, fsync and rename it: a reader sees the old bytes or all the new ones."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with aside.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
+@contextmanager
+def whole_file(path: Path, *, mode: int | None = None) -> Iterator[Path]:
+    """Yield a name beside `path`; what is there at the end of the block replaces `path`, durably.
+
+    A reader sees the old bytes or all the new ones. After an exception the file is removed, and `path` is as before. A
+    killed process leaves it as `.NAME.WORD.PID.tmp`.
+
+    Args:
+        path: Its folder exists.
+        mode: Permissions; None for those that the block gave.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        if mode is not None:
+            aside.chmod(mode)
+        sync_file(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace the file's bytes: a reader sees the old ones or all the new ones."""
+    with whole_file(path) as aside:
+        aside.write_bytes(data)
 
 
 def write_json(path: Path, value: object) -> None:

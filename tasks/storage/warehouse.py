@@ -6,7 +6,6 @@ DuckDB is imported inside functions.
 from __future__ import annotations
 
 import functools
-import os
 import random
 import re
 import tempfile
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from schemas.errors import ConfigError, LockedError, SecurityError, StorageError
 from tasks.compute.limits import machine_memory
 from tasks.compute.limits import memory_limit as limited_memory
+from tasks.storage.files import whole_file
 
 if TYPE_CHECKING:
     import duckdb
@@ -154,17 +154,9 @@ def create_database(path: Path) -> None:
     """Create an empty database file; a reader sees no file or a complete one."""
     import duckdb
 
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.unlink(missing_ok=True)
-    with duckdb.connect(":memory:") as connection:
+    with whole_file(path) as aside, duckdb.connect(":memory:") as connection:
         connection.execute(f"ATTACH {quote_text(str(aside))} AS fresh (STORAGE_VERSION '{STORAGE_VERSION}')")
         connection.execute("DETACH fresh")
-    descriptor = os.open(aside, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    aside.replace(path)
 
 
 def select_from_files(tables: Mapping[str, Path], sql: str, *, where: str) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Files of a configuration stay in its folder, a folder can be listed while others change it, writes survive a cut."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from schemas.checks import JudgeSpec
 from schemas.curation_steps import SqlStep
 from schemas.errors import SecurityError
 from tasks.assess.llm_judge import labels_digest
-from tasks.storage.files import files_below, inside, package_files, write_atomic
+from tasks.storage.files import files_below, inside, package_files, whole_file, write_atomic
 from tests.support.power_cut import record_synced
 
 
@@ -71,6 +73,20 @@ def test_a_power_cut_leaves_the_old_bytes_or_all_the_new_ones(tmp_path: Path, mo
     assert content == b"all the new ones"
     assert aside != target, "it has its name only once it is durable"
     assert (folder, names) == (tmp_path, {target.name})
+
+
+def test_a_file_that_fails_while_it_is_written_leaves_the_old_one_alone(tmp_path: Path) -> None:
+    target = tmp_path / "index.parquet"
+    write_atomic(target, b"old")
+    with pytest.raises(OSError, match="No space left"):
+        write_half(target)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(target.name, b"old")]
+
+
+def write_half(path: Path) -> None:
+    with whole_file(path, mode=0o600) as aside:
+        aside.write_bytes(b"ne")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_files_that_python_and_numba_keep_are_not_files_of_a_package(
