@@ -74,9 +74,10 @@ class Shell:
             self.environ["PYTHONPATH"] = str(PROJECT)
 
     def start(self, script: str) -> subprocess.Popen[str]:
-        """Start the script in its own process group."""
+        """Start the script in its own process group, where Ctrl-C works also if this test ignores it (`make ... &`)."""
         return subprocess.Popen(
-            ["bash", "-euo", "pipefail", "-c", script], cwd=self.folder, env=self.environ, start_new_session=True,
+            ["env", "--default-signal=INT", "bash", "-euo", "pipefail", "-c", script],
+            cwd=self.folder, env=self.environ, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
