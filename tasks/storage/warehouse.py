@@ -298,8 +298,7 @@ def _lock_down(
         "SET enable_external_access=false",
         "SET lock_configuration=true",
     ]
-    for statement in statements:
-        connection.execute(statement)
+    connection.execute("; ".join(statements))
 
 
 def _cannot_open(path: Path | None, error: Exception) -> LockedError | StorageError:
