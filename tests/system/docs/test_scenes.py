@@ -117,7 +117,10 @@ def script_of(block: Block, **places: str) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment that has the wheel and the extras that the pages use, far from the checkout."""
     # Where it stays: the programs of an environment have its path in their first line.
-    return wheel_python(tmp_path_factory.mktemp("wheel") / "env", "train", "signing", "postgres")
+    python = wheel_python(tmp_path_factory.mktemp("wheel") / "env", "train", "signing", "postgres")
+    # A reader's environment has pip, or uv on the path: the base model comes by one of them.
+    subprocess.run([python, "-m", "ensurepip"], check=True, capture_output=True)
+    return python
 
 
 @pytest.fixture
