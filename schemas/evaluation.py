@@ -32,7 +32,7 @@ from schemas.metrics import (
 )
 from schemas.names import closest
 from schemas.spec import Spec
-from schemas.tables import TicketColumn
+from schemas.tables import SliceColumn, TicketColumn
 from schemas.template import LABELS, template_columns
 
 
@@ -292,7 +292,7 @@ class EvaluateSpec(Spec):
     metrics: tuple[Metric, ...] = ()
     """Metrics besides the built-in ones: macro_f1, regex, json_schema, bleu, rouge, pii, control_tokens, urls,
     sql and entry_point."""
-    slices: tuple[Literal["product", "channel", "category", "priority"], ...] = ("product",)
+    slices: tuple[SliceColumn, ...] = ("product",)
     """Columns whose values are slices, which are also scored separately."""
     labels: Literal["differing"] | None = None
     """differing: people label the answers of items on which the compared arms differ (`tunegate gate label RUN`), which

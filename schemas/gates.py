@@ -30,7 +30,6 @@ LEAST_ITEMS = 50
 MIN_GAIN = 0.01
 """Least measured gain of mode refresh, a point for shares; one standard error of the gain if that is more. With few
 items a wide margin tolerates every candidate, and the gain alone decides: a point of 248 items is three of them."""
-SliceColumn = Literal["product", "channel", "category", "priority"]
 
 
 class ChangeThreshold(Spec):
@@ -119,8 +118,8 @@ class SliceGuard(Spec):
     prompting arm. Every slice is tested, with Holm's correction over all tests that may block; a loss that is only
     probable next to the other slices is HOLD."""
 
-    by: tuple[SliceColumn, ...] = Field(min_length=1)
-    """Columns of evaluate.slices; each of their values is a slice."""
+    by: tuple[Annotated[str, Field(pattern="^[^=]+$")], ...] = Field(min_length=1)
+    """Columns of evaluate.slices; each of their values is a slice. In a file of rules: columns of the results."""
     metric: str = "exact"
     """Metric that must not get worse in any slice."""
     top_up: int = Field(default=0, ge=0)

@@ -1,6 +1,7 @@
 """Rules between the sections of a pipeline, and advice on settings that are valid but doubtful."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import get_args
 
 from schemas.choice import LOSS, TrainSection, choice_faults
 from schemas.comparison import compares_with_champion
@@ -21,6 +22,7 @@ from schemas.metrics import (
 )
 from schemas.names import closest
 from schemas.spec import Conflict, Spec
+from schemas.tables import SliceColumn
 from schemas.template import template_columns
 from schemas.training import TrainSpec, describe_unusual_rate, is_usual
 
@@ -146,10 +148,11 @@ def _slice_guard_faults(guard: SliceGuard, evaluate: EvaluateSpec) -> Iterator[C
         )
     for index, column in enumerate(guard.by):
         if column not in evaluate.slices:
+            known = get_args(SliceColumn)
             yield Conflict(
                 f"the items are not sliced by {column}",
                 at=("gates", "slices", "by", index),
-                hint=f"add {column} to evaluate.slices",
+                hint=f"add {column} to evaluate.slices" if column in known else closest(column, known),
             )
 
 

@@ -14,6 +14,8 @@ TicketColumn = Literal[
     "subject", "body", "reply", "category", "priority", "reference", "rating", "messages",
 ]  # fmt: skip
 """Canonical column names; `TICKETS` gives each one's meaning, unit and PII class."""
+SliceColumn = Literal["product", "channel", "category", "priority"]
+"""Columns of tickets whose values can be slices of held-out items."""
 Shape = Literal["auto", "ticket", "messages", "alpaca", "sharegpt", "prompt_completion"]
 PiiClass = Literal["none", "pseudonym", "personal"]
 

@@ -77,13 +77,18 @@ def score_answers(
         (str(item["item_id"]), score_item(item, by_id[item["item_id"]]) | together[str(item["item_id"])])
         for item in rows
     ]
-    slices = [
-        (str(item["item_id"]), f"{column}={NO_VALUE if item[column] is None else item[column]}")
-        for item in rows
-        for column in evaluate.slices
-    ]
+    slices = [(str(item["item_id"]), slice_name(column, item[column])) for item in rows for column in evaluate.slices]
     written = write_scores(scored, metrics=evaluate.scored_names(), slices=slices, arm=arm, out=out, extra=extra)
     return written.model_copy(update={"n_replies_cut": predictions.n_replies_cut})
+
+
+def slice_name(column: str, value: object) -> str:
+    """The name of a slice, on one line: a line break in its value is a space.
+
+    >>> slice_name("product", None), slice_name("product", "a\\nb")
+    ('product=(none)', 'product=a b')
+    """
+    return f"{column}={NO_VALUE if value is None else ' '.join(str(value).splitlines())}"
 
 
 def write_scores(

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.artifacts import EvalSet, Scores
-from schemas.gates import SliceColumn
+from schemas.tables import SliceColumn
 from tasks.storage.files import write_json
 
 LABELS: tuple[str, ...] = get_args(SliceColumn)

@@ -36,7 +36,8 @@ def read_results(address: str, *, id_column: str | None = None) -> ResultFile:
         DataError: TG0262, it cannot be read, or has no items.
     """
     name, at, label = address.rpartition("@")
-    path, provider = (Path(name), label) if at and not Path(address).exists() else (Path(address), None)
+    named = at and not Path(address).exists() and Path(name).exists()
+    path, provider = (Path(name), label) if named else (Path(address), None)
     try:
         with open_regular(path) as stream:
             content = stream.read(MAX_BYTES + 1)

@@ -17,7 +17,7 @@ from schemas.artifacts import EvalSet, Predictions, ScoredArm, Scores
 from schemas.evaluation import EvaluateSpec
 from schemas.metrics import MetricTraits, traits_by_name, traits_of
 from tasks.assess.fields import score_whole
-from tasks.assess.score import NO_VALUE, score_answers, write_scores
+from tasks.assess.score import score_answers, slice_name, write_scores
 from tasks.results.rows import ItemResult, ResultFile, is_scored
 
 
@@ -101,8 +101,7 @@ def slices_of(file: ResultFile, columns: Sequence[str]) -> Iterator[tuple[str, s
     """Yield item and slice, `column=value`, for each of the columns."""
     for row in _first_rows(file):
         for column in columns:
-            value = row.columns.get(column)
-            yield row.item_id, f"{column}={NO_VALUE if value is None else value}"
+            yield row.item_id, slice_name(column, row.columns.get(column))
 
 
 def traits_in(

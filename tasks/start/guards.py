@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from schemas.gates import ChangeThreshold, GateRule, SliceColumn
+from schemas.gates import ChangeThreshold, GateRule
+from schemas.tables import SliceColumn
 from tasks.assess.contract import BLOCK, guard_outcome, least_p, settle
 from tasks.assess.power import ASSUMED_DISCORDANCE, items_needed, smallest_difference
 from tasks.assess.reply import overlap

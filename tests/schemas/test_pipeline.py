@@ -32,6 +32,18 @@ def test_a_gate_judges_a_slice_that_is_declared(value: str) -> None:
     assert at == ("gates", "rules", 0, "slice")
 
 
+@pytest.mark.parametrize(
+    ("column", "hint"),
+    [("channel", "add channel to evaluate.slices"), ("chanel", "did you mean `channel`?"),
+     ("queue", "allowed: product, channel, category, priority")],
+)  # fmt: skip
+def test_slices_are_guarded_by_columns_that_tickets_have(column: str, hint: str) -> None:
+    gates = {"rules": [{"metric": "exact", "value_threshold": 0.5}], "slices": {"by": ["product", column]}}
+    (fault,) = conflicts(lambda: pipeline_spec(gates=gates))
+    assert (fault.message, fault.hint) == (f"the items are not sliced by {column}", hint)
+    assert fault.at == ("gates", "slices", "by", 1)
+
+
 def test_a_slice_value_may_hold_an_equals_sign() -> None:
     rule = {"metric": "exact", "value_threshold": 0.5, "slice": "product=a=b"}
     assert pipeline_spec(gates={"rules": [rule]}).gates.rules[0].slice == "product=a=b"

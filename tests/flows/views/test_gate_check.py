@@ -286,6 +286,24 @@ def test_other_slices_or_clusters_under_the_same_id_are_an_error(gate: str, colu
     assert decision.findings[0].reason == f"another {column} under the same id: 1 item: i0000."
 
 
+def test_any_column_can_be_a_slice(tmp_path: Path) -> None:
+    rows = _pair(0.05)
+    for arm, each in rows.items():
+        for number, row in enumerate(each):
+            row["queue"] = ("late\ndelivery", "refund")[number % 2]
+            if arm == "tuned" and number % 2:
+                row["exact"] = 0
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(f"gates: {{{GATES['refresh'][1:-1]}, slices: {{by: [queue]}}}}\n")
+    decision = check_files(
+        candidate=_write(tmp_path / "b.jsonl", rows["tuned"]),
+        champion=_write(tmp_path / "a.jsonl", rows["champion"]),
+        terms=declared_terms(rules=rules),
+    ).decision
+    verdicts = {finding.slice: finding.verdict for finding in decision.findings if finding.slice}
+    assert verdicts == {"queue=late delivery": "PROMOTE", "queue=refund": "BLOCK"}
+
+
 def test_a_slip_in_the_name_of_a_metric_does_not_turn_its_direction(tmp_path: Path) -> None:
     rows = {arm: [{"id": row["item_id"], "loss": 1 - row["exact"]} for row in each] for arm, each in _pair(0).items()}
     paths = {arm: _write(tmp_path / f"{arm}.jsonl", each) for arm, each in rows.items()}

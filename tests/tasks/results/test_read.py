@@ -243,6 +243,9 @@ def test_a_missing_file_is_refused_with_the_name_that_was_meant(tmp_path: Path) 
         read_results(str(tmp_path / "champoin.jsonl"))
     assert refused.value.hint == "did you mean `champion.jsonl`?"
     with pytest.raises(DataError, match="there is no such file") as refused:
+        read_results(str(tmp_path / "team@desk.jsonl"))
+    assert refused.value.where == str(tmp_path / "team@desk.jsonl")
+    with pytest.raises(DataError, match="there is no such file") as refused:
         read_results(str(tmp_path / "missing" / "champion.jsonl"))
     assert refused.value.hint is None
 
