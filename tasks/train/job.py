@@ -97,7 +97,7 @@ class ProgressLog:
             stream.write(orjson.dumps(entry) + b"\n")
 
     def read(self, offset: int) -> tuple[list[dict[str, Any]], int]:
-        """The complete lines from byte `offset` on, and the offset for the next call."""
+        """The entries of the complete lines from byte `offset` on, and the offset for the next call."""
         try:
             with self.path.open("rb") as stream:
                 stream.seek(offset)
@@ -105,5 +105,14 @@ class ProgressLog:
         except FileNotFoundError:
             return [], offset
         whole, _, _ = data.rpartition(b"\n")
-        lines = [orjson.loads(line) for line in whole.splitlines() if line]
-        return lines, offset + (len(whole) + 1 if whole else 0)
+        entries = [entry for line in whole.split(b"\n") if (entry := _entry(line)) is not None]
+        return entries, offset + (len(whole) + 1 if whole else 0)
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """The entry of a line, or None: a disk may have damaged what an earlier attempt wrote."""
+    try:
+        entry = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return entry if isinstance(entry, dict) and "event" in entry else None

@@ -239,7 +239,7 @@ def _train(job: TrainJob, watch: _Watch) -> None:
 def _was_halved(job: TrainJob) -> bool:
     """Whether this training has run out of memory before."""
     entries, _ = ProgressLog(job.scratch / PROGRESS).read(0)
-    return any(entry["event"] == "halved" and entry["key"] == job.key() for entry in entries)
+    return any(entry["event"] == "halved" and entry.get("key") == job.key() for entry in entries)
 
 
 def _note_halved(job: TrainJob, halved: TrainJob, error: OutOfMemoryError) -> None:

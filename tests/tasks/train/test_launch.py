@@ -115,6 +115,23 @@ def test_out_of_memory_leads_to_one_attempt_with_half_the_batch_and_then_an_erro
     assert tried == [(8, 1)]
 
 
+def test_a_line_of_progress_damaged_on_disk_stops_no_later_attempt(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
+) -> None:
+    settings = {"dataset": dataset, "model": tiny_model, "spec": make_spec(batch_size=6)}
+    attempts(tmp_path, OUT_OF_MEMORY, OUT_OF_MEMORY, **settings)
+    progress = tmp_path / "scratch" / PROGRESS
+    (line,) = progress.read_bytes().splitlines()
+    # Bits flipped: no JSON, no text, an entry without an event or a key, and no object at all.
+    damaged = [line[1:], b"\xff" + line, line.replace(b"event", b"evenu"), line.replace(b'"key"', b'"kez"'), b"7"]
+    for each in damaged:
+        progress.write_bytes(each + b"\n")
+        lost, tried = attempts(tmp_path, "kill -KILL $$", **settings)
+        assert (lost.transient, tried) == (True, [(6, 1)]), each
+    progress.write_bytes(b"\n".join([*damaged, line, b""]))
+    assert attempts(tmp_path, "kill -KILL $$", **settings)[1] == [(3, 2)]
+
+
 def test_a_batch_of_one_cannot_be_halved(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
